@@ -1,0 +1,98 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package daemonset_test
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/feature"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodeaffinity"
+	st "k8s.io/kubernetes/pkg/scheduler/testing"
+
+	"everynode.dev/everynode/pkg/daemonset"
+)
+
+func TestOwnerOf(t *testing.T) {
+	owned := func(apiVersion, kind string, controller bool) *corev1.Pod {
+		pod := st.MakePod().Obj()
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: apiVersion, Kind: kind, UID: "owner", Controller: &controller}}
+		return pod
+	}
+	tests := map[string]struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		"a DaemonSet":                         {owned("apps/v1", "DaemonSet", true), "owner"},
+		"a DaemonSet of another group":        {owned("apps.kruise.io/v1alpha1", "DaemonSet", true), ""},
+		"an owner that is not the controller": {owned("apps/v1", "DaemonSet", false), ""},
+		"another controller":                  {owned("apps/v1", "ReplicaSet", true), ""},
+		"no owner":                            {st.MakePod().Obj(), ""},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			var got string
+			if owner := daemonset.OwnerOf(tc.pod); owner != nil {
+				got = string(owner.UID)
+			}
+			if got != tc.want {
+				t.Errorf("owner is %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// FuzzPinnedNode compares PinnedNode with the nodes that the scheduler's
+// NodeAffinity plugin would look at.
+func FuzzPinnedNode(f *testing.F) {
+	for seed := range byte(64) {
+		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23})
+	}
+	plugin, err := nodeaffinity.New(f.Context(), &config.NodeAffinityArgs{}, nil, feature.Features{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		choose := chooser{data}
+		pod := st.MakePod().Obj()
+		pod.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: choose.terms()},
+		}}
+		var want string
+		result, _ := plugin.(*nodeaffinity.NodeAffinity).PreFilter(t.Context(), framework.NewCycleState(), pod, nil)
+		if !result.AllNodes() && len(result.NodeNames) == 1 {
+			want = result.NodeNames.UnsortedList()[0]
+		}
+		if got, ok := daemonset.PinnedNode(pod); got != want || ok != (want != "") {
+			t.Errorf("pinned to %q (%v), NodeAffinity says %q\nterms: %+v", got, ok, want,
+				pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms)
+		}
+	})
+}
+
+func TestPinnedNode(t *testing.T) {
+	tests := map[string]struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		"bound":                             {st.MakePod().Node("a").Obj(), "a"},
+		"pinned by affinity":                {st.MakePod().NodeAffinityIn("metadata.name", []string{"a"}, st.NodeSelectorTypeMatchFields).Obj(), "a"},
+		"a label of that name":              {st.MakePod().NodeAffinityIn("metadata.name", []string{"a"}, st.NodeSelectorTypeMatchExpressions).Obj(), ""},
+		"several nodes":                     {st.MakePod().NodeAffinityIn("metadata.name", []string{"a", "b"}, st.NodeSelectorTypeMatchFields).Obj(), ""},
+		"all nodes but one":                 {st.MakePod().NodeAffinityNotIn("metadata.name", []string{"a"}).Obj(), ""},
+		"no affinity":                       {st.MakePod().Obj(), ""},
+		"required but no terms":             {&corev1.Pod{Spec: corev1.PodSpec{Affinity: &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{}}}}}, ""},
+		"pod affinity and no node affinity": {&corev1.Pod{Spec: corev1.PodSpec{Affinity: &corev1.Affinity{}}}, ""},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got, ok := daemonset.PinnedNode(tc.pod); got != tc.want || ok != (tc.want != "") {
+				t.Errorf("PinnedNode is %q (%v), want %q", got, ok, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,128 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package daemonset
+
+import (
+	"iter"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// View is what a node owes to the DaemonSets that belong there.
+type View struct {
+	// Held lists the DaemonSets that room is held for, by priority, highest
+	// first, then by name. It leaves out those that could not get in even if the
+	// node had no ordinary pod: room held for nobody helps nobody.
+	Held []Hold
+}
+
+// Hold is the room held on a node for one DaemonSet.
+type Hold struct {
+	DaemonSet *DaemonSet
+	// Total is the room held for this DaemonSet and for all before it.
+	Total Resources
+	// HostPorts are the ports held for this DaemonSet alone.
+	HostPorts []HostPort
+}
+
+// Against returns the holds that count against a pod of that priority: those of
+// DaemonSets whose own priority is at least as high.
+func (v *View) Against(priority int32) []Hold {
+	for i := range v.Held {
+		if v.Held[i].DaemonSet.Priority < priority {
+			return v.Held[:i]
+		}
+	}
+	return v.Held
+}
+
+// NewView computes the view of node from its live pods (bound, assumed or
+// nominated, not yet ended), each with what it takes, and from expected, the
+// DaemonSets that belong there in the order of set.
+// It takes time in proportion to the pods and the DaemonSets.
+func NewView(set *Set, node *corev1.Node, expected []*DaemonSet, pods iter.Seq2[*corev1.Pod, Resources]) *View {
+	present := make([]presence, len(set.ordered))
+	for pod, takes := range pods {
+		if i, ok := set.ownerIndex(pod); ok {
+			present[i].add(set.ordered[i], pod, takes)
+		}
+	}
+
+	view := &View{}
+	var room *immovable
+	for _, ds := range expected {
+		here := &present[set.index[ds.UID]]
+		if here.staying || !ds.Holds {
+			continue
+		}
+		needs := ds.Needs
+		if here.leaving {
+			// The successor takes over what the leaving pod gives back: only growth has to be held.
+			needs.Resources = needs.Resources.Minus(here.givesBack).AtLeastZero()
+			needs.HostPorts = nil
+			if needs.Resources.IsZero() {
+				continue
+			}
+		}
+		if room == nil {
+			room = newImmovable(set, node, pods)
+		}
+		if !room.take(needs) {
+			continue
+		}
+		hold := Hold{DaemonSet: ds, Total: needs.Resources, HostPorts: needs.HostPorts}
+		if n := len(view.Held); n > 0 {
+			hold.Total = view.Held[n-1].Total.Plus(needs.Resources)
+		}
+		view.Held = append(view.Held, hold)
+	}
+	return view
+}
+
+// presence is what a node has of one DaemonSet.
+type presence struct {
+	// staying: there is a pod that goes on.
+	staying bool
+	// leaving: there is a pod that is terminating, or that a rolling update will replace.
+	leaving bool
+	// givesBack is what the leaving pods take now.
+	givesBack Resources
+}
+
+func (p *presence) add(ds *DaemonSet, pod *corev1.Pod, takes Resources) {
+	if pod.DeletionTimestamp == nil && !ds.outdated(pod) {
+		p.staying = true
+		return
+	}
+	p.leaving = true
+	p.givesBack = p.givesBack.Plus(takes)
+}
+
+// immovable is the room that a node would have if it had no ordinary pod:
+// daemon pods stay where they are, and so do static pods.
+type immovable struct {
+	room  Resources
+	ports []HostPort
+}
+
+func newImmovable(set *Set, node *corev1.Node, pods iter.Seq2[*corev1.Pod, Resources]) *immovable {
+	m := &immovable{room: NewResources(node.Status.Allocatable)}
+	for pod, takes := range pods {
+		if set.OwnerOf(pod) != nil || isMirror(pod) {
+			m.room = m.room.Minus(takes)
+			m.ports = append(m.ports, HostPortsOf(&pod.Spec)...)
+		}
+	}
+	return m
+}
+
+// take takes needs out of the room if they fit.
+func (m *immovable) take(needs Needs) bool {
+	if !needs.Resources.FitsIn(m.room) || AnyConflict(needs.HostPorts, m.ports) {
+		return false
+	}
+	m.room = m.room.Minus(needs.Resources)
+	m.ports = append(m.ports, needs.HostPorts...)
+	return true
+}

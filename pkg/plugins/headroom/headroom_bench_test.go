@@ -1,0 +1,69 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package headroom_test
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+	st "k8s.io/kubernetes/pkg/scheduler/testing"
+
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+)
+
+// BenchmarkFilter measures a cluster of 5,000 nodes with 100 pods each, 50 of
+// them of as many DaemonSets. One DaemonSet is missing everywhere, so that room
+// is held on every node.
+func BenchmarkFilter(b *testing.B) {
+	const nodes, pods, daemonSets = 5000, 100, 50
+	var objects []runtime.Object
+	var present []*corev1.Pod
+	for i := range daemonSets {
+		ds := daemonsettest.Make(fmt.Sprintf("ds-%02d", i)).Requests(resources{"cpu": "50m", "memory": "64Mi"}).Obj()
+		objects = append(objects, ds)
+		if i > 0 {
+			present = append(present, daemonsettest.BoundPod(ds, "node"))
+		}
+	}
+	for i := range pods - len(present) {
+		present = append(present, st.MakePod().Name(fmt.Sprint(i)).UID(fmt.Sprint(i)).Req(resources{"cpu": "100m"}).Obj())
+	}
+	pl := newHeadroom(b, "", objects...)
+	infos := make([]*framework.NodeInfo, nodes)
+	for i := range infos {
+		node := st.MakeNode().Name(fmt.Sprintf("node-%04d", i)).Capacity(resources{"cpu": "64", "memory": "256Gi", "pods": "250"}).Obj()
+		infos[i] = nodeInfo(node, present...)
+	}
+
+	filter := func(pod *corev1.Pod, wantFit, touch bool) func(*testing.B) {
+		return func(b *testing.B) {
+			state := framework.NewCycleState()
+			pl.PreFilter(b.Context(), state, pod, nil)
+			for _, info := range infos {
+				if fits := pl.Filter(b.Context(), state, pod, info).IsSuccess(); fits != wantFit {
+					b.Fatalf("the pod fits: %v, want %v", fits, wantFit)
+				}
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				info := infos[i%nodes]
+				if touch {
+					// What the scheduler's cache does when a pod comes or goes.
+					info.Generation = int64(-i - 1)
+				}
+				pl.Filter(b.Context(), state, pod, info)
+				i++
+			}
+		}
+	}
+	small := st.MakePod().Req(resources{"cpu": "100m", "memory": "1Gi"}).Obj()
+	large := st.MakePod().Req(resources{"cpu": "60", "memory": "1Gi"}).Obj()
+	b.Run("hit, fits", filter(small, true, false))
+	b.Run("hit, held back", filter(large, false, false))
+	b.Run("miss, fits", filter(small, true, true))
+}

@@ -1,0 +1,392 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package headroom_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+	st "k8s.io/kubernetes/pkg/scheduler/testing"
+
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/plugins/headroom"
+	"everynode.dev/everynode/pkg/plugins/plugintest"
+	"everynode.dev/everynode/pkg/plugins/tracker"
+)
+
+type resources = map[corev1.ResourceName]string
+
+func newHeadroom(t testing.TB, args string, objects ...runtime.Object) *headroom.Headroom {
+	t.Helper()
+	for name, value := range map[string]int32{"high": 1000, "low": -10} {
+		objects = append(objects, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value})
+	}
+	factory := headroom.NewFactory(tracker.NewPool())
+	return plugintest.NewScheduler(t, objects...).Plugin(t, factory, args).(*headroom.Headroom)
+}
+
+func nodeInfo(node *corev1.Node, pods ...*corev1.Pod) *framework.NodeInfo {
+	info := framework.NewNodeInfo(pods...)
+	info.SetNode(node)
+	return info
+}
+
+func TestFilter(t *testing.T) {
+	// One node with room for 4 cores, 8Gi, 10 pods and 2 GPUs, on which the
+	// DaemonSets of the case are missing.
+	capacity := resources{"cpu": "4", "memory": "8Gi", "ephemeral-storage": "10Gi", "pods": "10", "example.com/gpu": "2"}
+	agent := daemonsettest.Make("agent").Requests(resources{"cpu": "1", "memory": "1Gi"})
+	pod := func() *st.PodWrapper { return st.MakePod().Namespace("default").Name("pod").UID("pod") }
+	fillers := func(n int) []*corev1.Pod {
+		var pods []*corev1.Pod
+		for i := range n {
+			pods = append(pods, st.MakePod().Name(fmt.Sprint(i)).UID(fmt.Sprint(i)).Obj())
+		}
+		return pods
+	}
+
+	tests := map[string]struct {
+		args       string
+		daemonSets []*appsv1.DaemonSet
+		nodeLabels map[string]string
+		taints     []corev1.Taint
+		present    []*corev1.Pod
+		pod        *corev1.Pod
+		want       []string
+		wantSkip   bool
+	}{
+		"a pod that fits beside what is held": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			pod:        pod().Req(resources{"cpu": "3", "memory": "7Gi"}).Obj(),
+		},
+		"a pod that would take held cpu": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			pod:        pod().Req(resources{"cpu": "3001m", "memory": "1Gi"}).Obj(),
+			want:       []string{headroom.ErrReason("cpu")},
+		},
+		"everything that is held and asked for is named": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("all").HostPort(9100).Requests(
+				resources{"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi", "example.com/gpu": "1"}).Obj()},
+			present: fillers(9),
+			pod:     pod().Req(resources{"cpu": "4", "memory": "8Gi", "ephemeral-storage": "10Gi", "example.com/gpu": "2"}).HostPort(9100).Obj(),
+			want: []string{headroom.ErrReason("cpu"), headroom.ErrReason("memory"), headroom.ErrReason("ephemeral-storage"),
+				headroom.ErrReason("pods"), headroom.ErrReason("example.com/gpu"), headroom.ErrReason("host port 9100")},
+		},
+		"what the pod does not ask for is not counted": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			present:    []*corev1.Pod{pod().Name("big").UID("big").Req(resources{"cpu": "4"}).Obj()},
+			pod:        pod().Req(resources{"memory": "1Gi"}).Obj(),
+		},
+		"what is short but not held is another plugin's reason": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").Requests(resources{"memory": "1Gi"}).Obj()},
+			pod:        pod().Req(resources{"cpu": "5"}).Obj(),
+		},
+		"the last pod slot is held": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").Obj()},
+			present:    fillers(9),
+			pod:        pod().Obj(),
+			want:       []string{headroom.ErrReason("pods")},
+		},
+		"a daemon pod that has come is held no more": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			present:    []*corev1.Pod{daemonsettest.BoundPod(agent.Obj(), "node")},
+			pod:        pod().Req(resources{"cpu": "3"}).Obj(),
+		},
+		"another host port is free": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").HostPort(9100).Obj()},
+			pod:        pod().HostPort(9101).Obj(),
+		},
+		"a DaemonSet that does not belong on the node holds nothing": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").NodeSelector("disktype", "ssd").Requests(resources{"cpu": "1"}).Obj()},
+			pod:        pod().Req(resources{"cpu": "4"}).Obj(),
+		},
+		"a DaemonSet that belongs on the node by its label holds room": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").NodeSelector("disktype", "ssd").Requests(resources{"cpu": "1"}).Obj()},
+			nodeLabels: map[string]string{"disktype": "ssd"},
+			pod:        pod().Req(resources{"cpu": "4"}).Obj(),
+			want:       []string{headroom.ErrReason("cpu")},
+		},
+		"room is held before the node is ready": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			taints:     []corev1.Taint{{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}},
+			pod:        pod().Req(resources{"cpu": "4"}).Toleration(corev1.TaintNodeNotReady).Obj(),
+			want:       []string{headroom.ErrReason("cpu")},
+		},
+		"the list of start-up taints can be replaced": {
+			args:       `{"startupTaints": ["example.com/warming-up"]}`,
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			taints:     []corev1.Taint{{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}},
+			pod:        pod().Req(resources{"cpu": "4"}).Obj(),
+		},
+		"a pod of the same priority leaves room": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").PriorityClass("high").Requests(resources{"cpu": "1"}).Obj()},
+			pod:        pod().Priority(1000).Req(resources{"cpu": "4"}).Obj(),
+			want:       []string{headroom.ErrReason("cpu")},
+		},
+		"a pod of higher priority leaves none": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").PriorityClass("high").Requests(resources{"cpu": "1"}).Obj()},
+			pod:        pod().Priority(1001).Req(resources{"cpu": "4"}).Obj(),
+		},
+		"against a pod of higher priority too if so configured": {
+			args:       `{"holdAgainst": "All"}`,
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			pod:        pod().Priority(1001).Req(resources{"cpu": "4"}).Obj(),
+			want:       []string{headroom.ErrReason("cpu")},
+		},
+		"a critical pod is exempt": {
+			args:       `{"holdAgainst": "All"}`,
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			pod:        pod().Priority(2000000000).Req(resources{"cpu": "4"}).Obj(),
+			wantSkip:   true,
+		},
+		"a pod of the configured priority is exempt": {
+			args:       `{"exemptPriority": 50}`,
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").PriorityClass("high").Requests(resources{"cpu": "1"}).Obj()},
+			pod:        pod().Priority(50).Req(resources{"cpu": "4"}).Obj(),
+			wantSkip:   true,
+		},
+		"a daemon pod takes what is held": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			pod:        daemonsettest.Pod(agent.Obj(), "node"),
+			wantSkip:   true,
+		},
+		"a pod that only says it is a daemon pod does not": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			pod:        daemonsettest.Pod(daemonsettest.Make("forged").Requests(resources{"cpu": "4"}).Obj(), "node"),
+			want:       []string{headroom.ErrReason("cpu")},
+		},
+		"a running pod that waits for a resize is left alone": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			pod:        pod().Node("node").Req(resources{"cpu": "4"}).Obj(),
+			wantSkip:   true,
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			var objects []runtime.Object
+			for _, ds := range tc.daemonSets {
+				objects = append(objects, ds)
+			}
+			pl := newHeadroom(t, tc.args, objects...)
+			wrapper := st.MakeNode().Name("node").Capacity(capacity).Taints(tc.taints)
+			for key, value := range tc.nodeLabels {
+				wrapper.Label(key, value)
+			}
+			info := nodeInfo(wrapper.Obj(), tc.present...)
+
+			state := framework.NewCycleState()
+			_, status := pl.PreFilter(t.Context(), state, tc.pod, []fwk.NodeInfo{info})
+			if status.IsSkip() != tc.wantSkip {
+				t.Fatalf("PreFilter's status is %v, want skip: %v", status.Code(), tc.wantSkip)
+			}
+			var want *fwk.Status
+			if len(tc.want) > 0 {
+				want = fwk.NewStatus(fwk.Unschedulable, tc.want...)
+			}
+			if !tc.wantSkip {
+				if diff := cmp.Diff(want, pl.Filter(t.Context(), state, tc.pod, info)); diff != "" {
+					t.Errorf("status (-want,+got):\n%s", diff)
+				}
+				// The second time the view comes from memory.
+				if diff := cmp.Diff(want, pl.Filter(t.Context(), state, tc.pod, info)); diff != "" {
+					t.Errorf("status from memory (-want,+got):\n%s", diff)
+				}
+			}
+			if diff := cmp.Diff(want, pl.Filter(t.Context(), framework.NewCycleState(), tc.pod, info)); diff != "" {
+				t.Errorf("status without PreFilter (-want,+got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A preemption dry run takes pods out of a copy of the node.
+func TestFilterSeesWhatADryRunRemoves(t *testing.T) {
+	pl := newHeadroom(t, "", daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj())
+	victim := st.MakePod().Name("victim").UID("victim").Req(resources{"cpu": "3"}).Obj()
+	info := nodeInfo(st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj(), victim)
+	pod := st.MakePod().Req(resources{"cpu": "1"}).Obj()
+
+	state := framework.NewCycleState()
+	pl.PreFilter(t.Context(), state, pod, nil)
+	if status := pl.Filter(t.Context(), state, pod, info); status.IsSuccess() {
+		t.Error("the pod fits beside the victim")
+	}
+	dryRun := info.SnapshotConcrete()
+	if err := dryRun.RemovePod(klog.Background(), victim); err != nil {
+		t.Fatal(err)
+	}
+	if status := pl.Filter(t.Context(), state, pod, dryRun); !status.IsSuccess() {
+		t.Errorf("without the victim the pod does not fit: %v", status)
+	}
+	if status := pl.Filter(t.Context(), state, pod, info); status.IsSuccess() {
+		t.Error("after the dry run the pod fits beside the victim")
+	}
+}
+
+// A pod group's cycle puts pods on nodes without a new generation.
+func TestFilterSeesThePodsOfAGroupsCycle(t *testing.T) {
+	agent := daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj()
+	pl := newHeadroom(t, "", agent)
+	info := nodeInfo(st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj())
+	pod := st.MakePod().Req(resources{"cpu": "4"}).PodGroupName("gang").Obj()
+
+	state := framework.NewCycleState()
+	pl.PreFilter(t.Context(), state, pod, nil)
+	if status := pl.Filter(t.Context(), state, pod, info); status.IsSuccess() {
+		t.Error("nothing is held")
+	}
+	generation := info.Generation
+	info.AddPod(daemonsettest.BoundPod(daemonsettest.Make("agent").Obj(), "node"))
+	info.Generation = generation
+	if status := pl.Filter(t.Context(), state, pod, info); !status.IsSuccess() {
+		t.Errorf("room is held for a pod that is there: %v", status)
+	}
+}
+
+func TestQueueingHints(t *testing.T) {
+	const node = "node"
+	agent := daemonsettest.Make("agent").NodeSelector("agent", "yes").Requests(resources{"cpu": "1"}).Obj()
+	giant := daemonsettest.Make("giant").NodeSelector("giant", "yes").Requests(resources{"cpu": "4"}).Obj()
+	makeNode := func() *st.NodeWrapper {
+		return st.MakeNode().Name(node).Label("agent", "yes").Capacity(resources{"cpu": "4", "pods": "10"})
+	}
+	daemonPod := func(cpu string) *corev1.Pod {
+		pod := daemonsettest.BoundPod(agent, node)
+		pod.Spec.Containers = st.MakePod().Req(resources{"cpu": corev1.ResourceName(cpu).String()}).Obj().Spec.Containers
+		return pod
+	}
+	ordinary := st.MakePod().Name("ordinary").Node(node).Obj()
+
+	tests := map[string]struct {
+		node     *corev1.Node
+		event    fwk.ClusterEvent
+		old, new any
+		want     fwk.QueueingHint
+	}{
+		"an ordinary pod arrives": {
+			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Add}, new: ordinary, want: fwk.QueueSkip},
+		"a daemon pod arrives and takes what was held": {
+			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Add}, new: daemonPod("1"), want: fwk.QueueSkip},
+		"a daemon pod arrives and takes less": {
+			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Add}, new: daemonPod("500m"), want: fwk.Queue},
+		"a daemon pod arrives and leaves no room for another DaemonSet": {
+			node:  makeNode().Label("giant", "yes").Obj(),
+			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Add}, new: daemonPod("1"), want: fwk.Queue},
+		"an ordinary pod goes": {
+			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: ordinary, want: fwk.Queue},
+		"an unbound pod goes": {
+			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: st.MakePod().Obj(), want: fwk.QueueSkip},
+		"a daemon pod goes and leaves its room to its successor": {
+			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: daemonPod("1"), want: fwk.QueueSkip},
+		"a daemon pod goes that was larger than its successor": {
+			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: daemonPod("2"), want: fwk.Queue},
+		"a daemon pod goes because the node has lost its label": {
+			node:  st.MakeNode().Name(node).Obj(),
+			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: daemonPod("1"), want: fwk.Queue},
+		"a node comes": {
+			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add}, new: makeNode().Obj(), want: fwk.Queue},
+		"a node grows": {
+			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeAllocatable},
+			old:   makeNode().Obj(), new: makeNode().Capacity(resources{"cpu": "8", "pods": "10"}).Obj(), want: fwk.Queue},
+		"a node gets a resource": {
+			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeAllocatable},
+			old:   makeNode().Obj(), new: makeNode().Capacity(resources{"cpu": "4", "pods": "10", "example.com/gpu": "1"}).Obj(), want: fwk.Queue},
+		"a node loses the label of a DaemonSet": {
+			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeLabel},
+			old:   makeNode().Obj(), new: st.MakeNode().Name(node).Capacity(resources{"cpu": "4", "pods": "10"}).Obj(), want: fwk.Queue},
+		"a node gets a label that no DaemonSet asks for": {
+			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeLabel},
+			old:   makeNode().Obj(), new: makeNode().Label("colour", "blue").Obj(), want: fwk.QueueSkip},
+		"a node gets a taint that keeps the DaemonSet out": {
+			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeTaint},
+			old:   makeNode().Obj(), new: makeNode().Taints([]corev1.Taint{{Key: "a", Effect: corev1.TaintEffectNoSchedule}}).Obj(), want: fwk.Queue},
+		"a node loses a start-up taint": {
+			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeTaint},
+			old:   makeNode().Taints([]corev1.Taint{{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}}).Obj(),
+			new:   makeNode().Obj(), want: fwk.QueueSkip},
+		"something that is no node": {
+			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add}, new: ordinary, want: fwk.Queue},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if tc.node == nil {
+				tc.node = makeNode().Obj()
+			}
+			pl := newHeadroom(t, "", agent, giant, tc.node)
+			events, err := pl.EventsToRegister(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(events, func(e fwk.ClusterEventWithHint) bool {
+				return e.Event.Resource == tc.event.Resource && e.Event.ActionType&tc.event.ActionType != 0
+			})
+			if i < 0 {
+				t.Fatalf("%v is not registered", tc.event)
+			}
+			got, err := events[i].QueueingHintFn(klog.Background(), st.MakePod().Obj(), tc.old, tc.new)
+			if err != nil && got != fwk.Queue {
+				t.Errorf("an error has to queue the pod, not %v", got)
+			}
+			if got != tc.want {
+				t.Errorf("hint is %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestSignPod(t *testing.T) {
+	pl := newHeadroom(t, "")
+	sign := func(pod *corev1.Pod) []fwk.SignFragment {
+		fragments, status := pl.SignPod(t.Context(), pod)
+		if !status.IsSuccess() {
+			t.Fatal(status)
+		}
+		return fragments
+	}
+	base := func() *st.PodWrapper { return st.MakePod().Name("a").Req(resources{"cpu": "1"}) }
+	if diff := cmp.Diff(sign(base().Obj()), sign(base().Name("b").Label("x", "y").Obj())); diff != "" {
+		t.Errorf("pods that are treated alike are signed differently:\n%s", diff)
+	}
+	for name, pod := range map[string]*corev1.Pod{
+		"priority":  base().Priority(5).Obj(),
+		"resources": base().Req(resources{"cpu": "2"}).Obj(),
+		"host port": base().HostPort(80).Obj(),
+	} {
+		if cmp.Equal(sign(base().Obj()), sign(pod)) {
+			t.Errorf("a pod with another %s has the same signature", name)
+		}
+	}
+	if _, status := pl.SignPod(t.Context(), daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "node")); status.Code() != fwk.Unschedulable {
+		t.Errorf("a daemon pod is signed: %v", status)
+	}
+}
+
+func TestBadArgs(t *testing.T) {
+	for args, want := range map[string]string{
+		`{"holdAgaints": "All"}`:           `decoding the args of DaemonSetHeadroom: unknown field "holdAgaints"`,
+		`{"holdAgainst": "Everything"}`:    `args of DaemonSetHeadroom: args.holdAgainst: Unsupported value: "Everything": supported values: "SameOrLower", "All"`,
+		`{"exemptPriority": null}`:         `args of DaemonSetHeadroom: args.exemptPriority: Required value`,
+		`{"startupTaints": ["", "a b"]}`:   `args.startupTaints[1]: Invalid value: "a b"`,
+		`{"startupTaints": "not-a-list"}`:  `decoding the args of DaemonSetHeadroom: json: cannot unmarshal string`,
+		`{"exemptPriority": 99999999999}`:  `decoding the args of DaemonSetHeadroom: json: cannot unmarshal number`,
+		`{"holdAgainst": "All"} trailing`:  `decoding the args of DaemonSetHeadroom: invalid character`,
+		`["holdAgainst", "exemptPriority]`: `decoding the args of DaemonSetHeadroom:`,
+	} {
+		_, err := headroom.NewFactory(tracker.NewPool())(t.Context(), plugintest.Args(args), plugintest.NewScheduler(t).Handle)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("args %s: error is %v, want one with %q", args, err, want)
+		}
+	}
+}

@@ -1,0 +1,184 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package placement keeps DaemonSet pods to the nodes that are theirs.
+package placement
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
+
+	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/pluginargs"
+	"everynode.dev/everynode/pkg/plugins/tracker"
+)
+
+// Placement lets a DaemonSet pod onto its own node only, and onto a node that has
+// no pod of its DaemonSet yet.
+type Placement struct {
+	tracker *tracker.Tracker
+}
+
+var (
+	_ fwk.EnqueueExtensions = &Placement{}
+	_ fwk.PreFilterPlugin   = &Placement{}
+	_ fwk.FilterPlugin      = &Placement{}
+	_ fwk.SignPlugin        = &Placement{}
+)
+
+const (
+	// Name is the name of the plugin in scheduler configurations.
+	Name = "DaemonSetPlacement"
+
+	// ErrReasonPinned is the reason why another node than the pod's own is refused.
+	ErrReasonPinned = "node(s) weren't the one that the DaemonSet pod is pinned to"
+	// ErrReasonPresent is the reason why a second pod of a DaemonSet is refused.
+	ErrReasonPresent = "node(s) already had a pod of the same DaemonSet"
+	// ErrReasonShutdown is the reason why a node that is going down is refused.
+	ErrReasonShutdown = "node(s) were shutting down"
+)
+
+// Name returns the name of the plugin.
+func (pl *Placement) Name() string {
+	return Name
+}
+
+// EventsToRegister returns the events that can make a pod schedulable that this
+// plugin has refused. Changes of DaemonSets are not among them: see Tracker.
+func (pl *Placement) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
+	return []fwk.ClusterEventWithHint{
+		{Event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, QueueingHintFn: pl.isSchedulableAfterPodDelete},
+		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add | fwk.UpdateNodeCondition}, QueueingHintFn: pl.isSchedulableAfterNodeChange},
+	}, nil
+}
+
+// isSchedulableAfterPodDelete: only a pod of the same DaemonSet was in the way.
+func (pl *Placement) isSchedulableAfterPodDelete(logger klog.Logger, pod *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
+	deleted, _, err := schedutil.As[*corev1.Pod](oldObj, newObj)
+	if err != nil {
+		return fwk.Queue, err
+	}
+	if !sameDaemonSet(pod, deleted) {
+		return fwk.QueueSkip, nil
+	}
+	logger.V(5).Info("A pod of the same DaemonSet has gone", "pod", klog.KObj(pod), "deletedPod", klog.KObj(deleted))
+	return fwk.Queue, nil
+}
+
+// isSchedulableAfterNodeChange: the pod's node has come, or has given up shutting down.
+func (pl *Placement) isSchedulableAfterNodeChange(logger klog.Logger, pod *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
+	before, after, err := schedutil.As[*corev1.Node](oldObj, newObj)
+	if err != nil {
+		return fwk.Queue, err
+	}
+	if pinned, ok := daemonset.PinnedNode(pod); ok && pinned != after.Name {
+		return fwk.QueueSkip, nil
+	}
+	if isShuttingDown(after) || before != nil && !isShuttingDown(before) {
+		return fwk.QueueSkip, nil
+	}
+	logger.V(5).Info("A node has opened", "pod", klog.KObj(pod), "node", klog.KObj(after))
+	return fwk.Queue, nil
+}
+
+// PreFilter narrows a pinned DaemonSet pod to its node, and skips ordinary pods.
+func (pl *Placement) PreFilter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
+	if daemonset.OwnerOf(pod) == nil {
+		return nil, fwk.NewStatus(fwk.Skip)
+	}
+	if node, ok := daemonset.PinnedNode(pod); ok {
+		return &fwk.PreFilterResult{NodeNames: sets.New(node)}, nil
+	}
+	return nil, nil
+}
+
+// PreFilterExtensions returns nil: Filter reads everything from the node it is given.
+func (pl *Placement) PreFilterExtensions() fwk.PreFilterExtensions {
+	return nil
+}
+
+// Filter refuses nodes that a DaemonSet pod has no business on. Evicting pods
+// never helps: the pods of one DaemonSet don't make room for one another.
+func (pl *Placement) Filter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, nodeInfo fwk.NodeInfo) *fwk.Status {
+	if daemonset.OwnerOf(pod) == nil {
+		return nil
+	}
+	node := nodeInfo.Node()
+	// A nominated node is tried before PreFilter's result is applied
+	// (findNodesThatFitPod in k8s.io/kubernetes/pkg/scheduler/schedule_one.go).
+	if pinned, ok := daemonset.PinnedNode(pod); ok && pinned != node.Name {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonPinned)
+	}
+	// The kubelet would refuse the pod and the controller make another one, over
+	// and over: https://github.com/kubernetes/kubernetes/issues/122912.
+	if isShuttingDown(node) {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonShutdown)
+	}
+	for _, info := range nodeInfo.GetPods() {
+		if present := info.GetPod(); present.DeletionTimestamp == nil && present.UID != pod.UID &&
+			sameDaemonSet(pod, present) && !pl.surges(pod, present) {
+			return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonPresent)
+		}
+	}
+	return nil
+}
+
+// surges says whether pod is meant to run beside present for a while: their
+// DaemonSet's updates surge and they are of different revisions.
+func (pl *Placement) surges(pod, present *corev1.Pod) bool {
+	ds := pl.tracker.Set().OwnerOf(pod)
+	return ds != nil && ds.Surges && revision(pod) != revision(present)
+}
+
+func revision(pod *corev1.Pod) string {
+	return pod.Labels["controller-revision-hash"]
+}
+
+func sameDaemonSet(a, b *corev1.Pod) bool {
+	ownerA, ownerB := daemonset.OwnerOf(a), daemonset.OwnerOf(b)
+	return ownerA != nil && ownerB != nil && ownerA.UID == ownerB.UID
+}
+
+// isShuttingDown says whether the kubelet has announced a graceful shutdown: it
+// turns Ready to False with a message of the shutdown manager
+// (ShutdownStatus in k8s.io/kubernetes/pkg/kubelet/nodeshutdown).
+func isShuttingDown(node *corev1.Node) bool {
+	for i := range node.Status.Conditions {
+		if condition := &node.Status.Conditions[i]; condition.Type == corev1.NodeReady {
+			return condition.Status == corev1.ConditionFalse && strings.Contains(condition.Message, "node is shutting down")
+		}
+	}
+	return false
+}
+
+// SignPod signs nothing for ordinary pods, which the plugin lets pass. DaemonSet
+// pods are not signed: each is for another node.
+func (pl *Placement) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFragment, *fwk.Status) {
+	if daemonset.OwnerOf(pod) != nil {
+		return nil, fwk.NewStatus(fwk.Unschedulable, "DaemonSet pods are not batched")
+	}
+	return nil, nil
+}
+
+// NewFactory returns the factory of the plugin, which takes no args.
+func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
+	return func(ctx context.Context, rawArgs runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
+		if err := pluginargs.Decode(rawArgs, &struct{}{}); err != nil {
+			return nil, fmt.Errorf("decoding the args of %s: %w", Name, err)
+		}
+		tracker, err := trackers.Get(klog.FromContext(ctx), handle)
+		if err != nil {
+			return nil, err
+		}
+		return &Placement{tracker: tracker}, nil
+	}
+}

@@ -1,0 +1,91 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plugins_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+	schedulerapi "k8s.io/kubernetes/pkg/scheduler/apis/config"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/validation"
+
+	"everynode.dev/everynode/pkg/plugins"
+	"everynode.dev/everynode/pkg/plugins/plugintest"
+)
+
+// Every shipped configuration is loaded as the scheduler loads it, and each of
+// our plugins that it names is made with the args it gives.
+func TestShippedConfigurations(t *testing.T) {
+	files, err := filepath.Glob("../../deploy/scheduler-config/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no configurations found: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			config, err := options.LoadConfigFromFile(klog.Background(), file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The API server's address comes from a flag.
+			config.ClientConnection.Kubeconfig = os.DevNull
+			if err := validation.ValidateKubeSchedulerConfiguration(config); err != nil {
+				t.Error(err)
+			}
+			for _, profile := range config.Profiles {
+				enabled := ours(&profile)
+				if len(enabled) != len(plugins.Registry()) {
+					t.Errorf("profile %s enables %d of our %d plugins", profile.SchedulerName, len(enabled), len(plugins.Registry()))
+				}
+				scheduler := plugintest.NewScheduler(t)
+				for name := range enabled {
+					plugin, err := plugins.Registry()[name](t.Context(), nil, scheduler.Handle)
+					if err != nil {
+						t.Errorf("profile %s: %v", profile.SchedulerName, err)
+						continue
+					}
+					if plugin.Name() != name {
+						t.Errorf("the plugin registered as %s calls itself %s", name, plugin.Name())
+					}
+				}
+			}
+		})
+	}
+}
+
+// ours returns the plugins of ours that profile enables.
+func ours(profile *schedulerapi.KubeSchedulerProfile) map[string]bool {
+	enabled := make(map[string]bool)
+	for _, plugin := range profile.Plugins.MultiPoint.Enabled {
+		if _, ok := plugins.Registry()[plugin.Name]; ok {
+			enabled[plugin.Name] = true
+		}
+	}
+	return enabled
+}
+
+// One plugin that filters or scores without signing turns batching off for all
+// pods of its profile (SignPlugin in k8s.io/kube-scheduler/framework).
+func TestEveryPluginOfOursSigns(t *testing.T) {
+	for name, factory := range plugins.Registry() {
+		plugin, err := factory(t.Context(), nil, plugintest.NewScheduler(t).Handle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := plugin.(fwk.SignPlugin); !ok {
+			t.Errorf("%s does not implement SignPlugin", name)
+		}
+	}
+}
+
+func TestNamesAreUnique(t *testing.T) {
+	for name := range plugins.Community() {
+		if _, ok := plugins.Registry()[name]; ok {
+			t.Errorf("%s is registered twice", name)
+		}
+	}
+}

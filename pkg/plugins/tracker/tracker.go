@@ -1,0 +1,183 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tracker gives the scheduler plugins the DaemonSets of the cluster.
+package tracker
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/informers"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	schedulinglisters "k8s.io/client-go/listers/scheduling/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/features"
+
+	"everynode.dev/everynode/pkg/daemonset"
+)
+
+// Pool holds one Tracker per scheduler, so that the plugins of all its profiles
+// share it.
+type Pool struct {
+	mu       sync.Mutex
+	trackers map[informers.SharedInformerFactory]*Tracker
+}
+
+// NewPool returns an empty Pool.
+func NewPool() *Pool {
+	return &Pool{trackers: make(map[informers.SharedInformerFactory]*Tracker)}
+}
+
+// Get returns the Tracker of the scheduler that handle belongs to. Call it while
+// plugins are being made: the scheduler starts its informers afterwards.
+func (p *Pool) Get(logger klog.Logger, handle fwk.Handle) (*Tracker, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	factory := handle.SharedInformerFactory()
+	if tracker, ok := p.trackers[factory]; ok {
+		return tracker, nil
+	}
+	tracker, err := newTracker(logger, handle, factory)
+	if err != nil {
+		return nil, fmt.Errorf("watching DaemonSets: %w", err)
+	}
+	p.trackers[factory] = tracker
+	return tracker, nil
+}
+
+// Tracker follows the DaemonSets and PriorityClasses of a cluster.
+type Tracker struct {
+	daemonSets appslisters.DaemonSetLister
+	classes    schedulinglisters.PriorityClassLister
+	pods       corelisters.PodLister
+	activator  fwk.PodActivator
+
+	mu  sync.Mutex // held while set is made
+	set atomic.Pointer[daemonset.Set]
+}
+
+func newTracker(logger klog.Logger, activator fwk.PodActivator, factory informers.SharedInformerFactory) (*Tracker, error) {
+	t := &Tracker{
+		daemonSets: factory.Apps().V1().DaemonSets().Lister(),
+		classes:    factory.Scheduling().V1().PriorityClasses().Lister(),
+		pods:       factory.Core().V1().Pods().Lister(),
+		activator:  activator,
+	}
+	refresh := func() { t.refresh(logger) }
+	if _, err := factory.Apps().V1().DaemonSets().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { refresh() },
+		UpdateFunc: func(old, updated any) {
+			if !daemonset.Same(old.(*appsv1.DaemonSet), updated.(*appsv1.DaemonSet)) {
+				refresh()
+			}
+		},
+		DeleteFunc: func(any) { refresh() },
+	}); err != nil {
+		return nil, err
+	}
+	_, err := factory.Scheduling().V1().PriorityClasses().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { refresh() },
+		UpdateFunc: func(_, _ any) { refresh() },
+		DeleteFunc: func(any) { refresh() },
+	})
+	return t, err
+}
+
+// Set returns the DaemonSets as they are now. Don't ask before the scheduler has
+// filled its listers, which is before the first cycle.
+func (t *Tracker) Set() *daemonset.Set {
+	if set := t.set.Load(); set != nil {
+		return set
+	}
+	_, set := t.update()
+	return set
+}
+
+// refresh makes a new Set and has the pods tried again that it may help.
+//
+// A queueing hint for DaemonSet events could not do this: the scheduling queue
+// hears of them from an informer of its own, so that a pod could be tried again
+// before the Set has changed, be refused once more and then wait for the queue's
+// periodic flush.
+func (t *Tracker) refresh(logger klog.Logger) {
+	if t.set.Load() == nil {
+		// Nobody has asked yet. While the listers fill up, a Set would lack what comes
+		// later; when the first cycle asks, they are full but these handlers may lag.
+		return
+	}
+	previous, set := t.update()
+	if previous == set {
+		return
+	}
+	added := make(map[types.UID]bool)
+	for _, ds := range set.Without(previous) {
+		added[ds.UID] = true
+	}
+	roomMayBeFree := len(previous.Without(set)) > 0
+
+	pods, err := t.pods.List(labels.Everything())
+	if err != nil {
+		// A lister on a cache has nothing to fail at.
+		logger.Error(err, "Listing pods after a change of DaemonSets")
+		return
+	}
+	waiting := make(map[string]*corev1.Pod)
+	for _, pod := range pods {
+		if pod.Spec.NodeName != "" || pod.DeletionTimestamp != nil {
+			continue
+		}
+		// A daemon pod that came before its DaemonSet has been taken for an ordinary one.
+		owner := daemonset.OwnerOf(pod)
+		if roomMayBeFree || owner != nil && added[owner.UID] {
+			waiting[klog.KObj(pod).String()] = pod
+		}
+	}
+	logger.V(4).Info("DaemonSets changed", "retriedPods", len(waiting))
+	if len(waiting) > 0 {
+		t.activator.Activate(logger, waiting)
+	}
+}
+
+// update replaces the Set by one of the objects that the listers have now.
+func (t *Tracker) update() (previous, set *daemonset.Set) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	previous = t.set.Load()
+	// Listers on caches return no errors.
+	daemonSets, _ := t.daemonSets.List(labels.Everything())
+	classes, _ := t.classes.List(labels.Everything())
+	set = daemonset.NewSet(previous, daemonSets, daemonset.Options{
+		Priority:                      priorities(classes),
+		TolerationComparisonOperators: utilfeature.DefaultFeatureGate.Enabled(features.TaintTolerationComparisonOperators),
+	})
+	t.set.Store(set)
+	return previous, set
+}
+
+// priorities resolves the names of PriorityClasses as the API server's Priority
+// admission does (k8s.io/kubernetes/plugin/pkg/admission/priority).
+func priorities(classes []*schedulingv1.PriorityClass) func(name string) int32 {
+	byName := make(map[string]int32, len(classes)+1)
+	var globalDefault *schedulingv1.PriorityClass
+	for _, class := range classes {
+		byName[class.Name] = class.Value
+		if class.GlobalDefault && (globalDefault == nil || class.Value < globalDefault.Value) {
+			globalDefault = class
+		}
+	}
+	if globalDefault != nil {
+		byName[""] = globalDefault.Value
+	}
+	return func(name string) int32 { return byName[name] }
+}
