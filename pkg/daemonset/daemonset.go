@@ -11,6 +11,16 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
+// SchedulingAnnotation on a DaemonSet says who gives its pods to their nodes.
+const (
+	SchedulingAnnotation = "everynode.dev/scheduling"
+	// SchedulingScheduler leaves it to a scheduler, which finds or makes the room. The default.
+	SchedulingScheduler = "scheduler"
+	// SchedulingDirect binds pods when they are created, so that they start even if
+	// no scheduler runs. The kubelet refuses those that don't fit.
+	SchedulingDirect = "direct"
+)
+
 // HoldAnnotation on a DaemonSet says whether room is held for its missing pods.
 // "false" turns it off, anything else leaves it on.
 const HoldAnnotation = "everynode.dev/hold"

@@ -1,0 +1,90 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/logs"
+	logsapi "k8s.io/component-base/logs/api/v1"
+)
+
+// Options are the flags of everynode-webhook.
+type Options struct {
+	// Kubeconfig is the path of a kubeconfig; empty in a cluster.
+	Kubeconfig string
+	// BindAddress and SecurePort are where the server listens.
+	BindAddress net.IP
+	SecurePort  int
+	// PermitPortSharing lets a second process listen on the same port.
+	PermitPortSharing bool
+	// TLSCertFile and TLSPrivateKeyFile are PEM files. They are read again when they change.
+	TLSCertFile, TLSPrivateKeyFile string
+	// TLSMinVersion and TLSCipherSuites limit what clients may use.
+	TLSMinVersion   string
+	TLSCipherSuites []string
+	// ShutdownDelay is how long the server goes on to take requests after it has
+	// been told to end and reports that it is not ready.
+	ShutdownDelay time.Duration
+	// Logs are the flags that all Kubernetes components have.
+	Logs *logs.Options
+}
+
+// NewOptions returns the defaults.
+func NewOptions() *Options {
+	return &Options{
+		BindAddress:   net.IPv4zero,
+		SecurePort:    9443,
+		TLSMinVersion: "VersionTLS12",
+		ShutdownDelay: 5 * time.Second,
+		Logs:          logs.NewOptions(),
+	}
+}
+
+// Flags returns the flags in groups.
+func (o *Options) Flags() cliflag.NamedFlagSets {
+	var groups cliflag.NamedFlagSets
+	api := groups.FlagSet("API server")
+	api.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "Path of a kubeconfig. Empty in a cluster: the service account is used.")
+
+	serving := groups.FlagSet("Serving")
+	serving.IPVar(&o.BindAddress, "bind-address", o.BindAddress, "The address to listen on.")
+	serving.IntVar(&o.SecurePort, "secure-port", o.SecurePort, "The port to listen on with HTTPS, 1-65535.")
+	serving.BoolVar(&o.PermitPortSharing, "permit-port-sharing", o.PermitPortSharing, "Whether several processes may listen on the port (SO_REUSEPORT).")
+	serving.StringVar(&o.TLSCertFile, "tls-cert-file", o.TLSCertFile, "PEM file with the serving certificate, followed by its intermediate ones. Read again when it changes.")
+	serving.StringVar(&o.TLSPrivateKeyFile, "tls-private-key-file", o.TLSPrivateKeyFile, "PEM file with the key of --tls-cert-file.")
+	serving.StringVar(&o.TLSMinVersion, "tls-min-version", o.TLSMinVersion, "The lowest TLS version to accept: VersionTLS12 or VersionTLS13.")
+	serving.StringSliceVar(&o.TLSCipherSuites, "tls-cipher-suites", o.TLSCipherSuites, "Cipher suites to accept with TLS 1.2. Default: Go's. Possible values: "+strings.Join(cliflag.PreferredTLSCipherNames(), ", ")+".")
+	serving.DurationVar(&o.ShutdownDelay, "shutdown-delay", o.ShutdownDelay, "How long to go on serving after SIGTERM while /readyz fails, so that nobody is sent here any more when the server ends.")
+
+	logsapi.AddFlags(o.Logs, groups.FlagSet("Logs"))
+	return groups
+}
+
+// Validate returns all that is wrong, each named by its flag.
+func (o *Options) Validate() error {
+	var errs []error
+	if o.SecurePort < 1 || o.SecurePort > 65535 {
+		errs = append(errs, fmt.Errorf("--secure-port is %d, must be between 1 and 65535", o.SecurePort))
+	}
+	if o.TLSCertFile == "" || o.TLSPrivateKeyFile == "" {
+		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file are required"))
+	}
+	if o.TLSMinVersion != "VersionTLS12" && o.TLSMinVersion != "VersionTLS13" {
+		errs = append(errs, fmt.Errorf("--tls-min-version is %q, must be VersionTLS12 or VersionTLS13", o.TLSMinVersion))
+	}
+	if _, err := cliflag.TLSCipherSuites(o.TLSCipherSuites); err != nil {
+		errs = append(errs, fmt.Errorf("--tls-cipher-suites: %w", err))
+	}
+	if o.ShutdownDelay < 0 {
+		errs = append(errs, fmt.Errorf("--shutdown-delay is %s, must not be negative", o.ShutdownDelay))
+	}
+	return utilerrors.NewAggregate(errs)
+}

@@ -1,0 +1,158 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/clientcmd"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/metrics/legacyregistry"
+	"k8s.io/klog/v2"
+)
+
+// Run serves until ctx ends, then until the requests that are under way are done.
+// options have to be valid.
+func Run(ctx context.Context, options *Options) error {
+	registerMetrics()
+	config, err := clientcmd.BuildConfigFromFlags("", options.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("--kubeconfig: %w", err)
+	}
+	config.UserAgent = "everynode-webhook"
+	client, err := metadata.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("making the API client: %w", err)
+	}
+	owners, err := newOwners(client)
+	if err != nil {
+		return err
+	}
+	certificate, err := newFileCertificate(options.TLSCertFile, options.TLSPrivateKeyFile)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(ctx, options)
+	if err != nil {
+		return err
+	}
+
+	s := &server{
+		http:          &http.Server{TLSConfig: tlsConfig(options, certificate)},
+		shutdownDelay: options.ShutdownDelay,
+	}
+	s.http.Handler = routes{
+		mutatePods: &podHandler{owners: owners},
+		healthz:    checks(),
+		readyz:     checks(s.healthy, certificate.healthy, owners.healthy),
+		metrics:    legacyregistry.HandlerWithReset(),
+	}.handler()
+	// A client that is slow on purpose must not hold a connection ("slowloris").
+	s.http.ReadHeaderTimeout = 5 * time.Second
+	// The API server keeps connections; it must be the one that ends them.
+	s.http.IdleTimeout = 2 * time.Minute
+
+	klog.FromContext(ctx).Info("Serving", "address", listener.Addr().String())
+	// What requests need lives until the last of them is done.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var group errgroup.Group
+	group.Go(func() error { owners.run(background); return nil })
+	group.Go(func() error { certificate.run(background); return nil })
+	err = s.serve(ctx, listener)
+	stop()
+	return errors.Join(err, group.Wait())
+}
+
+func listen(ctx context.Context, options *Options) (net.Listener, error) {
+	var config net.ListenConfig
+	if options.PermitPortSharing {
+		config.Control = func(_, _ string, conn syscall.RawConn) error {
+			var err error
+			return errors.Join(conn.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			}), err)
+		}
+	}
+	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(options.BindAddress.String(), strconv.Itoa(options.SecurePort)))
+	if err != nil {
+		return nil, fmt.Errorf("--bind-address, --secure-port: %w", err)
+	}
+	return listener, nil
+}
+
+func tlsConfig(options *Options, certificate *fileCertificate) *tls.Config {
+	// Options.Validate has seen that both are known.
+	minVersion, _ := cliflag.TLSVersion(options.TLSMinVersion)
+	suites, _ := cliflag.TLSCipherSuites(options.TLSCipherSuites)
+	return &tls.Config{
+		MinVersion:     minVersion,
+		CipherSuites:   suites,
+		GetCertificate: certificate.get,
+		NextProtos:     []string{"h2", "http/1.1"},
+	}
+}
+
+// server is an HTTP server that leaves in good order.
+type server struct {
+	http          *http.Server
+	shutdownDelay time.Duration
+	leaving       atomic.Bool
+}
+
+// serve serves until ctx ends. Then it reports that it is not ready, goes on for
+// a while until everybody has noticed, and finishes what it has begun.
+func (s *server) serve(ctx context.Context, listener net.Listener) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.http.ServeTLS(listener, "", "") }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	s.leaving.Store(true)
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serving: %w", err)
+	case <-time.After(s.shutdownDelay):
+	}
+	// No request takes longer than the 30 s that a webhook configuration may allow.
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	return s.http.Shutdown(drain)
+}
+
+// healthy returns an error when the server is about to end.
+func (s *server) healthy() error {
+	if s.leaving.Load() {
+		return errors.New("the server is shutting down")
+	}
+	return nil
+}
+
+// checks answers "ok", or 503 and all that is wrong.
+func checks(checks ...func() error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		var errs []error
+		for _, check := range checks {
+			errs = append(errs, check())
+		}
+		if err := errors.Join(errs...); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+}

@@ -1,0 +1,398 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package localcluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"everynode.dev/everynode/deploy"
+)
+
+// Scheduler says which scheduler places a cluster's pods.
+type Scheduler string
+
+// The schedulers to choose from.
+const (
+	Everynode Scheduler = "everynode"
+	Stock     Scheduler = "stock"
+	None      Scheduler = "none"
+)
+
+// Options say what a cluster is made of.
+type Options struct {
+	// Dir receives certificates, kubeconfigs, data and logs. Default: a new folder
+	// of its own, which Stop removes.
+	Dir string
+	// BinDir holds localcluster, everynode-scheduler, everynode-webhook, kwok and
+	// kubectl. Default: the folder of the running program.
+	BinDir string
+	// Scheduler is the scheduler. Default: Everynode.
+	Scheduler Scheduler
+	// SchedulerConfig is the KubeSchedulerConfiguration of everynode-scheduler.
+	// Default: deploy/scheduler-config/replace.yaml.
+	SchedulerConfig []byte
+	// Webhook says whether everynode-webhook runs and is registered.
+	Webhook bool
+	// Args are further flags by the name of the component.
+	Args map[string][]string
+	// Progress is told of every component that has become ready. Default: nobody.
+	Progress func(component string, took time.Duration)
+}
+
+// Cluster is a running cluster.
+type Cluster struct {
+	// Kubeconfig is the path of the administrator's kubeconfig.
+	Kubeconfig string
+	// Config is the administrator's client configuration, without rate limit.
+	Config *rest.Config
+	// Client is the administrator's client.
+	Client kubernetes.Interface
+
+	options   Options
+	dir       string
+	temporary bool
+	self      string
+	ca        *authority
+	http      *http.Client
+
+	apiServerPort, schedulerPort, webhookPort *port
+
+	mu        sync.Mutex // protects the rest
+	processes []*Process
+}
+
+// Start starts a cluster without nodes and waits until every component is ready.
+// The caller has to Stop it, also after an error.
+func Start(ctx context.Context, options Options) (*Cluster, error) {
+	c := &Cluster{options: options}
+	if c.options.Scheduler == "" {
+		c.options.Scheduler = Everynode
+	}
+	if err := c.prepare(); err != nil {
+		return c, fmt.Errorf("preparing the cluster: %w", err)
+	}
+	if err := c.startAll(ctx); err != nil {
+		return c, fmt.Errorf("starting the cluster: %w", err)
+	}
+	return c, nil
+}
+
+// Connect returns a cluster that another process runs, for what takes only its API.
+func Connect(kubeconfig string) (*Cluster, error) {
+	c := &Cluster{Kubeconfig: kubeconfig}
+	if err := c.findBinaries(); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(kubeconfig); err != nil {
+		return nil, fmt.Errorf("it is not running: %w", err)
+	}
+	return c, c.connect()
+}
+
+// connect makes the clients of the administrator.
+func (c *Cluster) connect() (err error) {
+	if c.Config, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig); err != nil {
+		return err
+	}
+	c.Config.QPS = -1
+	c.Client, err = kubernetes.NewForConfig(c.Config)
+	return err
+}
+
+// findBinaries settles where programs are.
+func (c *Cluster) findBinaries() error {
+	if c.options.BinDir == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		c.options.BinDir = filepath.Dir(self)
+	}
+	c.self = c.binary("localcluster")
+	return nil
+}
+
+// prepare finds the programs, makes the folder, reserves ports and issues the
+// certificates that several components need.
+func (c *Cluster) prepare() error {
+	if err := c.findBinaries(); err != nil {
+		return err
+	}
+	needed := []string{c.self, c.binary(Kwok), c.binary(Kubectl)}
+	if c.options.Scheduler == Everynode {
+		needed = append(needed, c.binary(EverynodeScheduler))
+	}
+	if c.options.Webhook {
+		needed = append(needed, c.binary(EverynodeWebhook))
+	}
+	for _, program := range needed {
+		if _, err := os.Stat(program); err != nil {
+			return fmt.Errorf("%w (run make build)", err)
+		}
+	}
+
+	c.dir = c.options.Dir
+	if c.dir == "" {
+		dir, err := os.MkdirTemp("", "everynode-")
+		if err != nil {
+			return err
+		}
+		c.dir, c.temporary = dir, true
+	}
+	// sockaddr_un on Linux has room for 107 characters and a zero.
+	if socket := c.path("etcd.sock.peer"); len(socket) > 107 {
+		return fmt.Errorf("the folder's name is too long for a socket in it: %s", socket)
+	}
+
+	for _, port := range []**port{&c.apiServerPort, &c.schedulerPort, &c.webhookPort} {
+		reserved, err := reservePort()
+		if err != nil {
+			return err
+		}
+		*port = reserved
+	}
+
+	var err error
+	if c.ca, err = newAuthority(c.dir, "ca"); err != nil {
+		return err
+	}
+	if _, err = newAuthority(c.dir, "front-proxy-ca"); err != nil {
+		return err
+	}
+	if err := c.ca.issueServer("apiserver", "kubernetes", "kubernetes.default", "kubernetes.default.svc"); err != nil {
+		return err
+	}
+	if err := c.ca.issueServiceAccountKey(); err != nil {
+		return err
+	}
+	if c.Kubeconfig, err = c.ca.issueKubeconfig("admin", c.server(), "admin", "system:masters"); err != nil {
+		return err
+	}
+	if err := c.connect(); err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(c.ca.cert)
+	c.http = &http.Client{Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		DisableKeepAlives: true,
+	}}
+	return nil
+}
+
+func (c *Cluster) startAll(ctx context.Context) error {
+	timed := func(component string, start func(context.Context) error) func() error {
+		return func() error {
+			began := time.Now()
+			if err := start(ctx); err != nil {
+				return err
+			}
+			if c.options.Progress != nil {
+				c.options.Progress(component, time.Since(began))
+			}
+			return nil
+		}
+	}
+	for _, step := range []func() error{
+		timed(Etcd, c.startEtcd),
+		timed(APIServer, c.startAPIServer),
+		func() error { return c.applyManifests(ctx) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	var others errgroup.Group
+	others.Go(timed(ControllerManager, c.startControllerManager))
+	others.Go(timed(Kwok, c.startKwok))
+	switch c.options.Scheduler {
+	case Everynode:
+		others.Go(timed(EverynodeScheduler, c.startScheduler))
+	case Stock:
+		others.Go(timed(KubeScheduler, c.startScheduler))
+	case None:
+	}
+	if c.options.Webhook {
+		others.Go(timed(EverynodeWebhook, c.startWebhook))
+	}
+	return others.Wait()
+}
+
+// applyManifests creates what an installation of everynode brings along.
+func (c *Cluster) applyManifests(ctx context.Context) error {
+	_, err := c.Kubectl(ctx, deploy.RBAC, "apply", "-f", "-")
+	return err
+}
+
+// Stop ends every component at once and forgets the cluster. It may be called
+// more than once.
+func (c *Cluster) Stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range slices.Backward(c.processes) {
+		p.Kill()
+	}
+	c.processes = nil
+	for _, port := range []*port{c.apiServerPort, c.schedulerPort, c.webhookPort} {
+		if port != nil {
+			port.close()
+		}
+	}
+	c.apiServerPort, c.schedulerPort, c.webhookPort = nil, nil, nil
+	if c.temporary {
+		// What cannot be removed is left to the system's own cleaning of temporary files.
+		_ = os.RemoveAll(c.dir)
+	}
+}
+
+// Process returns the running process of a component, or nil.
+func (c *Cluster) Process(name string) *Process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range slices.Backward(c.processes) {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// StartScheduler starts the scheduler again after it has been stopped or killed.
+func (c *Cluster) StartScheduler(ctx context.Context) error {
+	return c.startScheduler(ctx)
+}
+
+// Logs returns the files that the components write to.
+func (c *Cluster) Logs() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var logs []string
+	for _, p := range c.processes {
+		if !slices.Contains(logs, p.Log) {
+			logs = append(logs, p.Log)
+		}
+	}
+	return logs
+}
+
+// Wait returns when a component has ended, which none does by itself, or when
+// ctx ends.
+func (c *Cluster) Wait(ctx context.Context) error {
+	c.mu.Lock()
+	processes := slices.Clone(c.processes)
+	c.mu.Unlock()
+	ended := make(chan *Process, len(processes))
+	for _, p := range processes {
+		go func() {
+			<-p.exited
+			ended <- p
+		}()
+	}
+	select {
+	case p := <-ended:
+		return fmt.Errorf("%s has ended: %w\nIts log ends with:\n%s", p.Name, p.err, p.tail(10))
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// Kubectl runs kubectl as the administrator and returns what it prints. An error
+// carries what it complains of.
+func (c *Cluster) Kubectl(ctx context.Context, stdin []byte, args ...string) (string, error) {
+	command := exec.CommandContext(ctx, c.binary(Kubectl), args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
+	command.Stdin = bytes.NewReader(stdin)
+	var stdout, stderr strings.Builder
+	command.Stdout, command.Stderr = &stdout, &stderr
+	if err := command.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// Get reads a path of one of our own servers ("/metrics") with the
+// administrator's credentials. component is EverynodeScheduler or EverynodeWebhook.
+func (c *Cluster) Get(ctx context.Context, component, path string) (string, error) {
+	port := c.schedulerPort
+	if component == EverynodeWebhook {
+		port = c.webhookPort
+	}
+	config := rest.CopyConfig(c.Config)
+	config.Host = "https://" + port.address()
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return "", err
+	}
+	return get(ctx, client, config.Host+path)
+}
+
+// getOK returns a check that url answers 200.
+func (c *Cluster) getOK(url string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := get(ctx, c.http, url)
+		return err
+	}
+}
+
+func get(ctx context.Context, client *http.Client, url string) (_ string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return "", err
+	}
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: %s: %s", url, response.Status, body)
+	}
+	return string(body), nil
+}
+
+// start starts a component with its further flags and keeps it.
+func (c *Cluster) start(name, program string, args ...string) (*Process, error) {
+	p, err := startProcess(c.dir, name, program, append(args, c.options.Args[name]...)...)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.processes = append(c.processes, p)
+	return p, nil
+}
+
+func (c *Cluster) binary(name string) string { return filepath.Join(c.options.BinDir, name) }
+
+func (c *Cluster) path(name string) string { return filepath.Join(c.dir, name) }
+
+func (c *Cluster) server() string { return "https://" + c.apiServerPort.address() }
+
+// exists says by its error whether an object of the default namespace exists.
+func (c *Cluster) exists(ctx context.Context, resource, name string) error {
+	return c.Client.CoreV1().RESTClient().Get().Namespace("default").Resource(resource).Name(name).Do(ctx).Error()
+}

@@ -1,0 +1,293 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package localcluster
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"          // --logging-format=json
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // metrics of the API client
+	_ "k8s.io/component-base/metrics/prometheus/version"  // kubernetes_build_info
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	"sigs.k8s.io/yaml"
+
+	"everynode.dev/everynode/deploy"
+)
+
+// The names under which the binary starts itself again.
+const (
+	Etcd              = "etcd"
+	APIServer         = "kube-apiserver"
+	ControllerManager = "kube-controller-manager"
+	KubeScheduler     = "kube-scheduler"
+)
+
+// The names of the other programs, which are looked for in Options.BinDir.
+const (
+	EverynodeScheduler = "everynode-scheduler"
+	EverynodeWebhook   = "everynode-webhook"
+	Kwok               = "kwok"
+	Kubectl            = "kubectl"
+)
+
+// RunComponent runs the component that the program was started as, and returns
+// its exit code. ok is false if args[1] is none.
+func RunComponent(args []string) (code int, ok bool) {
+	if len(args) < 2 {
+		return 0, false
+	}
+	var run func() int
+	switch args[1] {
+	case Etcd:
+		run = func() int { return runEtcd(args[2:]) }
+	case APIServer:
+		run = func() int { return cli.Run(apiserver.NewAPIServerCommand()) }
+	case ControllerManager:
+		run = func() int { return cli.Run(controllermanager.NewControllerManagerCommand()) }
+	case KubeScheduler:
+		run = func() int { return cli.Run(scheduler.NewSchedulerCommand()) }
+	default:
+		return 0, false
+	}
+	os.Args = args[1:]
+	return run(), true
+}
+
+// runEtcd serves clients on a socket: no port, and nobody but us can open it.
+func runEtcd(args []string) int {
+	if len(args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: etcd DATA-DIR SOCKET")
+		return 2
+	}
+	config := embed.NewConfig()
+	config.Dir = args[0]
+	client := url.URL{Scheme: "unix", Path: args[1]}
+	peer := url.URL{Scheme: "unix", Path: args[1] + ".peer"}
+	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	config.InitialCluster = config.InitialClusterFromName(config.Name)
+	// A cluster that lives as long as its process has nothing to save from a power cut.
+	config.UnsafeNoFsync = true
+	config.LogLevel = "warn"
+	etcd, err := embed.StartEtcd(config)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Fprintln(os.Stderr, <-etcd.Err())
+	return 1
+}
+
+func (c *Cluster) startEtcd(ctx context.Context) error {
+	socket := c.path("etcd.sock")
+	p, err := c.start(Etcd, c.self, Etcd, c.path("etcd"), socket)
+	if err != nil {
+		return err
+	}
+	return p.waitReady(ctx, func(ctx context.Context) error {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+func (c *Cluster) startAPIServer(ctx context.Context) error {
+	args := []string{APIServer,
+		"--etcd-servers=unix://" + c.path("etcd.sock"),
+		"--bind-address=127.0.0.1",
+		fmt.Sprintf("--secure-port=%d", c.apiServerPort.number),
+		"--permit-port-sharing",
+		"--tls-cert-file=" + c.ca.path("apiserver.crt"),
+		"--tls-private-key-file=" + c.ca.path("apiserver.key"),
+		"--client-ca-file=" + c.ca.path("ca.crt"),
+		"--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=NodeRestriction",
+		"--allow-privileged",
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-key-file=" + c.ca.path("sa.pub"),
+		"--service-account-signing-key-file=" + c.ca.path("sa.key"),
+		"--service-cluster-ip-range=10.0.0.0/16",
+		// Nobody proxies requests here, but the other components read these settings.
+		"--requestheader-client-ca-file=" + c.ca.path("front-proxy-ca.crt"),
+		"--requestheader-allowed-names=front-proxy-client",
+		"--requestheader-username-headers=X-Remote-User",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+	}
+	p, err := c.start(APIServer, c.self, args...)
+	if err != nil {
+		return err
+	}
+	return p.waitReady(ctx, func(ctx context.Context) error {
+		return c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+}
+
+func (c *Cluster) startControllerManager(ctx context.Context) error {
+	kubeconfig, err := c.ca.issueKubeconfig(ControllerManager, c.server(), "system:"+ControllerManager)
+	if err != nil {
+		return err
+	}
+	args := []string{ControllerManager,
+		"--kubeconfig=" + kubeconfig,
+		"--use-service-account-credentials",
+		"--service-account-private-key-file=" + c.ca.path("sa.key"),
+		"--root-ca-file=" + c.ca.path("ca.crt"),
+		"--leader-elect=false",
+		"--secure-port=0",
+		// Its controllers wait for their turns at 20 requests a second otherwise.
+		"--kube-api-qps=1000",
+		"--kube-api-burst=1000",
+		// The default is a folder of the machine, which it would create.
+		"--flex-volume-plugin-dir=" + c.path("flexvolume"),
+	}
+	p, err := c.start(ControllerManager, c.self, args...)
+	if err != nil {
+		return err
+	}
+	return p.waitReady(ctx, func(ctx context.Context) error {
+		// Pods of a namespace are refused until it has its service account.
+		return c.exists(ctx, "serviceaccounts", "default")
+	})
+}
+
+func (c *Cluster) startScheduler(ctx context.Context) error {
+	name, program, args := EverynodeScheduler, c.binary(EverynodeScheduler), []string(nil)
+	if c.options.Scheduler == Stock {
+		name, program, args = KubeScheduler, c.self, []string{KubeScheduler}
+	}
+	kubeconfig, err := c.ca.issueKubeconfig(name, c.server(), "system:kube-scheduler")
+	if err != nil {
+		return err
+	}
+	if err := c.ca.issueServer(name); err != nil {
+		return err
+	}
+	config, err := c.schedulerConfig(kubeconfig)
+	if err != nil {
+		return err
+	}
+	args = append(args,
+		"--config="+config,
+		"--leader-elect=false",
+		"--authentication-kubeconfig="+kubeconfig,
+		"--authorization-kubeconfig="+kubeconfig,
+		"--bind-address=127.0.0.1",
+		fmt.Sprintf("--secure-port=%d", c.schedulerPort.number),
+		"--permit-port-sharing",
+		"--tls-cert-file="+c.ca.path(name+".crt"),
+		"--tls-private-key-file="+c.ca.path(name+".key"),
+	)
+	p, err := c.start(name, program, args...)
+	if err != nil {
+		return err
+	}
+	return p.waitReady(ctx, c.getOK("https://"+c.schedulerPort.address()+"/readyz"))
+}
+
+// schedulerConfig writes the scheduler's configuration, completed by what every
+// installation has to say for itself: how to reach the API server.
+func (c *Cluster) schedulerConfig(kubeconfig string) (string, error) {
+	source := c.options.SchedulerConfig
+	if source == nil {
+		source = deploy.ReplaceConfig
+	}
+	var config map[string]any
+	if err := yaml.Unmarshal(source, &config); err != nil {
+		return "", fmt.Errorf("scheduler configuration: %w", err)
+	}
+	config["clientConnection"] = map[string]any{"kubeconfig": kubeconfig}
+	if c.options.Scheduler == Stock {
+		// Its defaults are what we compare with.
+		delete(config, "profiles")
+	}
+	content, err := yaml.Marshal(config)
+	if err != nil {
+		return "", err
+	}
+	path := c.path("scheduler.yaml")
+	return path, os.WriteFile(path, content, 0o600)
+}
+
+func (c *Cluster) startWebhook(ctx context.Context) error {
+	kubeconfig, err := c.ca.issueKubeconfig(EverynodeWebhook, c.server(), "system:serviceaccount:"+deploy.Namespace+":"+EverynodeWebhook)
+	if err != nil {
+		return err
+	}
+	if err := c.ca.issueServer(EverynodeWebhook); err != nil {
+		return err
+	}
+	p, err := c.start(EverynodeWebhook, c.binary(EverynodeWebhook),
+		"--kubeconfig="+kubeconfig,
+		"--bind-address=127.0.0.1",
+		fmt.Sprintf("--secure-port=%d", c.webhookPort.number),
+		"--permit-port-sharing",
+		"--tls-cert-file="+c.ca.path(EverynodeWebhook+".crt"),
+		"--tls-private-key-file="+c.ca.path(EverynodeWebhook+".key"),
+	)
+	if err != nil {
+		return err
+	}
+	if err := p.waitReady(ctx, c.getOK("https://"+c.webhookPort.address()+"/readyz")); err != nil {
+		return err
+	}
+	return c.registerWebhook(ctx)
+}
+
+// registerWebhook registers the shipped webhook configuration. Only the address
+// differs from an installation in a cluster: here no Service leads to it.
+func (c *Cluster) registerWebhook(ctx context.Context) error {
+	var configuration admissionregistrationv1.MutatingWebhookConfiguration
+	if err := yaml.UnmarshalStrict(deploy.Webhook, &configuration); err != nil {
+		return fmt.Errorf("webhook configuration: %w", err)
+	}
+	for i := range configuration.Webhooks {
+		client := &configuration.Webhooks[i].ClientConfig
+		address := "https://" + c.webhookPort.address() + *client.Service.Path
+		*client = admissionregistrationv1.WebhookClientConfig{URL: &address, CABundle: c.ca.caPEM()}
+	}
+	client := c.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	_, err := client.Create(ctx, &configuration, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+func (c *Cluster) startKwok(ctx context.Context) error {
+	kubeconfig, err := c.ca.issueKubeconfig(Kwok, c.server(), Kwok, "system:masters")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.path("stages.yaml"), stages, 0o600); err != nil {
+		return err
+	}
+	_, err = c.start(Kwok, c.binary(Kwok),
+		"--kubeconfig="+kubeconfig,
+		"--config="+c.path("stages.yaml"),
+		"--manage-all-nodes",
+		"--node-lease-duration-seconds=40",
+	)
+	// It has no endpoint that says when it is ready; the first node does.
+	return err
+}
+
+// stages tell kwok how nodes and pods live.
+//
+//go:embed stages.yaml
+var stages []byte
