@@ -15,6 +15,7 @@ import (
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 )
 
 // options compiles DaemonSets for a cluster without PriorityClasses.
@@ -27,10 +28,10 @@ func FuzzShouldRun(f *testing.F) {
 		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31})
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		choose := chooser{data}
+		choose := daemonsettest.NewChooser(data)
 		ds := &appsv1.DaemonSet{}
-		ds.Spec.Template.Spec = choose.placement()
-		node := choose.node()
+		ds.Spec.Template.Spec = choose.Placement()
+		node := choose.Node()
 
 		wantRun, wantGoOn := daemon.NodeShouldRunDaemonPod(klog.Background(), node, ds)
 		compiled := daemonset.New(ds, options)
@@ -84,100 +85,4 @@ func TestDefaultTolerationsAreTheControllers(t *testing.T) {
 			t.Errorf("hostNetwork %v (-controller,+ours):\n%s", hostNetwork, diff)
 		}
 	}
-}
-
-// chooser turns fuzzed bytes into choices; out of bytes, it chooses the first.
-type chooser struct{ data []byte }
-
-func (c *chooser) intn(n int) int {
-	if len(c.data) == 0 {
-		return 0
-	}
-	b := c.data[0]
-	c.data = c.data[1:]
-	return int(b) % n
-}
-
-func (c *chooser) bool() bool { return c.intn(2) == 1 }
-
-func pick[T any](c *chooser, values ...T) T { return values[c.intn(len(values))] }
-
-func (c *chooser) key() string {
-	return pick(c, "disktype", "zone", corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable, corev1.TaintNodeNetworkUnavailable,
-		corev1.TaintNodeUnschedulable, "node-role.kubernetes.io/control-plane", "")
-}
-
-func (c *chooser) value() string { return pick(c, "", "ssd", "hdd", "1", "-5", "not a label value!") }
-
-func (c *chooser) effect() corev1.TaintEffect {
-	return pick(c, corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute, corev1.TaintEffectPreferNoSchedule, "", "Unheard")
-}
-
-func (c *chooser) nodeName() string { return pick(c, "node-a", "node-b") }
-
-func (c *chooser) node() *corev1.Node {
-	node := st.MakeNode().Name(c.nodeName())
-	for range c.intn(4) {
-		node.Label(c.key(), c.value())
-	}
-	var taints []corev1.Taint
-	for range c.intn(4) {
-		taints = append(taints, corev1.Taint{Key: c.key(), Value: c.value(), Effect: c.effect()})
-	}
-	return node.Taints(taints).Unschedulable(c.bool()).Obj()
-}
-
-// placement returns a pod spec with what decides where it may run.
-func (c *chooser) placement() corev1.PodSpec {
-	spec := corev1.PodSpec{HostNetwork: c.bool()}
-	if c.intn(8) == 7 {
-		spec.NodeName = c.nodeName()
-	}
-	for range c.intn(3) {
-		if spec.NodeSelector == nil {
-			spec.NodeSelector = map[string]string{}
-		}
-		spec.NodeSelector[c.key()] = c.value()
-	}
-	if c.bool() {
-		spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: c.terms()},
-		}}
-	}
-	for range c.intn(4) {
-		spec.Tolerations = append(spec.Tolerations, corev1.Toleration{
-			Key:      c.key(),
-			Operator: pick(c, corev1.TolerationOpEqual, corev1.TolerationOpExists, "", corev1.TolerationOpLt, "Unheard"),
-			Value:    c.value(),
-			Effect:   c.effect(),
-		})
-	}
-	return spec
-}
-
-func (c *chooser) terms() []corev1.NodeSelectorTerm {
-	var terms []corev1.NodeSelectorTerm
-	for range c.intn(3) {
-		var term corev1.NodeSelectorTerm
-		for range c.intn(3) {
-			requirement := corev1.NodeSelectorRequirement{
-				Key: c.key(),
-				Operator: pick(c, corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn, corev1.NodeSelectorOpExists,
-					corev1.NodeSelectorOpDoesNotExist, corev1.NodeSelectorOpGt, "Unheard"),
-			}
-			for range c.intn(3) {
-				requirement.Values = append(requirement.Values, c.value())
-			}
-			term.MatchExpressions = append(term.MatchExpressions, requirement)
-		}
-		for range c.intn(3) {
-			term.MatchFields = append(term.MatchFields, corev1.NodeSelectorRequirement{
-				Key:      "metadata.name",
-				Operator: pick(c, corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn),
-				Values:   []string{c.nodeName()},
-			})
-		}
-		terms = append(terms, term)
-	}
-	return terms
 }

@@ -42,8 +42,8 @@ func PodResources(pod *corev1.Pod) Resources {
 }
 
 // defaultRequests sets the requests that the API server gives a Pod but not a
-// PodTemplate (SetDefaults_Pod in k8s.io/kubernetes/pkg/apis/core/v1/defaults.go):
-// a container's limits where it has no request, and the same for the pod's own
+// PodTemplate (SetDefaults_Pod in k8s.io/kubernetes/pkg/apis/core/v1/defaults.go and
+// DefaultPodLevelResources in k8s.io/kubernetes/pkg/api/pod): a container's limits where it has no request, and the same for the pod's own
 // resources where no container says more.
 func defaultRequests(spec *corev1.PodSpec) {
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {

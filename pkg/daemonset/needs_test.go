@@ -10,13 +10,15 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	v1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/pod"
+	"k8s.io/kubernetes/pkg/apis/core"
+	v1core "k8s.io/kubernetes/pkg/apis/core/v1"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 )
 
 // FuzzNeeds compares what we expect a DaemonSet's pod to take with what the
@@ -27,14 +29,14 @@ func FuzzNeeds(f *testing.F) {
 		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31, seed * 37})
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		choose := chooser{data}
+		choose := daemonsettest.NewChooser(data)
 		ds := &appsv1.DaemonSet{}
-		ds.Spec.Template.Spec = choose.containers()
+		ds.Spec.Template.Spec = choose.Containers()
 		needs := daemonset.New(ds, options).Needs
 
 		template := daemonutil.CreatePodTemplate(ds.Spec.Template, nil, "")
 		pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
-		v1defaults.SetObjectDefaults_Pod(pod)
+		admit(t, pod)
 		info, err := framework.NewPodInfo(pod)
 		if err != nil {
 			t.Fatal(err)
@@ -72,12 +74,26 @@ func FuzzNeeds(f *testing.F) {
 	})
 }
 
+// admit defaults pod as the API server does when it is created.
+func admit(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	v1core.SetObjectDefaults_Pod(pod)
+	var internal core.Pod
+	if err := v1core.Convert_v1_Pod_To_core_Pod(pod, &internal, nil); err != nil {
+		t.Fatal(err)
+	}
+	podutil.DefaultPodLevelResources(&internal)
+	if err := v1core.Convert_core_Pod_To_v1_Pod(&internal, pod, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // FuzzConflicts compares our notion of conflicting host ports with the scheduler's.
 func FuzzConflicts(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 1, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		choose := chooser{data}
-		a, b := choose.hostPort(), choose.hostPort()
+		choose := daemonsettest.NewChooser(data)
+		a, b := choose.HostPort(), choose.HostPort()
 		used := framework.NewNodeInfo().GetUsedPorts()
 		used.Add(a.IP, string(a.Protocol), a.Port)
 		want := used.CheckConflict(b.IP, string(b.Protocol), b.Port)
@@ -88,65 +104,4 @@ func FuzzConflicts(f *testing.F) {
 			t.Errorf("%v and %v: conflict depends on the order", a, b)
 		}
 	})
-}
-
-func (c *chooser) hostPort() daemonset.HostPort {
-	return daemonset.HostPort{
-		IP:       pick(c, "0.0.0.0", "10.0.0.1", "10.0.0.2", "::"),
-		Protocol: pick(c, corev1.ProtocolTCP, corev1.ProtocolUDP),
-		Port:     pick[int32](c, 9100, 9101),
-	}
-}
-
-// containers returns a pod spec with everything that decides what a pod takes.
-func (c *chooser) containers() corev1.PodSpec {
-	spec := corev1.PodSpec{HostNetwork: c.bool()}
-	for range 1 + c.intn(3) {
-		spec.Containers = append(spec.Containers, c.container())
-	}
-	for range c.intn(3) {
-		container := c.container()
-		if c.bool() {
-			always := corev1.ContainerRestartPolicyAlways
-			container.RestartPolicy = &always
-		}
-		spec.InitContainers = append(spec.InitContainers, container)
-	}
-	if c.bool() {
-		spec.Overhead = c.resources()
-	}
-	if c.intn(4) == 3 {
-		spec.Resources = &corev1.ResourceRequirements{Requests: c.podLevelResources(), Limits: c.podLevelResources()}
-	}
-	return spec
-}
-
-func (c *chooser) container() corev1.Container {
-	container := corev1.Container{Resources: corev1.ResourceRequirements{Requests: c.resources(), Limits: c.resources()}}
-	for range c.intn(3) {
-		container.Ports = append(container.Ports, corev1.ContainerPort{
-			ContainerPort: pick[int32](c, 9100, 9101),
-			HostPort:      pick[int32](c, 0, 9100, 9102),
-			HostIP:        pick(c, "", "10.0.0.1"),
-			Protocol:      pick(c, corev1.ProtocolTCP, corev1.ProtocolUDP),
-		})
-	}
-	return container
-}
-
-func (c *chooser) resources() corev1.ResourceList {
-	list := corev1.ResourceList{}
-	for range c.intn(4) {
-		name := pick[corev1.ResourceName](c, corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, "example.com/gpu")
-		list[name] = resource.MustParse(pick(c, "0", "1", "3", "1500m"))
-	}
-	return list
-}
-
-func (c *chooser) podLevelResources() corev1.ResourceList {
-	list := corev1.ResourceList{}
-	for range c.intn(3) {
-		list[pick(c, corev1.ResourceCPU, corev1.ResourceMemory)] = resource.MustParse(pick(c, "0", "2", "7"))
-	}
-	return list
 }

@@ -27,15 +27,11 @@ func PinnedNode(pod *corev1.Pod) (node string, ok bool) {
 	if pod.Spec.NodeName != "" {
 		return pod.Spec.NodeName, true
 	}
-	if pod.Spec.Affinity == nil || pod.Spec.Affinity.NodeAffinity == nil ||
-		pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
-		return "", false
-	}
-	terms := pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	terms := requiredTerms(pod)
 	for i := range terms {
-		name, contradictory := nodeNamedBy(&terms[i])
+		name, impossible := nodeNamedBy(&terms[i])
 		switch {
-		case contradictory:
+		case impossible:
 			// Terms are ORed: one that matches no node changes nothing.
 		case name == "" || node != "" && name != node:
 			return "", false
@@ -46,9 +42,41 @@ func PinnedNode(pod *corev1.Pod) (node string, ok bool) {
 	return node, node != ""
 }
 
+// TargetNode returns the node that the DaemonSet controller counts pod on
+// (GetTargetNodeName in k8s.io/kubernetes/pkg/controller/daemon/util): the one it
+// is bound to, or the first one that its required node affinity names. ok is false
+// if there is none; the controller then does not see the pod at all and makes
+// another one.
+func TargetNode(pod *corev1.Pod) (node string, ok bool) {
+	if pod.Spec.NodeName != "" {
+		return pod.Spec.NodeName, true
+	}
+	for _, term := range requiredTerms(pod) {
+		for i := range term.MatchFields {
+			if field := &term.MatchFields[i]; field.Key == metav1.ObjectNameField && field.Operator == corev1.NodeSelectorOpIn {
+				if len(field.Values) != 1 {
+					return "", false
+				}
+				return field.Values[0], true
+			}
+		}
+	}
+	return "", false
+}
+
+// requiredTerms returns the terms of pod's required node affinity.
+func requiredTerms(pod *corev1.Pod) []corev1.NodeSelectorTerm {
+	if pod.Spec.Affinity == nil || pod.Spec.Affinity.NodeAffinity == nil ||
+		pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return nil
+	}
+	return pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+}
+
 // nodeNamedBy returns the node that term is limited to by metadata.name, or "" if
-// it is not. Requirements are ANDed: two names are contradictory and match no node.
-func nodeNamedBy(term *corev1.NodeSelectorTerm) (node string, contradictory bool) {
+// it is not. A term is impossible if it matches no node: requirements are ANDed,
+// so two names are too many, and a term without requirements matches nothing.
+func nodeNamedBy(term *corev1.NodeSelectorTerm) (node string, impossible bool) {
 	for i := range term.MatchFields {
 		field := &term.MatchFields[i]
 		// The API server admits exactly one value.
@@ -60,7 +88,7 @@ func nodeNamedBy(term *corev1.NodeSelectorTerm) (node string, contradictory bool
 		}
 		node = field.Values[0]
 	}
-	return node, false
+	return node, len(term.MatchExpressions) == 0 && len(term.MatchFields) == 0
 }
 
 // isMirror says whether pod mirrors a static pod: the kubelet runs it from a

@@ -4,10 +4,12 @@
 package daemonset_test
 
 import (
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/feature"
@@ -15,6 +17,7 @@ import (
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 )
 
 func TestOwnerOf(t *testing.T) {
@@ -57,19 +60,38 @@ func FuzzPinnedNode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		choose := chooser{data}
-		pod := st.MakePod().Obj()
-		pod.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: choose.terms()},
-		}}
+		choose := daemonsettest.NewChooser(data)
+		terms := choose.Terms()
+		pod := func(terms []corev1.NodeSelectorTerm) *corev1.Pod {
+			return &corev1.Pod{Spec: corev1.PodSpec{Affinity: &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+				RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: terms},
+			}}}}
+		}
+		// PreFilter looks at all nodes for an empty term, which matches none.
+		notEmpty := slices.DeleteFunc(slices.Clone(terms), func(term corev1.NodeSelectorTerm) bool {
+			return len(term.MatchExpressions) == 0 && len(term.MatchFields) == 0
+		})
 		var want string
-		result, _ := plugin.(*nodeaffinity.NodeAffinity).PreFilter(t.Context(), framework.NewCycleState(), pod, nil)
+		result, _ := plugin.(*nodeaffinity.NodeAffinity).PreFilter(t.Context(), framework.NewCycleState(), pod(notEmpty), nil)
 		if !result.AllNodes() && len(result.NodeNames) == 1 {
 			want = result.NodeNames.UnsortedList()[0]
 		}
-		if got, ok := daemonset.PinnedNode(pod); got != want || ok != (want != "") {
-			t.Errorf("pinned to %q (%v), NodeAffinity says %q\nterms: %+v", got, ok, want,
-				pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms)
+		if got, ok := daemonset.PinnedNode(pod(terms)); got != want || ok != (want != "") {
+			t.Errorf("pinned to %q (%v), NodeAffinity says %q\nterms: %+v", got, ok, want, terms)
+		}
+	})
+}
+
+// FuzzTargetNode compares TargetNode with the DaemonSet controller's own function.
+func FuzzTargetNode(f *testing.F) {
+	for seed := range byte(64) {
+		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23})
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		pod := &corev1.Pod{Spec: daemonsettest.NewChooser(data).Placement()}
+		want, err := daemonutil.GetTargetNodeName(pod)
+		if got, ok := daemonset.TargetNode(pod); got != want || ok != (err == nil) {
+			t.Errorf("target is %q (%v), the controller says %q (%v)\npod: %+v", got, ok, want, err, pod.Spec)
 		}
 	})
 }

@@ -5,6 +5,7 @@ package webhook
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,9 +69,9 @@ func (m *mutation) bind(pod *corev1.Pod) {
 	if pod.Spec.NodeName != "" {
 		return
 	}
-	node, ok := daemonset.PinnedNode(pod)
-	if !ok {
-		m.Warnings = append(m.Warnings, fmt.Sprintf("annotation %s of the DaemonSet is %q, but the pod names no node: it is left to the scheduler",
+	node, pinned := daemonset.PinnedNode(pod)
+	if target, ok := daemonset.TargetNode(pod); !pinned || !ok || target != node {
+		m.Warnings = append(m.Warnings, fmt.Sprintf("annotation %s of the DaemonSet is %q, but the pod is not limited to one node: it is left to the scheduler",
 			daemonset.SchedulingAnnotation, daemonset.SchedulingDirect))
 		return
 	}
@@ -164,18 +165,26 @@ func namesOnly(term *corev1.NodeSelectorTerm, node string) (bool, error) {
 	return named, nil
 }
 
-// tolerate adds those of the DaemonSet controller's tolerations that the pod
-// lacks, which it does if another controller has created it.
+// tolerate gives the pod the DaemonSet controller's tolerations, which it lacks if
+// another controller has created it. Like the controller it lets no time limit
+// stand: the DefaultTolerationSeconds admission has set one by now on pods that
+// had none.
 func (m *mutation) tolerate(pod *corev1.Pod) {
 	var missing []corev1.Toleration
-	var names []string
+	var changed []string
 	for _, toleration := range daemonset.DefaultTolerations(pod.Spec.HostNetwork) {
-		if !hasToleration(pod, &toleration) {
+		i := slices.IndexFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return t.MatchToleration(&toleration) })
+		switch {
+		case i < 0:
 			missing = append(missing, toleration)
-			names = append(names, toleration.Key+":"+string(toleration.Effect))
+		case pod.Spec.Tolerations[i].TolerationSeconds != nil:
+			m.Patch = append(m.Patch, operation{Op: "remove", Path: fmt.Sprintf("/spec/tolerations/%d/tolerationSeconds", i)})
+		default:
+			continue
 		}
+		changed = append(changed, toleration.Key+":"+string(toleration.Effect))
 	}
-	if len(missing) == 0 {
+	if len(changed) == 0 {
 		return
 	}
 	if len(pod.Spec.Tolerations) == 0 {
@@ -185,16 +194,5 @@ func (m *mutation) tolerate(pod *corev1.Pod) {
 			m.add("/spec/tolerations/-", toleration)
 		}
 	}
-	m.audit("tolerations", strings.Join(names, ","))
-}
-
-// hasToleration says whether the pod has the toleration, whatever its
-// tolerationSeconds: how long a pod stays is its owner's decision.
-func hasToleration(pod *corev1.Pod, toleration *corev1.Toleration) bool {
-	for i := range pod.Spec.Tolerations {
-		if pod.Spec.Tolerations[i].MatchToleration(toleration) {
-			return true
-		}
-	}
-	return false
+	m.audit("tolerations", strings.Join(changed, ","))
 }

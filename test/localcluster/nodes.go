@@ -10,9 +10,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/ptr"
 )
 
 // Node describes a node to add.
@@ -123,7 +125,22 @@ func isReady(node *corev1.Node) bool {
 	return false
 }
 
-// RemoveNode deletes a node, as a cloud provider does whose machine has gone.
+// RemoveNode deletes a node, as a cloud provider does whose machine has gone, and
+// its pods, which Kubernetes would take a minute for.
 func (c *Cluster) RemoveNode(ctx context.Context, name string) error {
-	return c.Client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{})
+	if err := c.Client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	pods, err := c.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + name})
+	if err != nil {
+		return err
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		err := c.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,0 +1,114 @@
+# Run `make` for a list of targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Programs need no C library; only the race detector does.
+export CGO_ENABLED = 0
+# A version of the toolchain or of a module other than the pinned one is an error, not a download.
+export GOTOOLCHAIN = local
+export GOFLAGS = -buildvcs=false -mod=readonly
+
+BIN := bin
+VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo v0.0.0-$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))
+KUBERNETES := $(shell sed -n 's|^\tk8s.io/kubernetes \(v[0-9.]*\)$$|\1|p' go.mod)
+# The two parts of a Kubernetes version that clients compare.
+MINOR := $(word 2,$(subst ., ,$(KUBERNETES)))
+
+version_flags = $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(package).gitVersion=$(1))
+LDFLAGS := -s -w $(call version_flags,$(VERSION))
+# What is Kubernetes' own says which Kubernetes it is.
+KUBERNETES_LDFLAGS := -s -w $(call version_flags,$(KUBERNETES)) \
+  $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(package).gitMajor=1 -X $(package).gitMinor=$(MINOR))
+
+go_build = go build -trimpath -o $(BIN)/
+tool_build = go build -trimpath -modfile=tools.mod -ldflags '-s -w' -o $(BIN)/
+
+.PHONY: help
+help: ## Print this list
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-z][a-z-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Try
+
+.PHONY: demo
+demo: build ## Show what everynode does, on a control plane of its own (3 minutes once built)
+	@$(BIN)/demo
+
+.PHONY: up
+up: build ## Start a cluster to play with, and leave it running
+	@$(BIN)/localcluster up --detach
+
+.PHONY: down
+down: ## End the cluster that make up has started
+	@$(BIN)/localcluster down
+
+##@ Build
+
+.PHONY: build
+build: ## Build everynode, and a Kubernetes control plane to run it in, into bin/
+	@hack/progress.sh 'everynode' $(go_build) -ldflags '$(LDFLAGS)' ./cmd/everynode-scheduler ./cmd/everynode-webhook
+	@hack/progress.sh 'the Kubernetes $(KUBERNETES) control plane' $(go_build) -ldflags '$(KUBERNETES_LDFLAGS)' \
+	  ./cmd/localcluster ./test/demo k8s.io/kubernetes/cmd/kubectl
+	@hack/progress.sh 'kwok, which plays the kubelets' $(tool_build) sigs.k8s.io/kwok/cmd/kwok
+
+.PHONY: clean
+clean: ## Remove what was built; Go's caches are kept
+	rm -rf $(BIN) _artifacts
+
+##@ Test
+
+.PHONY: test
+test: test-unit test-e2e ## Run all tests
+
+.PHONY: test-unit
+test-unit: ## Run the unit tests, with the race detector (needs a C compiler)
+	@CGO_ENABLED=1 hack/progress.sh 'and running the unit tests' go test -race -timeout 10m ./cmd/... ./deploy/... ./examples/... ./pkg/... ./test/localcluster/... ./test/joinstorm/...
+
+# The tests start clusters; more at a time than this wait for one another.
+E2E_PARALLEL ?= 3
+E2E_FLAGS ?=
+.PHONY: test-e2e
+test-e2e: build ## Run the end-to-end tests; SCHEDULER=stock shows which of them need everynode
+	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts'
+
+.PHONY: bench
+bench: ## Run the benchmarks of the hot paths
+	go test ./pkg/... -run '^$$' -bench . -benchmem
+
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (30s)
+	@for package in $$(grep -rl '^func Fuzz' --include '*_test.go' pkg | xargs -n 1 dirname | sort -u); do \
+	  for target in $$(grep -ho '^func Fuzz[A-Za-z]*' $$package/*_test.go | cut -c 6-); do \
+	    echo "$$package $$target"; \
+	    go test ./$$package -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x; \
+	  done; \
+	done
+
+.PHONY: conformance
+conformance: build ## Run Kubernetes' own end-to-end tests of DaemonSets against everynode
+	@hack/progress.sh "Kubernetes' end-to-end tests" go test -c -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o $(BIN)/e2e.test k8s.io/kubernetes/test/e2e
+	@hack/conformance.sh
+
+##@ Check
+
+.PHONY: lint
+lint: ## Run the linters
+	@hack/progress.sh 'golangci-lint' $(tool_build) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	$(BIN)/golangci-lint run ./...
+
+.PHONY: verify
+verify: lint ## Check everything that can be checked without running it
+	go mod verify
+	go mod tidy -diff
+	go mod tidy -diff -modfile=tools.mod
+	hack/verify-docs.sh
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities (asks the Go vulnerability database)
+	@hack/progress.sh 'govulncheck' $(tool_build) golang.org/x/vuln/cmd/govulncheck
+	$(BIN)/govulncheck ./...

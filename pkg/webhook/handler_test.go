@@ -1,0 +1,217 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	st "k8s.io/kubernetes/pkg/scheduler/testing"
+
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+)
+
+// known is an ownerSource that knows one owner, or fails.
+type known struct {
+	mine map[string]string
+	err  error
+}
+
+func (k known) annotations(context.Context, string, *corev1.Pod) (map[string]string, error) {
+	return k.mine, k.err
+}
+
+// crashing is an ownerSource with a bug.
+type crashing struct{}
+
+func (crashing) annotations(context.Context, string, *corev1.Pod) (map[string]string, error) {
+	panic("index out of range")
+}
+
+// review returns an AdmissionReview for the creation of pod, changed by edit.
+func review(t testing.TB, pod *corev1.Pod, edit func(*admissionv1.AdmissionReview)) []byte {
+	t.Helper()
+	raw, err := json.Marshal(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
+		Request: &admissionv1.AdmissionRequest{
+			UID:       "review",
+			Kind:      metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
+			Resource:  metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
+			Namespace: "default",
+			Operation: admissionv1.Create,
+			Object:    runtime.RawExtension{Raw: raw},
+		},
+	}
+	if edit != nil {
+		edit(r)
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// post sends a request to a handler.
+func post(handler http.Handler, contentType string, body []byte) *httptest.ResponseRecorder {
+	request := httptest.NewRequest(http.MethodPost, "/mutate/pods?timeout=2s", bytes.NewReader(body))
+	request.Header.Set("Content-Type", contentType)
+	recorder := httptest.NewRecorder()
+	handler.ServeHTTP(recorder, request)
+	return recorder
+}
+
+// response decodes the answer to a review.
+func response(t testing.TB, recorder *httptest.ResponseRecorder) *admissionv1.AdmissionResponse {
+	t.Helper()
+	var answer admissionv1.AdmissionReview
+	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil {
+		t.Fatalf("status %d, body %q: %v", recorder.Code, recorder.Body, err)
+	}
+	if answer.APIVersion != "admission.k8s.io/v1" || answer.Kind != "AdmissionReview" || answer.Response == nil {
+		t.Fatalf("the answer is no AdmissionReview: %s", recorder.Body)
+	}
+	return answer.Response
+}
+
+func TestReviewsAreAllowed(t *testing.T) {
+	agent := daemonsettest.Make("agent").Obj()
+	tests := map[string]struct {
+		owners      ownerSource
+		pod         *corev1.Pod
+		edit        func(*admissionv1.AdmissionReview)
+		wantPatch   bool
+		wantWarning string
+	}{
+		"a bound pod":                    {owners: known{}, pod: daemonsettest.BoundPod(agent, "a"), wantPatch: true},
+		"a pod that needs none":          {owners: known{}, pod: daemonsettest.Pod(agent, "a")},
+		"a pod whose owner is not known": {owners: known{err: errors.New("no such DaemonSet")}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "no such DaemonSet"},
+		"a pod that makes us crash":      {owners: crashing{}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "internal error"},
+		"another resource": {
+			owners: known{}, pod: &corev1.Pod{}, wantWarning: "handles CREATE of pods only",
+			edit: func(r *admissionv1.AdmissionReview) { r.Request.Resource.Resource = "services" }},
+		"a subresource": {
+			owners: known{}, pod: &corev1.Pod{}, wantWarning: "pods/eviction",
+			edit: func(r *admissionv1.AdmissionReview) { r.Request.SubResource = "eviction" }},
+		"an update": {
+			owners: known{}, pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE",
+			edit: func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Update }},
+		"an object that is no pod": {
+			owners: known{}, pod: &corev1.Pod{}, wantWarning: "decoding the pod",
+			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = []byte(`{"spec": 1}`) }},
+		"no object": {
+			owners: known{}, pod: &corev1.Pod{}, wantWarning: "decoding the pod",
+			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = nil }},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			body := review(t, tc.pod, tc.edit)
+			got := response(t, post(&podHandler{owners: tc.owners}, "application/json", body))
+			if !got.Allowed || got.UID != "review" {
+				t.Errorf("allowed is %v, UID %q", got.Allowed, got.UID)
+			}
+			if hasPatch := len(got.Patch) > 0; hasPatch != tc.wantPatch {
+				t.Errorf("patch is %s, want one: %v", got.Patch, tc.wantPatch)
+			}
+			if (got.PatchType != nil) != (len(got.Patch) > 0) {
+				t.Error("a patch and its type come together or not at all")
+			}
+			if warnings := strings.Join(got.Warnings, "\n"); tc.wantWarning == "" && warnings != "" ||
+				!strings.Contains(warnings, tc.wantWarning) {
+				t.Errorf("warnings are %q, want %q", warnings, tc.wantWarning)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoReviewIsRefused(t *testing.T) {
+	valid := review(t, &corev1.Pod{}, nil)
+	tests := map[string]struct {
+		contentType string
+		body        []byte
+		wantStatus  int
+		wantError   string
+	}{
+		"no JSON by its type": {"text/plain", valid, http.StatusUnsupportedMediaType, `content type is "text/plain", want application/json`},
+		"no type":             {"", valid, http.StatusUnsupportedMediaType, `content type is ""`},
+		"an empty body":       {"application/json", nil, http.StatusBadRequest, "not an AdmissionReview: unexpected end of JSON input"},
+		"no JSON":             {"application/json", []byte("hello"), http.StatusBadRequest, "not an AdmissionReview: invalid character"},
+		"a pod":               {"application/json", []byte(`{"apiVersion": "v1", "kind": "Pod"}`), http.StatusBadRequest, `of apiVersion "v1" and kind "Pod", want admission.k8s.io/v1 and AdmissionReview`},
+		"an older version":    {"application/json", []byte(`{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}`), http.StatusBadRequest, "admission.k8s.io/v1beta1"},
+		"no request":          {"application/json", review(t, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request = nil }), http.StatusBadRequest, "has no request"},
+		"too much":            {"application/json", append(valid, bytes.Repeat([]byte(" "), maxBody)...), http.StatusRequestEntityTooLarge, "the request has more than 4194304 bytes"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := post(&podHandler{owners: known{}}, tc.contentType, tc.body)
+			if got.Code != tc.wantStatus || !strings.Contains(got.Body.String(), tc.wantError) {
+				t.Errorf("answer is %d %q, want %d %q", got.Code, got.Body, tc.wantStatus, tc.wantError)
+			}
+		})
+	}
+}
+
+func TestDeadlineIsTheAPIServers(t *testing.T) {
+	for query, want := range map[string]time.Duration{
+		"?timeout=2s": 2 * time.Second, "": 10 * time.Second, "?timeout=soon": 10 * time.Second,
+		"?timeout=-1s": 10 * time.Second, "?timeout=1h": 10 * time.Second, "?timeout=30s": 30 * time.Second,
+	} {
+		before := time.Now()
+		ctx, cancel := withDeadline(httptest.NewRequest(http.MethodPost, "/mutate/pods"+query, nil))
+		defer cancel()
+		deadline, _ := ctx.Deadline()
+		if got := deadline.Sub(before); got < want || got > want+time.Second {
+			t.Errorf("%q gives %s, want %s", query, got, want)
+		}
+	}
+}
+
+// FuzzReview sends anything to the handler: it must never crash, and whatever is
+// a review must be allowed.
+func FuzzReview(f *testing.F) {
+	f.Add(review(f, st.MakePod().Node("a").Obj(), nil))
+	f.Add(review(f, daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "a"), nil))
+	f.Add(review(f, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Delete }))
+	f.Add([]byte(`{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {}}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got := post(&podHandler{owners: known{}}, "application/json", body)
+		switch got.Code {
+		case http.StatusBadRequest:
+		case http.StatusOK:
+			if !response(t, got).Allowed {
+				t.Errorf("not allowed: %s", got.Body)
+			}
+		default:
+			t.Errorf("status is %d: %s", got.Code, got.Body)
+		}
+	})
+}
+
+func BenchmarkHandler(b *testing.B) {
+	pod := daemonsettest.BoundPod(daemonsettest.Make("agent").Obj(), "node")
+	pod.Annotations = map[string]string{"padding": strings.Repeat("x", 10<<10)}
+	body := review(b, pod, nil)
+	handler := &podHandler{owners: known{}}
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		post(handler, "application/json", body)
+	}
+}

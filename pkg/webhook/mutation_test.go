@@ -1,0 +1,236 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	corev1 "k8s.io/api/core/v1"
+	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
+	st "k8s.io/kubernetes/pkg/scheduler/testing"
+
+	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+)
+
+// apply returns pod with the patch applied, as the API server applies it.
+func apply(t *testing.T, pod *corev1.Pod, patch []operation) *corev1.Pod {
+	t.Helper()
+	if len(patch) == 0 {
+		return pod
+	}
+	encode := func(v any) []byte {
+		encoded, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return encoded
+	}
+	decoded, err := jsonpatch.DecodePatch(encode(patch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	patched, err := decoded.Apply(encode(pod))
+	if err != nil {
+		t.Fatalf("the patch does not apply: %v\n%s", err, encode(patch))
+	}
+	var result corev1.Pod
+	if err := json.Unmarshal(patched, &result); err != nil {
+		t.Fatal(err)
+	}
+	return &result
+}
+
+var direct = map[string]string{daemonset.SchedulingAnnotation: daemonset.SchedulingDirect}
+
+func TestMutatePod(t *testing.T) {
+	tolerations := daemonset.DefaultTolerations(false)
+	pod := func() *st.PodWrapper { return st.MakePod().Name("agent").Tolerations(tolerations) }
+	ssd := []corev1.NodeSelectorRequirement{{Key: "disktype", Operator: corev1.NodeSelectorOpIn, Values: []string{"ssd"}}}
+	named := func(nodes ...string) []corev1.NodeSelectorRequirement {
+		var fields []corev1.NodeSelectorRequirement
+		for _, node := range nodes {
+			fields = append(fields, corev1.NodeSelectorRequirement{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{node}})
+		}
+		return fields
+	}
+	notB := []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpNotIn, Values: []string{"b"}}}
+	affinity := func(terms ...corev1.NodeSelectorTerm) *corev1.Affinity {
+		return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: terms},
+		}}
+	}
+	with := func(pod *corev1.Pod, affinity *corev1.Affinity) *corev1.Pod {
+		pod.Spec.Affinity = affinity
+		return pod
+	}
+	preferred := &corev1.NodeAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.PreferredSchedulingTerm{
+		{Weight: 1, Preference: corev1.NodeSelectorTerm{MatchExpressions: ssd}},
+	}}
+	spread := &corev1.PodAntiAffinity{}
+	seconds := int64(300)
+	limited := append([]corev1.Toleration{}, tolerations...)
+	limited[0].TolerationSeconds = &seconds
+
+	tests := map[string]struct {
+		annotations  map[string]string
+		pod          *corev1.Pod
+		want         *corev1.Pod
+		wantAudit    map[string]string
+		wantWarnings int
+	}{
+		"the controller's own pod is left as it is": {
+			pod: daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "a"),
+		},
+		"a bound pod is pinned": {
+			pod:       pod().Node("a").Obj(),
+			want:      with(pod().Obj(), affinity(corev1.NodeSelectorTerm{MatchFields: named("a")})),
+			wantAudit: map[string]string{"pinned": "a"},
+		},
+		"pod affinity is kept": {
+			pod: with(pod().Node("a").Obj(), &corev1.Affinity{PodAntiAffinity: spread}),
+			want: with(pod().Obj(), &corev1.Affinity{
+				PodAntiAffinity: spread,
+				NodeAffinity:    affinity(corev1.NodeSelectorTerm{MatchFields: named("a")}).NodeAffinity,
+			}),
+			wantAudit: map[string]string{"pinned": "a"},
+		},
+		"preferred node affinity is kept": {
+			pod: with(pod().Node("a").Obj(), &corev1.Affinity{NodeAffinity: preferred}),
+			want: with(pod().Obj(), &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+				PreferredDuringSchedulingIgnoredDuringExecution: preferred.PreferredDuringSchedulingIgnoredDuringExecution,
+				RequiredDuringSchedulingIgnoredDuringExecution: affinity(corev1.NodeSelectorTerm{MatchFields: named("a")}).
+					NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution,
+			}}),
+			wantAudit: map[string]string{"pinned": "a"},
+		},
+		"every alternative of the required affinity is pinned": {
+			pod: with(pod().Node("a").Obj(), affinity(
+				corev1.NodeSelectorTerm{MatchExpressions: ssd}, corev1.NodeSelectorTerm{MatchFields: notB}, corev1.NodeSelectorTerm{MatchFields: named("a")})),
+			want: with(pod().Obj(), affinity(
+				corev1.NodeSelectorTerm{MatchExpressions: ssd, MatchFields: named("a")},
+				corev1.NodeSelectorTerm{MatchFields: append(named("a"), notB...)},
+				corev1.NodeSelectorTerm{MatchFields: named("a")})),
+			wantAudit: map[string]string{"pinned": "a"},
+		},
+		"an alternative that matches no node is not made to match one": {
+			pod: with(pod().Node("a").Obj(), affinity(corev1.NodeSelectorTerm{}, corev1.NodeSelectorTerm{MatchExpressions: ssd})),
+			want: with(pod().Obj(), affinity(
+				corev1.NodeSelectorTerm{}, corev1.NodeSelectorTerm{MatchExpressions: ssd, MatchFields: named("a")})),
+			wantAudit: map[string]string{"pinned": "a"},
+		},
+		"a pod whose affinity matches no node stays bound": {
+			pod:          with(pod().Node("a").Obj(), affinity(corev1.NodeSelectorTerm{})),
+			wantWarnings: 1,
+		},
+		"a pod whose affinity names another node stays bound": {
+			pod:          with(pod().Node("a").Obj(), affinity(corev1.NodeSelectorTerm{MatchFields: named("b")})),
+			wantWarnings: 1,
+		},
+		"direct scheduling binds a pinned pod": {
+			annotations: direct,
+			pod:         with(pod().Obj(), affinity(corev1.NodeSelectorTerm{MatchFields: named("a")})),
+			want:        with(pod().Node("a").Obj(), affinity(corev1.NodeSelectorTerm{MatchFields: named("a")})),
+			wantAudit:   map[string]string{"bound": "a"},
+		},
+		"direct scheduling leaves a bound pod bound": {annotations: direct, pod: pod().Node("a").Obj()},
+		"direct scheduling can't bind a pod that is not limited to one node": {
+			annotations: direct, pod: pod().Obj(), wantWarnings: 1,
+		},
+		"scheduling through the scheduler can be asked for": {
+			annotations: map[string]string{daemonset.SchedulingAnnotation: daemonset.SchedulingScheduler},
+			pod:         daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "a"),
+		},
+		"a misspelt way of scheduling is told": {
+			annotations:  map[string]string{daemonset.SchedulingAnnotation: "Direct"},
+			pod:          daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "a"),
+			wantWarnings: 1,
+		},
+		"all tolerations are added to a pod that has none": {
+			pod:       st.MakePod().Obj(),
+			want:      st.MakePod().Tolerations(tolerations).Obj(),
+			wantAudit: map[string]string{"tolerations": "node.kubernetes.io/not-ready:NoExecute,node.kubernetes.io/unreachable:NoExecute,node.kubernetes.io/disk-pressure:NoSchedule,node.kubernetes.io/memory-pressure:NoSchedule,node.kubernetes.io/pid-pressure:NoSchedule,node.kubernetes.io/unschedulable:NoSchedule"},
+		},
+		"missing tolerations are added behind the others": {
+			pod:       st.MakePod().Tolerations(append(tolerations[1:], corev1.Toleration{Key: "mine", Operator: corev1.TolerationOpExists})).Obj(),
+			want:      st.MakePod().Tolerations(append(append(tolerations[1:], corev1.Toleration{Key: "mine", Operator: corev1.TolerationOpExists}), tolerations[0])).Obj(),
+			wantAudit: map[string]string{"tolerations": "node.kubernetes.io/not-ready:NoExecute"},
+		},
+		"no time limit is left on them": {
+			pod:       st.MakePod().Tolerations(limited).Obj(),
+			want:      pod().Name("").Obj(),
+			wantAudit: map[string]string{"tolerations": "node.kubernetes.io/not-ready:NoExecute"},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if tc.want == nil {
+				tc.want = tc.pod
+			}
+			m := mutatePod(tc.pod, tc.annotations)
+			got := apply(t, tc.pod, m.Patch)
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("pod (-want,+got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tc.wantAudit, m.Audit); diff != "" {
+				t.Errorf("audit annotations (-want,+got):\n%s", diff)
+			}
+			if len(m.Warnings) != tc.wantWarnings {
+				t.Errorf("warnings are %q, want %d", m.Warnings, tc.wantWarnings)
+			}
+		})
+	}
+}
+
+// FuzzMutatePod checks, for any pod, what must never happen: that the DaemonSet
+// controller sees the pod on another node than before, that the pod may run on a
+// node where it might not, or that there is no end of changes.
+func FuzzMutatePod(f *testing.F) {
+	for seed := range byte(64) {
+		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31})
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		choose := daemonsettest.NewChooser(data)
+		isDirect := choose.Bool()
+		pod := corev1.Pod{Spec: choose.Placement()}
+		if choose.Bool() {
+			pod.Spec.NodeName = choose.NodeName()
+		}
+		for _, toleration := range daemonset.DefaultTolerations(true) {
+			if choose.Bool() {
+				pod.Spec.Tolerations = append(pod.Spec.Tolerations, toleration)
+			}
+		}
+		var annotations map[string]string
+		if isDirect {
+			annotations = direct
+		}
+		patched := apply(t, &pod, mutatePod(&pod, annotations).Patch)
+
+		before, errBefore := daemonutil.GetTargetNodeName(&pod)
+		after, errAfter := daemonutil.GetTargetNodeName(patched)
+		if before != after || (errBefore == nil) != (errAfter == nil) {
+			t.Errorf("the controller saw the pod on %q (%v), now it sees it on %q (%v)", before, errBefore, after, errAfter)
+		}
+		if node, ok := daemonset.PinnedNode(&pod); ok {
+			if now, ok := daemonset.PinnedNode(patched); !ok || now != node {
+				t.Errorf("the pod was pinned to %q, now it is to %q (%v)", node, now, ok)
+			}
+		}
+		if again := mutatePod(patched, annotations).Patch; len(again) > 0 {
+			t.Errorf("applied twice, it changes more: %+v", again)
+		}
+	})
+}
+
+func BenchmarkMutatePod(b *testing.B) {
+	pod := daemonsettest.BoundPod(daemonsettest.Make("agent").Obj(), "node")
+	b.ReportAllocs()
+	for b.Loop() {
+		mutatePod(pod, nil)
+	}
+}
