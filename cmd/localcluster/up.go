@@ -128,7 +128,7 @@ const detachedEnv = "LOCALCLUSTER_DETACHED"
 // until the cluster is ready, and leaves it.
 func (o *upOptions) runDetached(ctx context.Context, out io.Writer) error {
 	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(arg string) bool { return strings.HasPrefix(arg, "--detach") })
-	command := exec.Command(filepath.Join(binDir(), "localcluster"), args...)
+	command := exec.Command(filepath.Join(binDir(), "localcluster"), args...) //nolint:noctx // it outlives us
 	command.Env = append(os.Environ(), detachedEnv+"=1")
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := o.state.clear(); err != nil {
@@ -155,9 +155,9 @@ func (o *upOptions) runDetached(ctx context.Context, out io.Writer) error {
 	defer tick.Stop()
 	for {
 		select {
-		case <-ended:
-			_, err := io.Copy(out, show)
-			return errors.Join(errors.New("the cluster did not start"), err)
+		case err := <-ended:
+			_, copyErr := io.Copy(out, show)
+			return errors.Join(fmt.Errorf("the cluster did not start: %w", err), copyErr)
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), command.Process.Signal(syscall.SIGTERM))
 		case <-tick.C:

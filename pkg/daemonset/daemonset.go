@@ -4,6 +4,8 @@
 package daemonset
 
 import (
+	"slices"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -77,7 +79,7 @@ func New(ds *appsv1.DaemonSet, options Options) *DaemonSet {
 
 		nodeName:            spec.NodeName,
 		affinity:            nodeaffinity.NewRequiredNodeAffinity(spec.NodeSelector, spec.Affinity),
-		tolerations:         append(spec.Tolerations[:len(spec.Tolerations):len(spec.Tolerations)], DefaultTolerations(spec.HostNetwork)...),
+		tolerations:         append(slices.Clip(spec.Tolerations), DefaultTolerations(spec.HostNetwork)...),
 		comparisonOperators: options.TolerationComparisonOperators,
 	}
 }

@@ -82,7 +82,7 @@ func BenchmarkView(b *testing.B) {
 		}
 	})
 	miss := func(pods iter.Seq2[*corev1.Pod, daemonset.Resources], newNode bool) func(*testing.B) {
-		return func(b *testing.B) {
+		return func(b *testing.B) { //nolint:thelper // it is the benchmark itself
 			memo := daemonset.NewMemo(daemonset.DefaultStartupTaints())
 			b.ReportAllocs()
 			for b.Loop() {

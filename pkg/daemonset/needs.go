@@ -5,6 +5,7 @@ package daemonset
 
 import (
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -134,12 +135,7 @@ func (p HostPort) Conflicts(other HostPort) bool {
 
 // AnyConflict says whether any of ports conflicts with any of others.
 func AnyConflict(ports, others []HostPort) bool {
-	for _, port := range ports {
-		for _, other := range others {
-			if port.Conflicts(other) {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(ports, func(port HostPort) bool {
+		return slices.ContainsFunc(others, port.Conflicts)
+	})
 }

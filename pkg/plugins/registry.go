@@ -6,6 +6,8 @@ package plugins
 
 import (
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	// The args of the scheduler-plugins are decoded by the scheduler's scheme.
+	_ "sigs.k8s.io/scheduler-plugins/apis/config/scheme"
 	"sigs.k8s.io/scheduler-plugins/pkg/networkaware/networkoverhead"
 	"sigs.k8s.io/scheduler-plugins/pkg/noderesources"
 	"sigs.k8s.io/scheduler-plugins/pkg/noderesourcetopology"
@@ -18,9 +20,6 @@ import (
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/placement"
 	"everynode.dev/everynode/pkg/plugins/tracker"
-
-	// The args of the scheduler-plugins are decoded by the scheduler's scheme.
-	_ "sigs.k8s.io/scheduler-plugins/apis/config/scheme"
 )
 
 // Registry returns our own plugins.

@@ -41,11 +41,11 @@ func (crashing) annotations(context.Context, string, *corev1.Pod) (map[string]st
 }
 
 // review returns an AdmissionReview for the creation of pod, changed by edit.
-func review(t testing.TB, pod *corev1.Pod, edit func(*admissionv1.AdmissionReview)) []byte {
-	t.Helper()
+func review(tb testing.TB, pod *corev1.Pod, edit func(*admissionv1.AdmissionReview)) []byte {
+	tb.Helper()
 	raw, err := json.Marshal(pod)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	r := &admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
@@ -63,14 +63,15 @@ func review(t testing.TB, pod *corev1.Pod, edit func(*admissionv1.AdmissionRevie
 	}
 	body, err := json.Marshal(r)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return body
 }
 
 // post sends a request to a handler.
-func post(handler http.Handler, contentType string, body []byte) *httptest.ResponseRecorder {
-	request := httptest.NewRequest(http.MethodPost, "/mutate/pods?timeout=2s", bytes.NewReader(body))
+func post(tb testing.TB, handler http.Handler, contentType string, body []byte) *httptest.ResponseRecorder {
+	tb.Helper()
+	request := httptest.NewRequestWithContext(tb.Context(), http.MethodPost, "/mutate/pods?timeout=2s", bytes.NewReader(body))
 	request.Header.Set("Content-Type", contentType)
 	recorder := httptest.NewRecorder()
 	handler.ServeHTTP(recorder, request)
@@ -78,14 +79,14 @@ func post(handler http.Handler, contentType string, body []byte) *httptest.Respo
 }
 
 // response decodes the answer to a review.
-func response(t testing.TB, recorder *httptest.ResponseRecorder) *admissionv1.AdmissionResponse {
-	t.Helper()
+func response(tb testing.TB, recorder *httptest.ResponseRecorder) *admissionv1.AdmissionResponse {
+	tb.Helper()
 	var answer admissionv1.AdmissionReview
 	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil {
-		t.Fatalf("status %d, body %q: %v", recorder.Code, recorder.Body, err)
+		tb.Fatalf("status %d, body %q: %v", recorder.Code, recorder.Body, err)
 	}
 	if answer.APIVersion != "admission.k8s.io/v1" || answer.Kind != "AdmissionReview" || answer.Response == nil {
-		t.Fatalf("the answer is no AdmissionReview: %s", recorder.Body)
+		tb.Fatalf("the answer is no AdmissionReview: %s", recorder.Body)
 	}
 	return answer.Response
 }
@@ -122,7 +123,7 @@ func TestReviewsAreAllowed(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			body := review(t, tc.pod, tc.edit)
-			got := response(t, post(&podHandler{owners: tc.owners}, "application/json", body))
+			got := response(t, post(t, &podHandler{owners: tc.owners}, "application/json", body))
 			if !got.Allowed || got.UID != "review" {
 				t.Errorf("allowed is %v, UID %q", got.Allowed, got.UID)
 			}
@@ -159,7 +160,7 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := post(&podHandler{owners: known{}}, tc.contentType, tc.body)
+			got := post(t, &podHandler{owners: known{}}, tc.contentType, tc.body)
 			if got.Code != tc.wantStatus || !strings.Contains(got.Body.String(), tc.wantError) {
 				t.Errorf("answer is %d %q, want %d %q", got.Code, got.Body, tc.wantStatus, tc.wantError)
 			}
@@ -173,8 +174,8 @@ func TestDeadlineIsTheAPIServers(t *testing.T) {
 		"?timeout=-1s": 10 * time.Second, "?timeout=1h": 10 * time.Second, "?timeout=30s": 30 * time.Second,
 	} {
 		before := time.Now()
-		ctx, cancel := withDeadline(httptest.NewRequest(http.MethodPost, "/mutate/pods"+query, nil))
-		defer cancel()
+		ctx, cancel := withDeadline(httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/mutate/pods"+query, http.NoBody))
+		cancel()
 		deadline, _ := ctx.Deadline()
 		if got := deadline.Sub(before); got < want || got > want+time.Second {
 			t.Errorf("%q gives %s, want %s", query, got, want)
@@ -191,7 +192,7 @@ func FuzzReview(f *testing.F) {
 	f.Add([]byte(`{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {}}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got := post(&podHandler{owners: known{}}, "application/json", body)
+		got := post(t, &podHandler{owners: known{}}, "application/json", body)
 		switch got.Code {
 		case http.StatusBadRequest:
 		case http.StatusOK:
@@ -212,6 +213,6 @@ func BenchmarkHandler(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		post(handler, "application/json", body)
+		post(b, handler, "application/json", body)
 	}
 }

@@ -4,6 +4,7 @@
 package webhook
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,11 +54,11 @@ func mutatePod(pod *corev1.Pod, annotations map[string]string) mutation {
 	switch mode := annotations[daemonset.SchedulingAnnotation]; mode {
 	case daemonset.SchedulingDirect:
 		m.bind(pod)
+	case daemonset.SchedulingScheduler, "":
+		m.pin(pod)
 	default:
 		m.Warnings = append(m.Warnings, fmt.Sprintf("annotation %s of the DaemonSet is %q, must be %q or %q; %[4]q is assumed",
 			daemonset.SchedulingAnnotation, mode, daemonset.SchedulingDirect, daemonset.SchedulingScheduler))
-		fallthrough
-	case daemonset.SchedulingScheduler, "":
 		m.pin(pod)
 	}
 	m.tolerate(pod)
@@ -143,7 +144,7 @@ func pinPatch(pod *corev1.Pod, node string) ([]operation, error) {
 		}
 	}
 	if !matchable {
-		return nil, fmt.Errorf("its required node affinity matches no node")
+		return nil, errors.New("its required node affinity matches no node")
 	}
 	return patch, nil
 }

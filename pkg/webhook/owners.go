@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -33,17 +34,20 @@ const patience = 500 * time.Millisecond
 
 // owners knows the DaemonSets of the cluster, by their metadata alone.
 type owners struct {
+	client   metadata.Interface
 	factory  metadatainformer.SharedInformerFactory
 	informer cache.SharedIndexInformer
 	lister   cache.GenericLister
 }
 
-func newOwners(client metadata.Interface) (*owners, error) {
+func newOwners(client metadata.Interface) *owners {
 	factory := metadatainformer.NewSharedInformerFactoryWithOptions(client, 0, metadatainformer.WithTransform(trim))
-	resource := factory.ForResource(appsv1.SchemeGroupVersion.WithResource("daemonsets"))
+	resource := factory.ForResource(daemonSets)
 	// The informer has to be made before the factory starts.
-	return &owners{factory: factory, informer: resource.Informer(), lister: resource.Lister()}, nil
+	return &owners{client: client, factory: factory, informer: resource.Informer(), lister: resource.Lister()}
 }
+
+var daemonSets = appsv1.SchemeGroupVersion.WithResource("daemonsets")
 
 // trim keeps of a DaemonSet what owners are asked for.
 func trim(obj any) (any, error) {
@@ -57,8 +61,16 @@ func trim(obj any) (any, error) {
 // run follows the cluster until ctx ends.
 func (o *owners) run(ctx context.Context) {
 	o.factory.Start(ctx.Done())
-	<-ctx.Done()
-	o.factory.Shutdown()
+	defer o.factory.Shutdown()
+	// Informers are silent about an API server that they cannot reach.
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		if o.informer.HasSynced() {
+			return
+		}
+		if _, err := o.client.Resource(daemonSets).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
+			klog.FromContext(ctx).Error(err, "Waiting for the DaemonSets of the cluster: check --kubeconfig and the ClusterRole everynode-webhook")
+		}
+	}, 5*time.Second)
 }
 
 // healthy returns an error until the DaemonSets are known.

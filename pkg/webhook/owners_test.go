@@ -38,10 +38,7 @@ func TestOwners(t *testing.T) {
 
 	// Time stands still but while everybody waits: patience costs none.
 	synctest.Test(t, func(t *testing.T) {
-		owners, err := newOwners(client)
-		if err != nil {
-			t.Fatal(err)
-		}
+		owners := newOwners(client)
 		if owners.healthy() == nil {
 			t.Error("healthy before the DaemonSets are known")
 		}

@@ -37,10 +37,7 @@ func Run(ctx context.Context, options *Options) error {
 	if err != nil {
 		return fmt.Errorf("making the API client: %w", err)
 	}
-	owners, err := newOwners(client)
-	if err != nil {
-		return err
-	}
+	owners := newOwners(client)
 	certificate, err := newFileCertificate(options.TLSCertFile, options.TLSPrivateKeyFile)
 	if err != nil {
 		return err
@@ -51,7 +48,13 @@ func Run(ctx context.Context, options *Options) error {
 	}
 
 	s := &server{
-		http:          &http.Server{TLSConfig: tlsConfig(options, certificate)},
+		http: &http.Server{
+			TLSConfig: tlsConfig(options, certificate),
+			// A client that is slow on purpose must not hold a connection ("slowloris").
+			ReadHeaderTimeout: 5 * time.Second,
+			// The API server keeps connections; it must be the one that ends them.
+			IdleTimeout: 2 * time.Minute,
+		},
 		shutdownDelay: options.ShutdownDelay,
 	}
 	s.http.Handler = routes{
@@ -60,10 +63,6 @@ func Run(ctx context.Context, options *Options) error {
 		readyz:     checks(s.healthy, certificate.healthy, owners.healthy),
 		metrics:    legacyregistry.HandlerWithReset(),
 	}.handler()
-	// A client that is slow on purpose must not hold a connection ("slowloris").
-	s.http.ReadHeaderTimeout = 5 * time.Second
-	// The API server keeps connections; it must be the one that ends them.
-	s.http.IdleTimeout = 2 * time.Minute
 
 	klog.FromContext(ctx).Info("Serving", "address", listener.Addr().String())
 	// What requests need lives until the last of them is done.

@@ -54,7 +54,7 @@ func get(t *testing.T, pool *x509.CertPool, url string, tlsVersion uint16) (int,
 		DisableKeepAlives: true,
 		TLSClientConfig:   &tls.Config{RootCAs: pool, MaxVersion: tlsVersion, MinVersion: tls.VersionTLS10}, //nolint:gosec // to be refused
 	}}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,7 @@ import (
 func main() {
 	pause := flag.Bool("pause", false, "wait for Enter after every act")
 	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	began := time.Now()
 	stage := newStage(os.Stdout, *pause)
 	if err := play(ctx, stage); err != nil {

@@ -137,7 +137,7 @@ func (c *cluster) apply(manifests string) {
 func (c *cluster) applyExamples(names ...string) {
 	c.t.Helper()
 	for _, name := range names {
-		c.kubectl("apply", "--validate=strict", "-f", filepath.Join("../../examples", name+".yaml"))
+		c.kubectl("apply", "--validate=strict", "-f", "../../examples/"+name+".yaml")
 	}
 }
 
@@ -289,8 +289,8 @@ spec:
 `, name, requests, fragment)
 }
 
-// deployment returns a manifest. fragment is YAML in the pod's spec, at its indent.
-func deployment(name string, replicas int, requests, fragment string) string {
+// deployment returns a manifest.
+func deployment(name string, replicas int, requests string) string {
 	return fmt.Sprintf(`
 apiVersion: apps/v1
 kind: Deployment
@@ -303,7 +303,6 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       containers: [{name: main, image: "example/%[1]s:1.0", resources: {requests: {%[3]s}}}]
-      %[4]s
 ---
-`, name, replicas, requests, fragment)
+`, name, replicas, requests)
 }

@@ -83,7 +83,7 @@ func TestA2DeletedDaemonPodKeepsItsSlot(t *testing.T) {
 	c.addNodes(node)
 	c.apply(daemonSet("agent", "", ""))
 	c.eventually(20*time.Second, "the daemon pod runs", c.running("agent", 1))
-	c.apply(deployment("filler", 7+15, "", ""))
+	c.apply(deployment("filler", 7+15, ""))
 	c.eventually(20*time.Second, "seven fillers run, fifteen wait", c.running("filler", 7))
 	fillers := c.boundUIDs("filler")
 
@@ -127,7 +127,7 @@ func TestA5FirstNodes(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
 	c.apply(daemonSet("agent", "cpu: 2500m", ""))
-	c.apply(deployment("web", 6, "cpu: '1'", "") + deployment("api", 6, "cpu: 700m", ""))
+	c.apply(deployment("web", 6, "cpu: '1'") + deployment("api", 6, "cpu: 700m"))
 	for n := 1; n <= 2; n++ {
 		c.addNodes(localcluster.Nodes(n, 1)...)
 		c.eventually(20*time.Second, fmt.Sprintf("the daemon pods of %d nodes run", n), func(ctx context.Context) error {
@@ -164,7 +164,7 @@ func TestA6SlowController(t *testing.T) {
 	for _, name := range names {
 		c.apply(daemonSet(name, "cpu: 500m", ""))
 	}
-	c.apply(deployment("workload", 10, "cpu: '2'", ""))
+	c.apply(deployment("workload", 10, "cpu: '2'"))
 	c.eventually(20*time.Second, "the workload waits", c.allTried("workload", 10, 0, "no nodes available"))
 
 	resume := c.openNodeWithoutControllers()
@@ -195,7 +195,7 @@ value: 1000
 ---
 ` + daemonSet("giant", "cpu: '5'", "priorityClassName: important"))
 	c.eventually(20*time.Second, "the giant is refused", c.allTried("giant", 1, 0, "Insufficient cpu"))
-	c.apply(deployment("web", 9, "cpu: 500m", ""))
+	c.apply(deployment("web", 9, "cpu: 500m"))
 	c.eventually(20*time.Second, "ordinary pods fill the node to the last millicore", c.running("web", 8))
 	web := c.boundUIDs("web")
 
@@ -300,6 +300,7 @@ value: 2000
 // A24: room is held against pods of the same or a lower priority; if it is held
 // against all, critical pods are exempt.
 func TestA24Priorities(t *testing.T) {
+	t.Parallel()
 	replace, err := os.ReadFile("../../deploy/scheduler-config/replace.yaml")
 	if err != nil {
 		t.Fatal(err)

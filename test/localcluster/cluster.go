@@ -106,7 +106,10 @@ func Connect(kubeconfig string) (*Cluster, error) {
 	if _, err := os.Stat(kubeconfig); err != nil {
 		return nil, fmt.Errorf("it is not running: %w", err)
 	}
-	return c, c.connect()
+	if err := c.connect(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // connect makes the clients of the administrator.
@@ -132,9 +135,24 @@ func (c *Cluster) findBinaries() error {
 	return nil
 }
 
-// prepare finds the programs, makes the folder, reserves ports and issues the
-// certificates that several components need.
+// prepare makes all that components need to start.
 func (c *Cluster) prepare() error {
+	for _, step := range []func() error{c.checkBinaries, c.makeDir, c.reservePorts, c.issueCertificates, c.connect} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(c.ca.cert)
+	c.http = &http.Client{Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		DisableKeepAlives: true,
+	}}
+	return nil
+}
+
+// checkBinaries finds the programs that the cluster will need.
+func (c *Cluster) checkBinaries() error {
 	if err := c.findBinaries(); err != nil {
 		return err
 	}
@@ -150,7 +168,10 @@ func (c *Cluster) prepare() error {
 			return fmt.Errorf("%w (run make build)", err)
 		}
 	}
+	return nil
+}
 
+func (c *Cluster) makeDir() error {
 	c.dir = c.options.Dir
 	if c.dir == "" {
 		dir, err := os.MkdirTemp("", "everynode-")
@@ -163,7 +184,10 @@ func (c *Cluster) prepare() error {
 	if socket := c.path("etcd.sock.peer"); len(socket) > 107 {
 		return fmt.Errorf("the folder's name is too long for a socket in it: %s", socket)
 	}
+	return nil
+}
 
+func (c *Cluster) reservePorts() error {
 	for _, port := range []**port{&c.apiServerPort, &c.schedulerPort, &c.webhookPort} {
 		reserved, err := reservePort()
 		if err != nil {
@@ -171,8 +195,11 @@ func (c *Cluster) prepare() error {
 		}
 		*port = reserved
 	}
+	return nil
+}
 
-	var err error
+// issueCertificates issues what several components need.
+func (c *Cluster) issueCertificates() (err error) {
 	if c.ca, err = newAuthority(c.dir, "ca"); err != nil {
 		return err
 	}
@@ -185,19 +212,8 @@ func (c *Cluster) prepare() error {
 	if err := c.ca.issueServiceAccountKey(); err != nil {
 		return err
 	}
-	if c.Kubeconfig, err = c.ca.issueKubeconfig("admin", c.server(), "admin", "system:masters"); err != nil {
-		return err
-	}
-	if err := c.connect(); err != nil {
-		return err
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(c.ca.cert)
-	c.http = &http.Client{Transport: &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		DisableKeepAlives: true,
-	}}
-	return nil
+	c.Kubeconfig, err = c.ca.issueKubeconfig("admin", c.server(), "admin", "system:masters")
+	return err
 }
 
 func (c *Cluster) startAll(ctx context.Context) error {
@@ -355,7 +371,7 @@ func (c *Cluster) getOK(url string) func(context.Context) error {
 }
 
 func get(ctx context.Context, client *http.Client, url string) (_ string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return "", err
 	}

@@ -269,7 +269,7 @@ func (c *Cluster) registerWebhook(ctx context.Context) error {
 	return err
 }
 
-func (c *Cluster) startKwok(ctx context.Context) error {
+func (c *Cluster) startKwok(context.Context) error {
 	kubeconfig, err := c.ca.issueKubeconfig(Kwok, c.server(), Kwok, "system:masters")
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func startProcess(dir, name, program string, args ...string) (*Process, error) {
 	p := &Process{
 		Name:   name,
 		Log:    filepath.Join(dir, name+".log"),
-		cmd:    exec.Command(program, args...),
+		cmd:    exec.Command(program, args...), //nolint:noctx // Stop and Kill end it, not the end of a call
 		exited: make(chan struct{}),
 	}
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

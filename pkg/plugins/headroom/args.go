@@ -41,7 +41,7 @@ const (
 )
 
 func defaultArgs() Args {
-	exempt := int32(scheduling.SystemCriticalPriority)
+	exempt := scheduling.SystemCriticalPriority
 	return Args{
 		HoldAgainst:    HoldAgainstSameOrLower,
 		ExemptPriority: &exempt,

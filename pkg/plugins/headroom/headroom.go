@@ -325,7 +325,7 @@ func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 		if err := args.validate(field.NewPath("args")).ToAggregate(); err != nil {
 			return nil, fmt.Errorf("args of %s: %w", Name, err)
 		}
-		tracker, err := trackers.Get(klog.FromContext(ctx), handle)
+		tracker, err := trackers.Get(ctx, handle)
 		if err != nil {
 			return nil, err
 		}

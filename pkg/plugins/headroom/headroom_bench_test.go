@@ -5,6 +5,7 @@ package headroom_test
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,7 +31,7 @@ func BenchmarkFilter(b *testing.B) {
 		}
 	}
 	for i := range pods - len(present) {
-		present = append(present, st.MakePod().Name(fmt.Sprint(i)).UID(fmt.Sprint(i)).Req(resources{"cpu": "100m"}).Obj())
+		present = append(present, st.MakePod().Name(strconv.Itoa(i)).UID(strconv.Itoa(i)).Req(resources{"cpu": "100m"}).Obj())
 	}
 	pl := newHeadroom(b, "", objects...)
 	infos := make([]*framework.NodeInfo, nodes)
@@ -40,7 +41,7 @@ func BenchmarkFilter(b *testing.B) {
 	}
 
 	filter := func(pod *corev1.Pod, wantFit, touch bool) func(*testing.B) {
-		return func(b *testing.B) {
+		return func(b *testing.B) { //nolint:thelper // it is the benchmark itself
 			state := framework.NewCycleState()
 			pl.PreFilter(b.Context(), state, pod, nil)
 			for _, info := range infos {

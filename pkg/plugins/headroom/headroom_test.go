@@ -4,8 +4,8 @@
 package headroom_test
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -28,13 +28,13 @@ import (
 
 type resources = map[corev1.ResourceName]string
 
-func newHeadroom(t testing.TB, args string, objects ...runtime.Object) *headroom.Headroom {
-	t.Helper()
+func newHeadroom(tb testing.TB, args string, objects ...runtime.Object) *headroom.Headroom {
+	tb.Helper()
 	for name, value := range map[string]int32{"high": 1000, "low": -10} {
 		objects = append(objects, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value})
 	}
 	factory := headroom.NewFactory(tracker.NewPool())
-	return plugintest.NewScheduler(t, objects...).Plugin(t, factory, args).(*headroom.Headroom)
+	return plugintest.NewScheduler(tb, objects...).Plugin(tb, factory, args).(*headroom.Headroom)
 }
 
 func nodeInfo(node *corev1.Node, pods ...*corev1.Pod) *framework.NodeInfo {
@@ -52,7 +52,7 @@ func TestFilter(t *testing.T) {
 	fillers := func(n int) []*corev1.Pod {
 		var pods []*corev1.Pod
 		for i := range n {
-			pods = append(pods, st.MakePod().Name(fmt.Sprint(i)).UID(fmt.Sprint(i)).Obj())
+			pods = append(pods, st.MakePod().Name(strconv.Itoa(i)).UID(strconv.Itoa(i)).Obj())
 		}
 		return pods
 	}

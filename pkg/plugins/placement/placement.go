@@ -175,7 +175,7 @@ func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 		if err := pluginargs.Decode(rawArgs, &struct{}{}); err != nil {
 			return nil, fmt.Errorf("decoding the args of %s: %w", Name, err)
 		}
-		tracker, err := trackers.Get(klog.FromContext(ctx), handle)
+		tracker, err := trackers.Get(ctx, handle)
 		if err != nil {
 			return nil, err
 		}

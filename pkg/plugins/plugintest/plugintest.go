@@ -28,29 +28,29 @@ type Scheduler struct {
 }
 
 // NewScheduler returns a scheduler for a cluster that holds objects.
-func NewScheduler(t testing.TB, objects ...runtime.Object) *Scheduler {
-	t.Helper()
+func NewScheduler(tb testing.TB, objects ...runtime.Object) *Scheduler {
+	tb.Helper()
 	client := fake.NewClientset(objects...)
 	s := &Scheduler{
 		Client:    client,
 		Activated: make(chan map[string]*corev1.Pod, 100),
 		factory:   informers.NewSharedInformerFactory(client, 0),
 	}
-	framework, err := frameworkruntime.NewFramework(t.Context(), nil, nil,
-		frameworkruntime.WithInformerFactory(s.factory), frameworkruntime.WithPodActivator(s))
+	framework, err := frameworkruntime.NewFramework(tb.Context(), nil, nil,
+		frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(s.factory), frameworkruntime.WithPodActivator(s))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s.Handle = framework
 	return s
 }
 
 // Start fills the informers. Make the plugins before.
-func (s *Scheduler) Start(t testing.TB) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+func (s *Scheduler) Start(tb testing.TB) {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(tb.Context())
 	s.factory.Start(ctx.Done())
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		s.factory.Shutdown()
 	})
@@ -58,13 +58,13 @@ func (s *Scheduler) Start(t testing.TB) {
 }
 
 // Plugin makes a plugin and starts the scheduler. args are JSON, or "" for none.
-func (s *Scheduler) Plugin(t testing.TB, factory frameworkruntime.PluginFactory, args string) fwk.Plugin {
-	t.Helper()
-	plugin, err := factory(t.Context(), Args(args), s.Handle)
+func (s *Scheduler) Plugin(tb testing.TB, factory frameworkruntime.PluginFactory, args string) fwk.Plugin {
+	tb.Helper()
+	plugin, err := factory(tb.Context(), Args(args), s.Handle)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	s.Start(t)
+	s.Start(tb)
 	return plugin
 }
 

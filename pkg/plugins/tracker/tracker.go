@@ -5,13 +5,17 @@
 package tracker
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -40,21 +44,51 @@ func NewPool() *Pool {
 }
 
 // Get returns the Tracker of the scheduler that handle belongs to. Call it while
-// plugins are being made: the scheduler starts its informers afterwards.
-func (p *Pool) Get(logger klog.Logger, handle fwk.Handle) (*Tracker, error) {
+// plugins are being made: the scheduler starts its informers afterwards, and ends
+// with ctx.
+func (p *Pool) Get(ctx context.Context, handle fwk.Handle) (*Tracker, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	factory := handle.SharedInformerFactory()
 	if tracker, ok := p.trackers[factory]; ok {
 		return tracker, nil
 	}
-	tracker, err := newTracker(logger, handle, factory)
+	tracker, err := newTracker(klog.FromContext(ctx), handle, factory)
 	if err != nil {
 		return nil, fmt.Errorf("watching DaemonSets: %w", err)
 	}
+	go reportUntilSynced(ctx, handle)
 	p.trackers[factory] = tracker
 	return tracker, nil
 }
+
+// reportUntilSynced says every now and then why the scheduler does not start: it
+// waits for its informers, and those are silent about an API server that they
+// cannot reach (watchList in k8s.io/client-go/tools/cache/reflector.go).
+func reportUntilSynced(ctx context.Context, handle fwk.Handle) {
+	factory, client, logger := handle.SharedInformerFactory(), handle.ClientSet(), klog.FromContext(ctx)
+	daemonSets, classes := factory.Apps().V1().DaemonSets().Informer(), factory.Scheduling().V1().PriorityClasses().Informer()
+	tick := time.NewTicker(reportPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if daemonSets.HasSynced() && classes.HasSynced() {
+			return
+		}
+		_, errDaemonSets := client.AppsV1().DaemonSets("").List(ctx, metav1.ListOptions{Limit: 1})
+		_, errClasses := client.SchedulingV1().PriorityClasses().List(ctx, metav1.ListOptions{Limit: 1})
+		if err := cmp.Or(errDaemonSets, errClasses); err != nil {
+			logger.Error(err, "Waiting for DaemonSets and PriorityClasses: check clientConnection.kubeconfig and the ClusterRole everynode-scheduler")
+		}
+	}
+}
+
+// reportPeriod is much longer than informers take when all is well.
+const reportPeriod = 5 * time.Second
 
 // Tracker follows the DaemonSets and PriorityClasses of a cluster.
 type Tracker struct {

@@ -13,7 +13,6 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/klog/v2"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
@@ -24,7 +23,7 @@ import (
 func start(t *testing.T, objects ...runtime.Object) (*plugintest.Scheduler, *tracker.Tracker) {
 	t.Helper()
 	scheduler := plugintest.NewScheduler(t, objects...)
-	tracker, err := tracker.NewPool().Get(klog.Background(), scheduler.Handle)
+	tracker, err := tracker.NewPool().Get(t.Context(), scheduler.Handle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,17 +34,18 @@ func start(t *testing.T, objects ...runtime.Object) (*plugintest.Scheduler, *tra
 func TestPoolGivesAllProfilesOfASchedulerOneTracker(t *testing.T) {
 	pool := tracker.NewPool()
 	get := func(scheduler *plugintest.Scheduler) *tracker.Tracker {
-		tracker, err := pool.Get(klog.Background(), scheduler.Handle)
+		tracker, err := pool.Get(t.Context(), scheduler.Handle)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return tracker
 	}
 	one, other := plugintest.NewScheduler(t), plugintest.NewScheduler(t)
-	if get(one) != get(one) {
+	first := get(one)
+	if get(one) != first {
 		t.Error("one scheduler got two trackers")
 	}
-	if get(one) == get(other) {
+	if get(other) == first {
 		t.Error("two schedulers got one tracker")
 	}
 }
@@ -111,16 +111,19 @@ func TestPodsAreTriedAgain(t *testing.T) {
 	}{
 		"a DaemonSet that goes frees its room": {
 			func(t *testing.T, s *plugintest.Scheduler) {
+				t.Helper()
 				if err := s.Client.AppsV1().DaemonSets("default").Delete(t.Context(), "logs", metav1.DeleteOptions{}); err != nil {
 					t.Fatal(err)
 				}
 			}, all},
 		"a template that changes may free room": {
 			func(t *testing.T, s *plugintest.Scheduler) {
+				t.Helper()
 				update(t, s, daemonsettest.Make("logs").Generation(2).Obj())
 			}, all},
 		"a priority that changes may free room": {
 			func(t *testing.T, s *plugintest.Scheduler) {
+				t.Helper()
 				class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Value: -5, GlobalDefault: true}
 				if _, err := s.Client.SchedulingV1().PriorityClasses().Create(t.Context(), class, metav1.CreateOptions{}); err != nil {
 					t.Fatal(err)
@@ -128,6 +131,7 @@ func TestPodsAreTriedAgain(t *testing.T) {
 			}, all},
 		"a DaemonSet that comes concerns its own pods only": {
 			func(t *testing.T, s *plugintest.Scheduler) {
+				t.Helper()
 				if _, err := s.Client.AppsV1().DaemonSets("default").Create(t.Context(), late, metav1.CreateOptions{}); err != nil {
 					t.Fatal(err)
 				}
