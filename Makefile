@@ -104,7 +104,6 @@ lint: ## Run the linters
 verify: lint ## Check everything that can be checked without running it
 	go mod verify
 	go mod tidy -diff
-	go mod tidy -diff -modfile=tools.mod
 
 .PHONY: vulncheck
 vulncheck: ## Look for known vulnerabilities (asks the Go vulnerability database)

@@ -38,8 +38,9 @@ func (s *stage) daemonSetCovers(ctx context.Context, namespace, name string, nod
 	if err != nil {
 		return err
 	}
-	if ds.Status.DesiredNumberScheduled != nodes || ds.Status.NumberReady != nodes {
-		return fmt.Errorf("%s: %d of %d pods are ready, want %d", name, ds.Status.NumberReady, ds.Status.DesiredNumberScheduled, nodes)
+	status := ds.Status
+	if status.ObservedGeneration < ds.Generation || status.DesiredNumberScheduled != nodes || status.NumberReady != nodes {
+		return fmt.Errorf("%s: %d of %d pods are ready, want %d", name, status.NumberReady, status.DesiredNumberScheduled, nodes)
 	}
 	return nil
 }
@@ -122,7 +123,9 @@ func labels(ctx context.Context, s *stage) error {
 	if err := s.apply(ctx, "node-selector"); err != nil {
 		return err
 	}
-	if err := s.until(ctx, "no node has the label, no pod comes", s.runsOn("node-selector")); err != nil {
+	if err := s.until(ctx, "no node has the label, the DaemonSet wants no pod", func(ctx context.Context) error {
+		return s.daemonSetCovers(ctx, "default", "node-selector", 0)
+	}); err != nil {
 		return err
 	}
 	if err := s.kubectl(ctx, "label", "node", "node-2", "disktype=ssd"); err != nil {

@@ -84,7 +84,7 @@ func TestSchedulerBadInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { taken.Close() })
+	t.Cleanup(func() { _ = taken.Close() })
 
 	tests := map[string]struct {
 		config string

@@ -1,0 +1,158 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package docs_test keeps what is written true.
+package docs_test
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+
+	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins"
+	"everynode.dev/everynode/pkg/plugins/headroom"
+	"everynode.dev/everynode/pkg/webhook"
+)
+
+// pages returns the text of every page by its path.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	pages := make(map[string]string)
+	for _, pattern := range []string{"../*.md", "*.md"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			pages[path] = read(t, path)
+		}
+	}
+	if len(pages) < 5 {
+		t.Fatalf("these pages were found: %v", slices.Sorted(maps.Keys(pages)))
+	}
+	return pages
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+	for path, page := range pages(t) {
+		for _, match := range link.FindAllStringSubmatch(page, -1) {
+			if strings.Contains(match[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), match[1])); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	}
+}
+
+func TestMakeTargetsExist(t *testing.T) {
+	makefile := read(t, "../Makefile")
+	target := regexp.MustCompile("`make ([a-z0-9-]+)|(?m)^make ([a-z0-9-]+)")
+	for path, page := range pages(t) {
+		for _, match := range target.FindAllStringSubmatch(page, -1) {
+			if name := match[1] + match[2]; !strings.Contains(makefile, "\n"+name+":") {
+				t.Errorf("%s: make %s does not exist", path, name)
+			}
+		}
+	}
+}
+
+func TestFilesExist(t *testing.T) {
+	file := regexp.MustCompile("`((?:cmd|deploy|docs|examples|hack|pkg|test)/[A-Za-z0-9_./-]+)[ `]")
+	for path, page := range pages(t) {
+		for _, match := range file.FindAllStringSubmatch(page, -1) {
+			if _, err := os.Stat(filepath.Join("..", match[1])); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	}
+}
+
+func TestConfigurationIsComplete(t *testing.T) {
+	page := read(t, "configuration.md")
+	row := func(name string) {
+		if !strings.Contains(page, "\n| `"+name+"` |") {
+			t.Errorf("configuration.md has no row for %s", name)
+		}
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[headroom.Args]()) {
+		row(strings.TrimSuffix(field.Tag.Get("json"), ",omitempty"))
+	}
+	groups := webhook.NewOptions().Flags()
+	for _, name := range []string{"API server", "Serving"} {
+		groups.FlagSet(name).VisitAll(func(flag *pflag.Flag) { row("--" + flag.Name) })
+	}
+	row(daemonset.HoldAnnotation)
+	row(daemonset.SchedulingAnnotation)
+	for _, taint := range daemonset.DefaultStartupTaints() {
+		if !strings.Contains(page, "`"+taint+"`") {
+			t.Errorf("configuration.md does not mention the start-up taint %s", taint)
+		}
+	}
+	for name := range plugins.Registry() {
+		if !strings.Contains(page, "### "+name) {
+			t.Errorf("configuration.md has no section on %s", name)
+		}
+	}
+
+	// The example has to be one that the plugin takes.
+	example := regexp.MustCompile("(?s)```yaml\npluginConfig:\n.*?```").FindString(page)
+	var config struct {
+		PluginConfig []struct {
+			Name string
+			Args headroom.Args
+		}
+	}
+	if err := yaml.UnmarshalStrict([]byte(strings.Trim(example, "`yaml\n")), &config); err != nil || len(config.PluginConfig) != 1 {
+		t.Errorf("the example is not valid: %v\n%s", err, example)
+	}
+}
+
+func TestCommunityPluginsAreListed(t *testing.T) {
+	page := read(t, "scheduler-plugins.md")
+	for name := range plugins.Community() {
+		if !strings.Contains(page, "| `"+name+"` |") {
+			t.Errorf("scheduler-plugins.md does not list %s", name)
+		}
+	}
+}
+
+func TestScenariosAreTests(t *testing.T) {
+	var tests strings.Builder
+	files, err := filepath.Glob("../test/e2e/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		tests.WriteString(read(t, file))
+	}
+	numbers := regexp.MustCompile(`(?m)^\| ([AT][0-9]+) \|`).FindAllStringSubmatch(read(t, "scenarios.md"), -1)
+	if len(numbers) == 0 {
+		t.Fatal("no scenarios found")
+	}
+	for _, match := range numbers {
+		if match[1] != "A19" && !regexp.MustCompile(`func Test`+match[1]+`[A-Z]`).MatchString(tests.String()) {
+			t.Errorf("scenario %s has no test", match[1])
+		}
+	}
+}
