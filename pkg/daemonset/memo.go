@@ -86,6 +86,17 @@ func (m *Memo) Forget(name string) {
 	delete(shard.nodes, name)
 }
 
+// Len returns the number of nodes whose view is kept.
+func (m *Memo) Len() int {
+	n := 0
+	for i := range m.shards {
+		m.shards[i].RLock()
+		n += len(m.shards[i].nodes)
+		m.shards[i].RUnlock()
+	}
+	return n
+}
+
 func (m *Memo) get(name string) remembered {
 	shard := m.shard(name)
 	shard.RLock()

@@ -252,7 +252,13 @@ func (pl *Headroom) view(s *preFilterState, nodeInfo fwk.NodeInfo) *daemonset.Vi
 	if view := pl.memo.Get(s.set, node.Name, nodeInfo.GetGeneration()); view != nil {
 		return view
 	}
-	return pl.memo.Compute(s.set, node, nodeInfo.GetGeneration(), podsOf(nodeInfo))
+	view := pl.memo.Compute(s.set, node, nodeInfo.GetGeneration(), podsOf(nodeInfo))
+	if _, err := pl.nodes.Get(node.Name); err != nil {
+		// The node has been deleted since the snapshot was taken, perhaps before the
+		// view was kept: nobody would have it forgotten.
+		pl.memo.Forget(node.Name)
+	}
+	return view
 }
 
 // podsOf returns the pods of a node with what the scheduler counts for them.

@@ -33,12 +33,13 @@ func BenchmarkFilter(b *testing.B) {
 	for i := range pods - len(present) {
 		present = append(present, st.MakePod().Name(strconv.Itoa(i)).UID(strconv.Itoa(i)).Req(resources{"cpu": "100m"}).Obj())
 	}
-	pl := newHeadroom(b, "", objects...)
 	infos := make([]*framework.NodeInfo, nodes)
 	for i := range infos {
 		node := st.MakeNode().Name(fmt.Sprintf("node-%04d", i)).Capacity(resources{"cpu": "64", "memory": "256Gi", "pods": "250"}).Obj()
 		infos[i] = nodeInfo(node, present...)
+		objects = append(objects, node)
 	}
+	pl := newHeadroom(b, "", objects...)
 
 	filter := func(pod *corev1.Pod, wantFit, touch bool) func(*testing.B) {
 		return func(b *testing.B) { //nolint:thelper // it is the benchmark itself

@@ -4,10 +4,12 @@
 package headroom_test
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -15,6 +17,7 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
@@ -179,11 +182,11 @@ func TestFilter(t *testing.T) {
 			for _, ds := range tc.daemonSets {
 				objects = append(objects, ds)
 			}
-			pl := newHeadroom(t, tc.args, objects...)
 			wrapper := st.MakeNode().Name("node").Capacity(capacity).Taints(tc.taints)
 			for key, value := range tc.nodeLabels {
 				wrapper.Label(key, value)
 			}
+			pl := newHeadroom(t, tc.args, append(objects, wrapper.Obj())...)
 			info := nodeInfo(wrapper.Obj(), tc.present...)
 
 			state := framework.NewCycleState()
@@ -388,5 +391,35 @@ func TestBadArgs(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("args %s: error is %v, want one with %q", args, err, want)
 		}
+	}
+}
+
+// A cycle that is under way goes on with a node that has been deleted. What it
+// computes must not be kept for ever.
+func TestDeletedNodesAreForgotten(t *testing.T) {
+	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj()
+	scheduler := plugintest.NewScheduler(t, node, daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj())
+	pl := scheduler.Plugin(t, headroom.NewFactory(tracker.NewPool()), "").(*headroom.Headroom)
+	state := framework.NewCycleState()
+	pod := st.MakePod().Req(resources{"cpu": "4"}).Obj()
+	pl.PreFilter(t.Context(), state, pod, nil)
+	filter := func() { pl.Filter(t.Context(), state, pod, nodeInfo(node)) }
+
+	filter()
+	if got := pl.Remembered(); got != 1 {
+		t.Errorf("%d views are kept, want 1", got)
+	}
+	if err := scheduler.Client.CoreV1().Nodes().Delete(t.Context(), "node", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
+		return pl.Remembered() == 0, nil
+	})
+	if err != nil {
+		t.Fatal("the deleted node's view is kept")
+	}
+	filter()
+	if got := pl.Remembered(); got != 0 {
+		t.Errorf("%d views of deleted nodes are kept", got)
 	}
 }
