@@ -146,7 +146,7 @@ func TestScenariosAreTests(t *testing.T) {
 	for _, file := range files {
 		tests.WriteString(read(t, file))
 	}
-	numbers := regexp.MustCompile(`(?m)^\| ([AT][0-9]+) \|`).FindAllStringSubmatch(read(t, "scenarios.md"), -1)
+	numbers := regexp.MustCompile(`(?m)^\| ([AT]\d+) \|`).FindAllStringSubmatch(read(t, "scenarios.md"), -1)
 	if len(numbers) == 0 {
 		t.Fatal("no scenarios found")
 	}
