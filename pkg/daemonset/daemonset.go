@@ -27,6 +27,18 @@ const (
 // "false" turns it off, anything else leaves it on.
 const HoldAnnotation = "everynode.dev/hold"
 
+// GateAnnotation on a DaemonSet says whether ordinary pods wait on each of its
+// nodes until its pod there is Ready. "true" turns it on, anything else leaves it
+// off.
+const GateAnnotation = "everynode.dev/gate"
+
+// PreemptAnnotation on a DaemonSet says whether its pods may evict pods of their
+// own priority. "false" turns it off, anything else leaves it on.
+const PreemptAnnotation = "everynode.dev/preempt"
+
+// compiledAnnotations are those that New looks at.
+var compiledAnnotations = []string{HoldAnnotation, GateAnnotation, PreemptAnnotation}
+
 // DaemonSet is an apps/v1 DaemonSet compiled for questions that are asked for
 // every node of a cluster. It is immutable.
 type DaemonSet struct {
@@ -40,6 +52,10 @@ type DaemonSet struct {
 	Needs Needs
 	// Holds says whether room is held for its missing pods.
 	Holds bool
+	// Gates says whether ordinary pods wait for its pod to be Ready.
+	Gates bool
+	// Preempts says whether its pods may evict pods of their own priority.
+	Preempts bool
 	// Surges says whether a rolling update starts the new pod on a node before
 	// the old one has gone.
 	Surges bool
@@ -73,6 +89,8 @@ func New(ds *appsv1.DaemonSet, options Options) *DaemonSet {
 		Priority:  options.Priority(spec.PriorityClassName),
 		Needs:     NewNeeds(&ds.Spec.Template),
 		Holds:     ds.Annotations[HoldAnnotation] != "false" && ds.DeletionTimestamp == nil,
+		Gates:     ds.Annotations[GateAnnotation] == "true" && ds.DeletionTimestamp == nil,
+		Preempts:  ds.Annotations[PreemptAnnotation] != "false",
 		Surges:    surges(&ds.Spec.UpdateStrategy),
 
 		source: ds,
@@ -98,8 +116,8 @@ func surges(strategy *appsv1.DaemonSetUpdateStrategy) bool {
 // of the status, by far the most frequent ones, change nothing.
 func Same(a, b *appsv1.DaemonSet) bool {
 	return a == b || a.UID == b.UID && a.Generation == b.Generation &&
-		a.Annotations[HoldAnnotation] == b.Annotations[HoldAnnotation] &&
-		(a.DeletionTimestamp == nil) == (b.DeletionTimestamp == nil)
+		(a.DeletionTimestamp == nil) == (b.DeletionTimestamp == nil) &&
+		!slices.ContainsFunc(compiledAnnotations, func(key string) bool { return a.Annotations[key] != b.Annotations[key] })
 }
 
 // outdated says whether a rolling update will replace pod, one of d's, because

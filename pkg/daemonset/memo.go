@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"sync"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -31,7 +32,8 @@ type Memo struct {
 
 type shard struct {
 	sync.RWMutex
-	nodes map[string]remembered
+	nodes        map[string]remembered
+	hits, misses atomic.Uint64
 }
 
 // remembered is what a Memo knows of a node. Which DaemonSets are expected
@@ -56,22 +58,25 @@ func NewMemo(startup StartupTaints) *Memo {
 // Get returns the view of the named node at that generation, or nil if it has to
 // be computed.
 func (m *Memo) Get(set *Set, name string, generation int64) *View {
-	known := m.get(name)
+	shard := m.shard(name)
+	known := shard.get(name)
 	if known.set != set || known.generation != generation {
+		shard.misses.Add(1)
 		return nil
 	}
+	shard.hits.Add(1)
 	return known.view
 }
 
 // Compute computes the view of node from its pods at that generation and keeps it.
 func (m *Memo) Compute(set *Set, node *corev1.Node, generation int64, pods iter.Seq2[*corev1.Pod, Resources]) *View {
-	known := m.get(node.Name)
+	shard := m.shard(node.Name)
+	known := shard.get(node.Name)
 	if known.set != set || known.node != node {
 		known.expected = set.Expected(node, m.startup)
 	}
 	view := NewView(set, node, known.expected, pods)
 
-	shard := m.shard(node.Name)
 	shard.Lock()
 	defer shard.Unlock()
 	shard.nodes[node.Name] = remembered{set: set, node: node, generation: generation, expected: known.expected, view: view}
@@ -97,11 +102,19 @@ func (m *Memo) Len() int {
 	return n
 }
 
-func (m *Memo) get(name string) remembered {
-	shard := m.shard(name)
-	shard.RLock()
-	defer shard.RUnlock()
-	return shard.nodes[name]
+// Lookups returns how often Get knew the view, and how often it did not.
+func (m *Memo) Lookups() (hits, misses uint64) {
+	for i := range m.shards {
+		hits += m.shards[i].hits.Load()
+		misses += m.shards[i].misses.Load()
+	}
+	return hits, misses
+}
+
+func (s *shard) get(name string) remembered {
+	s.RLock()
+	defer s.RUnlock()
+	return s.nodes[name]
 }
 
 func (m *Memo) shard(name string) *shard {

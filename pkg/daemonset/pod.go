@@ -4,6 +4,9 @@
 package daemonset
 
 import (
+	"slices"
+	"strings"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,13 +23,56 @@ func OwnerOf(pod *corev1.Pod) *metav1.OwnerReference {
 	return owner
 }
 
+// Kinds are owners, other than apps/v1 DaemonSets, whose pods are daemon pods
+// too: an operator that places one pod per node. Each is written as Kind.group.
+type Kinds []string
+
+// DefaultKinds returns the widespread ones: OpenKruise's Advanced DaemonSet and
+// Datadog's ExtendedDaemonSet, which owns its pods through replica sets of its own.
+func DefaultKinds() Kinds {
+	return Kinds{"DaemonSet.apps.kruise.io", "ExtendedDaemonSetReplicaSet.datadoghq.com"}
+}
+
+// Own says whether one of k controls pod and has pinned it to a node. Nobody can
+// look up the UIDs of owners whose types are unknown, so the pin is asked for too: a
+// pod that claims such an owner in vain gains nothing by it but to run on one node.
+func (k Kinds) Own(pod *corev1.Pod) bool {
+	owner := metav1.GetControllerOfNoCopy(pod)
+	if owner == nil || !slices.ContainsFunc(k, func(kind string) bool { return isKind(kind, owner) }) {
+		return false
+	}
+	_, pinned := NamedNode(pod)
+	return pinned
+}
+
+func isKind(kind string, owner *metav1.OwnerReference) bool {
+	group, ok := strings.CutPrefix(kind, owner.Kind+".")
+	return ok && strings.HasPrefix(owner.APIVersion, group+"/")
+}
+
+// IsReady says whether pod's Ready condition is True.
+func IsReady(pod *corev1.Pod) bool {
+	for i := range pod.Status.Conditions {
+		if condition := &pod.Status.Conditions[i]; condition.Type == corev1.PodReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
 // PinnedNode returns the only node that pod can run on: the one it is bound to,
-// or the one that every term of its required node affinity names by
-// metadata.name. ok is false if pod may run on several nodes, or on none.
+// or its [NamedNode].
 func PinnedNode(pod *corev1.Pod) (node string, ok bool) {
 	if pod.Spec.NodeName != "" {
 		return pod.Spec.NodeName, true
 	}
+	return NamedNode(pod)
+}
+
+// NamedNode returns the node that every term of pod's required node affinity names
+// by metadata.name: a successor of pod could run nowhere else. ok is false if
+// pod may run on several nodes, or on none.
+func NamedNode(pod *corev1.Pod) (node string, ok bool) {
 	terms := requiredTerms(pod)
 	for i := range terms {
 		name, impossible := nodeNamedBy(&terms[i])
@@ -91,9 +137,9 @@ func nodeNamedBy(term *corev1.NodeSelectorTerm) (node string, impossible bool) {
 	return node, len(term.MatchExpressions) == 0 && len(term.MatchFields) == 0
 }
 
-// isMirror says whether pod mirrors a static pod: the kubelet runs it from a
+// IsMirror says whether pod mirrors a static pod: the kubelet runs it from a
 // file, nobody can evict it.
-func isMirror(pod *corev1.Pod) bool {
+func IsMirror(pod *corev1.Pod) bool {
 	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	return mirror
 }

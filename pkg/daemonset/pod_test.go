@@ -118,3 +118,32 @@ func TestPinnedNode(t *testing.T) {
 		})
 	}
 }
+
+func TestKindsOwn(t *testing.T) {
+	pod := func(apiVersion, kind string, pinned bool) *corev1.Pod {
+		pod := daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "node")
+		pod.OwnerReferences[0].APIVersion, pod.OwnerReferences[0].Kind = apiVersion, kind
+		if !pinned {
+			pod.Spec.Affinity = nil
+		}
+		return pod
+	}
+	for name, tc := range map[string]struct {
+		pod  *corev1.Pod
+		want bool
+	}{
+		"a pod of OpenKruise's DaemonSet":       {pod("apps.kruise.io/v1beta1", "DaemonSet", true), true},
+		"any version of it":                     {pod("apps.kruise.io/v2", "DaemonSet", true), true},
+		"a pod of Datadog's":                    {pod("datadoghq.com/v1alpha1", "ExtendedDaemonSetReplicaSet", true), true},
+		"a pod that is not pinned":              {pod("apps.kruise.io/v1beta1", "DaemonSet", false), false},
+		"another kind of the group":             {pod("apps.kruise.io/v1beta1", "CloneSet", true), false},
+		"a group that begins like it":           {pod("apps.kruise.io.evil/v1", "DaemonSet", true), false},
+		"the kind in the core group":            {pod("v1", "DaemonSet", true), false},
+		"an apps/v1 DaemonSet, which is no one": {pod("apps/v1", "DaemonSet", true), false},
+		"a pod without an owner":                {st.MakePod().Obj(), false},
+	} {
+		if got := daemonset.DefaultKinds().Own(tc.pod); got != tc.want {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ package daemonset
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Resources is an amount of everything that a node counts. The units are the
@@ -42,6 +43,40 @@ func NewResources(list corev1.ResourceList) Resources {
 		}
 	}
 	return r
+}
+
+// List converts r back; what r has none of is left out.
+func (r Resources) List() corev1.ResourceList {
+	list := corev1.ResourceList{}
+	add := func(name corev1.ResourceName, quantity *resource.Quantity) {
+		if !quantity.IsZero() {
+			list[name] = *quantity
+		}
+	}
+	add(corev1.ResourceCPU, resource.NewMilliQuantity(r.MilliCPU, resource.DecimalSI))
+	add(corev1.ResourceMemory, resource.NewQuantity(r.Memory, resource.BinarySI))
+	add(corev1.ResourceEphemeralStorage, resource.NewQuantity(r.EphemeralStorage, resource.BinarySI))
+	add(corev1.ResourcePods, resource.NewQuantity(r.Pods, resource.DecimalSI))
+	for name, amount := range r.Scalar {
+		add(name, resource.NewQuantity(amount, resource.DecimalSI))
+	}
+	return list
+}
+
+// Amount returns how much r has of the named resource, in the unit of its field.
+func (r Resources) Amount(name corev1.ResourceName) int64 {
+	switch name {
+	case corev1.ResourceCPU:
+		return r.MilliCPU
+	case corev1.ResourceMemory:
+		return r.Memory
+	case corev1.ResourceEphemeralStorage:
+		return r.EphemeralStorage
+	case corev1.ResourcePods:
+		return r.Pods
+	default:
+		return r.Scalar[name]
+	}
 }
 
 // Plus returns r + other. It shares no memory with either.

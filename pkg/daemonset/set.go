@@ -19,6 +19,7 @@ type Set struct {
 	// the order in which they get room where there is not enough for all.
 	ordered []*DaemonSet
 	index   map[types.UID]int
+	gates   bool
 }
 
 // NewSet compiles list. What previous has compiled already is used again;
@@ -46,8 +47,23 @@ func NewSet(previous *Set, list []*appsv1.DaemonSet, options Options) *Set {
 	})
 	for i, ds := range set.ordered {
 		set.index[ds.UID] = i
+		set.gates = set.gates || ds.Gates
 	}
 	return set
+}
+
+// Gates says whether any DaemonSet gates its nodes.
+func (s *Set) Gates() bool {
+	return s.gates
+}
+
+// Named returns the DaemonSet of that name, or nil.
+func (s *Set) Named(namespace, name string) *DaemonSet {
+	i := slices.IndexFunc(s.ordered, func(ds *DaemonSet) bool { return ds.Name == name && ds.Namespace == namespace })
+	if i < 0 {
+		return nil
+	}
+	return s.ordered[i]
 }
 
 // Without returns the DaemonSets of s that other lacks or has in another state.
@@ -101,4 +117,9 @@ func (s *Set) Expected(node *corev1.Node, startup StartupTaints) []*DaemonSet {
 		}
 	}
 	return expected
+}
+
+// All returns the DaemonSets in order. Don't change the slice.
+func (s *Set) All() []*DaemonSet {
+	return s.ordered
 }

@@ -5,6 +5,7 @@ package daemonset
 
 import (
 	"iter"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -15,6 +16,12 @@ type View struct {
 	// first, then by name. It leaves out those that could not get in even if the
 	// node had no ordinary pod: room held for nobody helps nobody.
 	Held []Hold
+	// Expected lists the DaemonSets that belong on the node, in the Set's order.
+	Expected []*DaemonSet
+	// Missing lists those of Expected that have no pod there, or only one that goes.
+	Missing []*DaemonSet
+	// Unready lists those of Expected that have no Ready pod there.
+	Unready []*DaemonSet
 }
 
 // Hold is the room held on a node for one DaemonSet.
@@ -37,6 +44,11 @@ func (v *View) Against(priority int32) []Hold {
 	return v.Held
 }
 
+// Ready says whether ds belongs on the node and has a Ready pod there.
+func (v *View) Ready(ds *DaemonSet) bool {
+	return slices.Contains(v.Expected, ds) && !slices.Contains(v.Unready, ds)
+}
+
 // NewView computes the view of node from its live pods (bound, assumed or
 // nominated, not yet ended), each with what it takes, and from expected, the
 // DaemonSets that belong there in the order of set.
@@ -49,10 +61,16 @@ func NewView(set *Set, node *corev1.Node, expected []*DaemonSet, pods iter.Seq2[
 		}
 	}
 
-	view := &View{}
+	view := &View{Expected: expected}
 	var room *immovable
 	for _, ds := range expected {
 		here := &present[set.index[ds.UID]]
+		if !here.ready {
+			view.Unready = append(view.Unready, ds)
+		}
+		if !here.live {
+			view.Missing = append(view.Missing, ds)
+		}
 		if here.staying || !ds.Holds {
 			continue
 		}
@@ -82,6 +100,8 @@ func NewView(set *Set, node *corev1.Node, expected []*DaemonSet, pods iter.Seq2[
 
 // presence is what a node has of one DaemonSet.
 type presence struct {
+	// live: there is a pod that is not being deleted; ready: there is one that is Ready.
+	live, ready bool
 	// staying: there is a pod that goes on.
 	staying bool
 	// leaving: there is a pod that is terminating, or that a rolling update will replace.
@@ -91,7 +111,10 @@ type presence struct {
 }
 
 func (p *presence) add(ds *DaemonSet, pod *corev1.Pod, takes Resources) {
-	if pod.DeletionTimestamp == nil && !ds.outdated(pod) {
+	live := pod.DeletionTimestamp == nil
+	p.live = p.live || live
+	p.ready = p.ready || live && IsReady(pod)
+	if live && !ds.outdated(pod) {
 		p.staying = true
 		return
 	}
@@ -109,7 +132,7 @@ type immovable struct {
 func newImmovable(set *Set, node *corev1.Node, pods iter.Seq2[*corev1.Pod, Resources]) *immovable {
 	m := &immovable{room: NewResources(node.Status.Allocatable)}
 	for pod, takes := range pods {
-		if set.OwnerOf(pod) != nil || isMirror(pod) {
+		if set.OwnerOf(pod) != nil || IsMirror(pod) {
 			m.room = m.room.Minus(takes)
 			m.ports = append(m.ports, HostPortsOf(&pod.Spec)...)
 		}

@@ -19,6 +19,9 @@ import (
 
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/placement"
+	"everynode.dev/everynode/pkg/plugins/preemption"
+	"everynode.dev/everynode/pkg/plugins/queuesort"
+	"everynode.dev/everynode/pkg/plugins/readiness"
 	"everynode.dev/everynode/pkg/plugins/tracker"
 )
 
@@ -26,8 +29,11 @@ import (
 func Registry() frameworkruntime.Registry {
 	trackers := tracker.NewPool()
 	return frameworkruntime.Registry{
-		headroom.Name:  headroom.NewFactory(trackers),
-		placement.Name: placement.NewFactory(trackers),
+		headroom.Name:   headroom.NewFactory(trackers),
+		placement.Name:  placement.NewFactory(trackers),
+		preemption.Name: preemption.NewFactory(trackers),
+		queuesort.Name:  queuesort.New,
+		readiness.Name:  readiness.NewFactory(trackers),
 	}
 }
 

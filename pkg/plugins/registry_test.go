@@ -6,8 +6,11 @@ package plugins_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app/options"
@@ -57,6 +60,55 @@ func TestShippedConfigurations(t *testing.T) {
 	}
 }
 
+// The snippet in each plugin's README is one that the scheduler takes.
+func TestSnippetsOfReadmes(t *testing.T) {
+	files, err := filepath.Glob("*/README.md")
+	if err != nil || len(files) != len(plugins.Registry()) {
+		t.Fatalf("%d plugins have these READMEs: %v, %v", len(plugins.Registry()), files, err)
+	}
+	snippet := regexp.MustCompile("(?s)```yaml\n(.*?)```")
+	for _, file := range files {
+		t.Run(filepath.Dir(file), func(t *testing.T) {
+			page, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := snippet.FindSubmatch(page)
+			if found == nil {
+				t.Fatal("there is no snippet")
+			}
+			profile := strings.ReplaceAll(strings.TrimSuffix(string(found[1]), "\n"), "\n", "\n    ")
+			path := filepath.Join(t.TempDir(), "config.yaml")
+			//nolint:gosec // the path is our own
+			if err := os.WriteFile(path, []byte("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nprofiles:\n  - schedulerName: test\n    "+profile), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			config, err := options.LoadConfigFromFile(klog.Background(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			enabled := ours(&config.Profiles[0])
+			if len(enabled) != 1 {
+				t.Fatalf("the snippet enables %v", enabled)
+			}
+			for name := range enabled {
+				if !strings.HasPrefix(string(page), "# "+name+"\n") {
+					t.Errorf("the page of another plugin than %s", name)
+				}
+				var args runtime.Object
+				for _, config := range config.Profiles[0].PluginConfig {
+					if config.Name == name {
+						args = config.Args
+					}
+				}
+				if _, err := plugins.Registry()[name](t.Context(), args, plugintest.NewScheduler(t).Handle); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
 // ours returns the plugins of ours that profile enables.
 func ours(profile *schedulerapi.KubeSchedulerProfile) map[string]bool {
 	enabled := make(map[string]bool)
@@ -76,7 +128,9 @@ func TestEveryPluginOfOursSigns(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := plugin.(fwk.SignPlugin); !ok {
+		_, filters := plugin.(fwk.FilterPlugin)
+		_, scores := plugin.(fwk.ScorePlugin)
+		if _, signs := plugin.(fwk.SignPlugin); (filters || scores) && !signs {
 			t.Errorf("%s does not implement SignPlugin", name)
 		}
 	}

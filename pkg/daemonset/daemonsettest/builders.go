@@ -7,6 +7,7 @@ package daemonsettest
 
 import (
 	"iter"
+	"maps"
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -44,6 +45,12 @@ func (w *Wrapper) Generation(generation int64) *Wrapper {
 // Annotation sets one annotation.
 func (w *Wrapper) Annotation(key, value string) *Wrapper {
 	metav1.SetMetaDataAnnotation(&w.ds.ObjectMeta, key, value)
+	return w
+}
+
+// PodAnnotation sets one annotation of the pods.
+func (w *Wrapper) PodAnnotation(key, value string) *Wrapper {
+	metav1.SetMetaDataAnnotation(&w.ds.Spec.Template.ObjectMeta, key, value)
 	return w
 }
 
@@ -102,10 +109,11 @@ func Pod(ds *appsv1.DaemonSet, node string) *corev1.Pod {
 	name := ds.Name + "-" + node
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: ds.Namespace,
-			Name:      name,
-			UID:       types.UID(name),
-			Labels:    map[string]string{"pod-template-generation": ds.Annotations[appsv1.DeprecatedTemplateGeneration]},
+			Namespace:   ds.Namespace,
+			Name:        name,
+			UID:         types.UID(name),
+			Labels:      map[string]string{"pod-template-generation": ds.Annotations[appsv1.DeprecatedTemplateGeneration]},
+			Annotations: maps.Clone(ds.Spec.Template.Annotations),
 			OwnerReferences: []metav1.OwnerReference{
 				*metav1.NewControllerRef(ds, appsv1.SchemeGroupVersion.WithKind("DaemonSet")),
 			},

@@ -5,5 +5,5 @@ package headroom
 
 // Remembered returns the number of nodes whose view is kept.
 func (pl *Headroom) Remembered() int {
-	return pl.memo.Len()
+	return pl.views.Len()
 }

@@ -8,7 +8,6 @@ package headroom
 import (
 	"context"
 	"fmt"
-	"iter"
 	"math"
 	"slices"
 
@@ -16,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/client-go/tools/cache"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -24,6 +22,7 @@ import (
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/metrics"
 	"everynode.dev/everynode/pkg/plugins/pluginargs"
 	"everynode.dev/everynode/pkg/plugins/tracker"
 )
@@ -33,7 +32,7 @@ import (
 type Headroom struct {
 	args    Args
 	tracker *tracker.Tracker
-	memo    *daemonset.Memo
+	views   *tracker.Views
 	nodes   corelisters.NodeLister
 }
 
@@ -166,8 +165,7 @@ type preFilterState struct {
 	hostPorts []daemonset.HostPort
 	// against is the lowest priority of DaemonSets that hold room against the pod.
 	against int32
-	// grouped pods are scheduled on nodes that change without a new generation.
-	grouped bool
+	attempt metrics.Attempt
 }
 
 // Clone returns the state itself: nothing changes it after PreFilter.
@@ -188,17 +186,15 @@ func (pl *Headroom) PreFilter(_ context.Context, state fwk.CycleState, pod *core
 // newState returns nil for a pod that nothing is held against: a daemon pod, a
 // pod of exempt priority, or one that already runs and waits for a resize.
 func (pl *Headroom) newState(pod *corev1.Pod) *preFilterState {
-	priority := corev1helper.PodPriority(pod)
 	set := pl.tracker.Set()
-	if priority >= *pl.args.ExemptPriority || pod.Spec.NodeName != "" || set.OwnerOf(pod) != nil {
+	if pod.Spec.NodeName != "" || !pl.args.Ordinary(set, pod) {
 		return nil
 	}
 	s := &preFilterState{
 		set:       set,
 		resources: daemonset.PodResources(pod),
 		hostPorts: daemonset.HostPortsOf(&pod.Spec),
-		against:   priority,
-		grouped:   pod.Spec.SchedulingGroup != nil,
+		against:   corev1helper.PodPriority(pod),
 	}
 	if pl.args.HoldAgainst == HoldAgainstAll {
 		s.against = math.MinInt32
@@ -221,7 +217,7 @@ func (pl *Headroom) Filter(_ context.Context, state fwk.CycleState, pod *corev1.
 			return nil
 		}
 	}
-	held := pl.view(s, nodeInfo).Against(s.against)
+	held := pl.views.Of(s.set, pod, nodeInfo).Against(s.against)
 	if len(held) == 0 {
 		return nil
 	}
@@ -243,51 +239,19 @@ func getPreFilterState(state fwk.CycleState) (*preFilterState, error) {
 	return s, nil
 }
 
-// view returns what is held on the node, from memory if the node is as it was.
-func (pl *Headroom) view(s *preFilterState, nodeInfo fwk.NodeInfo) *daemonset.View {
-	node := nodeInfo.Node()
-	if s.grouped {
-		return daemonset.NewView(s.set, node, s.set.Expected(node, pl.args.StartupTaints), podsOf(nodeInfo))
-	}
-	if view := pl.memo.Get(s.set, node.Name, nodeInfo.GetGeneration()); view != nil {
-		return view
-	}
-	view := pl.memo.Compute(s.set, node, nodeInfo.GetGeneration(), podsOf(nodeInfo))
-	if _, err := pl.nodes.Get(node.Name); err != nil {
-		// The node has been deleted since the snapshot was taken, perhaps before the
-		// view was kept: nobody would have it forgotten.
-		pl.memo.Forget(node.Name)
-	}
-	return view
-}
-
-// podsOf returns the pods of a node with what the scheduler counts for them.
-func podsOf(nodeInfo fwk.NodeInfo) iter.Seq2[*corev1.Pod, daemonset.Resources] {
-	return func(yield func(*corev1.Pod, daemonset.Resources) bool) {
-		for _, info := range nodeInfo.GetPods() {
-			counted := info.CalculateResource().Resource
-			if !yield(info.GetPod(), daemonset.Resources{
-				MilliCPU:         counted.GetMilliCPU(),
-				Memory:           counted.GetMemory(),
-				EphemeralStorage: counted.GetEphemeralStorage(),
-				Pods:             1,
-				Scalar:           counted.GetScalarResources(),
-			}) {
-				return
-			}
-		}
-	}
-}
-
 // insufficient returns a reason for everything that the pod asks for and that the
 // node would have, were it not for what is held.
 func insufficient(s *preFilterState, held []daemonset.Hold, nodeInfo fwk.NodeInfo) []string {
 	var reasons []string
 	total := &held[len(held)-1].Total
 	requested, allocatable := nodeInfo.GetRequested(), nodeInfo.GetAllocatable()
+	refuse := func(resource, cause string) {
+		reasons = append(reasons, ErrReason(resource))
+		s.attempt.HeldBack(Name, cause)
+	}
 	check := func(name corev1.ResourceName, asked, held, used, size int64) {
 		if asked > 0 && held > 0 && asked+held+used > size {
-			reasons = append(reasons, ErrReason(string(name)))
+			refuse(string(name), string(name))
 		}
 	}
 	check(corev1.ResourceCPU, s.resources.MilliCPU, total.MilliCPU, requested.GetMilliCPU(), allocatable.GetMilliCPU())
@@ -301,7 +265,7 @@ func insufficient(s *preFilterState, held []daemonset.Hold, nodeInfo fwk.NodeInf
 	for i := range held {
 		for _, port := range held[i].HostPorts {
 			if daemonset.AnyConflict(s.hostPorts, []daemonset.HostPort{port}) {
-				reasons = append(reasons, ErrReason(fmt.Sprintf("host port %d", port.Port)))
+				refuse(fmt.Sprintf("host port %d", port.Port), "host port")
 			}
 		}
 	}
@@ -335,21 +299,11 @@ func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 		if err != nil {
 			return nil, err
 		}
-		nodes := handle.SharedInformerFactory().Core().V1().Nodes()
-		pl := &Headroom{
+		return &Headroom{
 			args:    args,
 			tracker: tracker,
-			memo:    daemonset.NewMemo(args.StartupTaints),
-			nodes:   nodes.Lister(),
-		}
-		_, err = nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(obj any) {
-			if name, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {
-				pl.memo.Forget(name)
-			}
-		}})
-		if err != nil {
-			return nil, fmt.Errorf("watching nodes: %w", err)
-		}
-		return pl, nil
+			views:   tracker.Views(args.StartupTaints),
+			nodes:   handle.SharedInformerFactory().Core().V1().Nodes().Lister(),
+		}, nil
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,8 @@ func (p *Pool) Get(ctx context.Context, handle fwk.Handle) (*Tracker, error) {
 	}
 	go reportUntilSynced(ctx, handle)
 	p.trackers[factory] = tracker
+	registerMetrics()
+	served.tracker.Store(tracker)
 	return tracker, nil
 }
 
@@ -94,17 +97,20 @@ const reportPeriod = 5 * time.Second
 type Tracker struct {
 	daemonSets appslisters.DaemonSetLister
 	classes    schedulinglisters.PriorityClassLister
+	nodes      corelisters.NodeLister
 	pods       corelisters.PodLister
 	activator  fwk.PodActivator
 
-	mu  sync.Mutex // held while set is made
-	set atomic.Pointer[daemonset.Set]
+	mu    sync.Mutex // held while set is made and views are
+	set   atomic.Pointer[daemonset.Set]
+	views []*Views
 }
 
 func newTracker(logger klog.Logger, activator fwk.PodActivator, factory informers.SharedInformerFactory) (*Tracker, error) {
 	t := &Tracker{
 		daemonSets: factory.Apps().V1().DaemonSets().Lister(),
 		classes:    factory.Scheduling().V1().PriorityClasses().Lister(),
+		nodes:      factory.Core().V1().Nodes().Lister(),
 		pods:       factory.Core().V1().Pods().Lister(),
 		activator:  activator,
 	}
@@ -120,12 +126,49 @@ func newTracker(logger klog.Logger, activator fwk.PodActivator, factory informer
 	}); err != nil {
 		return nil, err
 	}
-	_, err := factory.Scheduling().V1().PriorityClasses().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+	if _, err := factory.Scheduling().V1().PriorityClasses().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { refresh() },
 		UpdateFunc: func(_, _ any) { refresh() },
 		DeleteFunc: func(any) { refresh() },
-	})
+	}); err != nil {
+		return nil, err
+	}
+	_, err := factory.Core().V1().Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: t.forget})
 	return t, err
+}
+
+// Views returns the views of nodes for plugins that look past startup. Those that
+// look past the same taints share what one of them has computed.
+func (t *Tracker) Views(startup daemonset.StartupTaints) *Views {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, views := range t.views {
+		if slices.Equal(views.startup, startup) {
+			return views
+		}
+	}
+	views := &Views{startup: startup, memo: daemonset.NewMemo(startup), nodes: t.nodes}
+	t.views = append(t.views, views)
+	return views
+}
+
+func (t *Tracker) allViews() []*Views {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.views)
+}
+
+// forget drops the views of a node that has left the cluster.
+func (t *Tracker) forget(obj any) {
+	name, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, views := range t.views {
+		views.memo.Forget(name)
+	}
 }
 
 // Set returns the DaemonSets as they are now. Don't ask before the scheduler has

@@ -1,0 +1,71 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package queuesort has DaemonSet pods scheduled before ordinary pods of the same
+// priority.
+package queuesort
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+
+	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/pluginargs"
+)
+
+// Sort orders the scheduling queue by priority, then pinned DaemonSet pods first,
+// then by time. It replaces PrioritySort.
+type Sort struct{}
+
+var _ fwk.QueueSortPlugin = &Sort{}
+
+// Name is the name of the plugin in scheduler configurations.
+const Name = "DaemonSetSort"
+
+// Name returns the name of the plugin.
+func (pl *Sort) Name() string {
+	return Name
+}
+
+// Less says whether a is scheduled before b. It compares three keys one after the
+// other, each of which is ordered totally, so that it is a strict weak order: a
+// heap needs one.
+func (pl *Sort) Less(a, b fwk.QueuedEntityInfo) bool {
+	if a.GetPriority() != b.GetPriority() {
+		return a.GetPriority() > b.GetPriority()
+	}
+	if first := pinnedDaemon(a); first != pinnedDaemon(b) {
+		return first
+	}
+	return a.GetTimestamp().Before(b.GetTimestamp())
+}
+
+// pinnedDaemon says whether entity is a DaemonSet pod with a node of its own: it
+// takes a moment to place and stands in nobody's way. A pod group is none.
+//
+// Owner references are believed here: what a pod says of itself never changes, so
+// neither does its place in the order, and the garbage collector soon removes a pod
+// whose owner does not exist.
+func pinnedDaemon(entity fwk.QueuedEntityInfo) bool {
+	queued, ok := entity.(*framework.QueuedPodInfo)
+	if !ok || daemonset.OwnerOf(queued.GetPod()) == nil {
+		return false
+	}
+	_, pinned := daemonset.PinnedNode(queued.GetPod())
+	return pinned
+}
+
+// New is the factory of the plugin, which takes no args.
+func New(_ context.Context, rawArgs runtime.Object, _ fwk.Handle) (fwk.Plugin, error) {
+	if err := pluginargs.Decode(rawArgs, &struct{}{}); err != nil {
+		return nil, fmt.Errorf("decoding the args of %s: %w", Name, err)
+	}
+	return &Sort{}, nil
+}
+
+var _ frameworkruntime.PluginFactory = New

@@ -1,0 +1,367 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package readiness has ordinary pods wait for the DaemonSet pods that they
+// cannot do without, and prefers nodes whose DaemonSet pods are Ready.
+package readiness
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	corev1helper "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
+
+	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/metrics"
+	"everynode.dev/everynode/pkg/plugins/pluginargs"
+	"everynode.dev/everynode/pkg/plugins/tracker"
+)
+
+// Readiness keeps ordinary pods off nodes where a gating DaemonSet, or one that
+// the pod names itself, has no Ready pod. Among the other nodes it prefers those
+// whose DaemonSet pods are Ready.
+type Readiness struct {
+	args    Args
+	tracker *tracker.Tracker
+	views   *tracker.Views
+	pods    corelisters.PodLister
+	waiting *tracker.Waiting
+}
+
+var (
+	_ fwk.EnqueueExtensions = &Readiness{}
+	_ fwk.PreFilterPlugin   = &Readiness{}
+	_ fwk.FilterPlugin      = &Readiness{}
+	_ fwk.PreScorePlugin    = &Readiness{}
+	_ fwk.ScorePlugin       = &Readiness{}
+	_ fwk.SignPlugin        = &Readiness{}
+)
+
+const (
+	// Name is the name of the plugin in scheduler configurations.
+	Name = "DaemonSetReadiness"
+
+	// RequiresAnnotation on a pod names DaemonSets that need a Ready pod on its
+	// node before it starts, as namespace/name, separated by commas.
+	RequiresAnnotation = "everynode.dev/requires"
+
+	// preFilterStateKey is the key in CycleState of what PreFilter computes for Filter.
+	preFilterStateKey = "PreFilter" + Name
+)
+
+// ErrReasonUnready is the reason why a node is refused on which ds has no Ready pod.
+func ErrReasonUnready(ds *daemonset.DaemonSet) string {
+	return "node(s) waited for DaemonSet " + ds.String() + " to be Ready"
+}
+
+// ErrReasonNotExpected is the reason why a node is refused on which ds, which the
+// pod requires, never has a pod.
+func ErrReasonNotExpected(ds *daemonset.DaemonSet) string {
+	return "node(s) didn't belong to DaemonSet " + ds.String() + ", which the pod requires"
+}
+
+// Name returns the name of the plugin.
+func (pl *Readiness) Name() string {
+	return Name
+}
+
+// EventsToRegister returns the events that can make a pod schedulable that this
+// plugin has refused. Daemon pods that turn Ready and changes of DaemonSets are not
+// among them: see wakeOnReady and Tracker.
+func (pl *Readiness) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
+	return []fwk.ClusterEventWithHint{
+		{Event: fwk.ClusterEvent{Resource: fwk.TargetPod, ActionType: fwk.Update}, QueueingHintFn: pl.isSchedulableAfterOwnUpdate},
+		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add | fwk.UpdateNodeLabel | fwk.UpdateNodeTaint},
+			QueueingHintFn: pl.isSchedulableAfterNodeChange},
+	}, nil
+}
+
+// isSchedulableAfterOwnUpdate: the pod requires other DaemonSets than before.
+func (pl *Readiness) isSchedulableAfterOwnUpdate(_ klog.Logger, _ *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
+	before, after, err := schedutil.As[*corev1.Pod](oldObj, newObj)
+	if err != nil {
+		return fwk.Queue, err
+	}
+	if before != nil && before.Annotations[RequiresAnnotation] == after.Annotations[RequiresAnnotation] {
+		return fwk.QueueSkip, nil
+	}
+	return fwk.Queue, nil
+}
+
+// isSchedulableAfterNodeChange: a node is new or belongs to other DaemonSets.
+func (pl *Readiness) isSchedulableAfterNodeChange(_ klog.Logger, _ *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
+	before, after, err := schedutil.As[*corev1.Node](oldObj, newObj)
+	if err != nil {
+		return fwk.Queue, err
+	}
+	if before != nil {
+		set := pl.tracker.Set()
+		if slices.Equal(set.Expected(before, pl.args.StartupTaints), set.Expected(after, pl.args.StartupTaints)) {
+			return fwk.QueueSkip, nil
+		}
+	}
+	return fwk.Queue, nil
+}
+
+// preFilterState is what Filter needs to know of the pod.
+type preFilterState struct {
+	set *daemonset.Set
+	// gated: the pod waits for every DaemonSet that gates.
+	gated bool
+	// required are those that the pod names itself.
+	required []*daemonset.DaemonSet
+	wait     sync.Once
+	attempt  metrics.Attempt
+}
+
+// Clone returns the state itself: nothing of it is different in a simulation.
+func (s *preFilterState) Clone() fwk.StateData {
+	return s
+}
+
+// waitsFor says whether the pod needs a Ready pod of ds beside it.
+func (s *preFilterState) waitsFor(ds *daemonset.DaemonSet) bool {
+	return s.gated && ds.Gates || slices.Contains(s.required, ds)
+}
+
+// PreFilter skips pods that wait for nobody, and refuses those that wait for a
+// DaemonSet that does not exist.
+func (pl *Readiness) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
+	s, err := pl.newState(pod)
+	if err != nil {
+		pl.waiting.Add(pod)
+		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, err.Error())
+	}
+	if s == nil {
+		return nil, fwk.NewStatus(fwk.Skip)
+	}
+	state.Write(preFilterStateKey, s)
+	return nil, nil
+}
+
+// newState returns nil for a pod that waits for nobody. The error is for the
+// pod's author.
+func (pl *Readiness) newState(pod *corev1.Pod) (*preFilterState, error) {
+	set := pl.tracker.Set()
+	s := &preFilterState{set: set, gated: set.Gates() && pl.args.Ordinary(set, pod)}
+	if value, ok := pod.Annotations[RequiresAnnotation]; ok {
+		names, err := ParseRequires(value)
+		if err != nil {
+			return nil, fmt.Errorf("annotation %s: %w", RequiresAnnotation, err)
+		}
+		for _, name := range names {
+			ds := set.Named(name.Namespace, name.Name)
+			if ds == nil {
+				return nil, fmt.Errorf("annotation %s: there is no DaemonSet %s", RequiresAnnotation, name)
+			}
+			s.required = append(s.required, ds)
+		}
+	}
+	if pod.Spec.NodeName != "" || !s.gated && len(s.required) == 0 {
+		return nil, nil
+	}
+	return s, nil
+}
+
+// PreFilterExtensions returns nil: Filter reads everything from the node it is given.
+func (pl *Readiness) PreFilterExtensions() fwk.PreFilterExtensions {
+	return nil
+}
+
+// Filter refuses nodes without a Ready pod of every DaemonSet that the pod waits
+// for. To evict pods never helps.
+func (pl *Readiness) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, nodeInfo fwk.NodeInfo) *fwk.Status {
+	s, err := pl.preFilterState(state, pod)
+	if err != nil {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, err.Error())
+	}
+	if s == nil {
+		return nil
+	}
+	view := pl.views.Of(s.set, pod, nodeInfo)
+	var reasons []string
+	for _, ds := range view.Unready {
+		if !s.waitsFor(ds) {
+			continue
+		}
+		// First the pod waits, then it looks again: it must not miss the moment.
+		s.wait.Do(func() { pl.waiting.Add(pod) })
+		if !pl.readyNow(s.set, ds, nodeInfo) {
+			reasons = append(reasons, ErrReasonUnready(ds))
+			s.attempt.HeldBack(Name, ds.String())
+		}
+	}
+	for _, ds := range s.required {
+		if !slices.Contains(view.Expected, ds) {
+			reasons = append(reasons, ErrReasonNotExpected(ds))
+		}
+	}
+	if len(reasons) > 0 {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, reasons...)
+	}
+	return nil
+}
+
+func (pl *Readiness) preFilterState(state fwk.CycleState, pod *corev1.Pod) (*preFilterState, error) {
+	data, err := state.Read(preFilterStateKey)
+	if err != nil {
+		// PreFilter is disabled, or has been skipped.
+		return pl.newState(pod)
+	}
+	s, ok := data.(*preFilterState)
+	if !ok {
+		return nil, fmt.Errorf("%q in cycleState is of type %T", preFilterStateKey, data)
+	}
+	return s, nil
+}
+
+// readyNow looks at the latest state of ds's pods on the node. The scheduler's
+// snapshot is older: a pod that was woken because a daemon pod had turned Ready
+// would find it unready there, and wait on for an event that has passed.
+func (pl *Readiness) readyNow(set *daemonset.Set, ds *daemonset.DaemonSet, nodeInfo fwk.NodeInfo) bool {
+	return slices.ContainsFunc(nodeInfo.GetPods(), func(info fwk.PodInfo) bool {
+		known := info.GetPod()
+		if set.OwnerOf(known) != ds {
+			return false
+		}
+		pod, err := pl.pods.Pods(known.Namespace).Get(known.Name)
+		return err == nil && pod.UID == known.UID && isReady(pod)
+	})
+}
+
+// PreScore skips pods that have no choice, and clusters without DaemonSets.
+func (pl *Readiness) PreScore(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) *fwk.Status {
+	if set := pl.tracker.Set(); len(set.All()) == 0 || set.OwnerOf(pod) != nil {
+		return fwk.NewStatus(fwk.Skip)
+	}
+	return nil
+}
+
+// Score returns the share of the node's DaemonSets that are Ready there.
+func (pl *Readiness) Score(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, nodeInfo fwk.NodeInfo) (int64, *fwk.Status) {
+	view := pl.views.Of(pl.tracker.Set(), pod, nodeInfo)
+	expected := int64(len(view.Expected))
+	if expected == 0 {
+		return fwk.MaxScore, nil
+	}
+	return fwk.MaxScore * (expected - int64(len(view.Unready))) / expected, nil
+}
+
+// ScoreExtensions returns nil: scores are on the common scale already, and a node
+// where nothing is Ready must not look better because all others are alike.
+func (pl *Readiness) ScoreExtensions() fwk.ScoreExtensions {
+	return nil
+}
+
+// SignPod signs what Filter looks at. Daemon pods are not signed: each is for
+// another node, so none can use what was computed for the one before.
+func (pl *Readiness) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFragment, *fwk.Status) {
+	if daemonset.OwnerOf(pod) != nil {
+		return nil, fwk.NewStatus(fwk.Unschedulable, "DaemonSet pods are not batched")
+	}
+	return []fwk.SignFragment{{Key: "everynode.dev/" + Name, Value: struct {
+		Gated    bool
+		Requires string
+	}{corev1helper.PodPriority(pod) < *pl.args.ExemptPriority && !pl.args.DaemonKinds.Own(pod), pod.Annotations[RequiresAnnotation]}}}, nil
+}
+
+// wakeOnReady has waiting pods tried again as soon as a pod of a DaemonSet turns
+// Ready that they wait for.
+//
+// A queueing hint could do it too, but only if the plugin registered for every
+// update of every bound pod: the scheduling queue would go through all of its pods
+// whenever any container in the cluster starts or a probe fails.
+func (pl *Readiness) wakeOnReady(logger klog.Logger, activator fwk.PodActivator, informer cache.SharedInformer) error {
+	wake := func(daemonPod *corev1.Pod) {
+		if pl.waiting.Empty() {
+			return
+		}
+		ds := pl.tracker.Set().OwnerOf(daemonPod)
+		if ds == nil {
+			return
+		}
+		woken := pl.waiting.Take(func(pod *corev1.Pod) bool {
+			s, err := pl.newState(pod)
+			return err != nil || s == nil || s.waitsFor(ds)
+		})
+		if len(woken) > 0 {
+			logger.V(4).Info("A DaemonSet pod has turned Ready", "daemonPod", klog.KObj(daemonPod), "retriedPods", len(woken))
+			activator.Activate(logger, woken)
+		}
+	}
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) {
+			if pod := obj.(*corev1.Pod); isReady(pod) {
+				wake(pod)
+			}
+		},
+		UpdateFunc: func(oldObj, newObj any) {
+			if before, after := oldObj.(*corev1.Pod), newObj.(*corev1.Pod); isReady(after) && !isReady(before) {
+				wake(after)
+			}
+		},
+	})
+	return err
+}
+
+// ParseRequires parses the value of [RequiresAnnotation].
+func ParseRequires(value string) ([]klog.ObjectRef, error) {
+	var names []klog.ObjectRef
+	for part := range strings.SplitSeq(value, ",") {
+		namespace, name, ok := strings.Cut(strings.TrimSpace(part), "/")
+		if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+			return nil, fmt.Errorf("%q is not the namespace/name of a DaemonSet", part)
+		}
+		names = append(names, klog.KRef(namespace, name))
+	}
+	return names, nil
+}
+
+func isReady(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && daemonset.IsReady(pod)
+}
+
+// NewFactory returns the factory of the plugin.
+func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
+	return func(ctx context.Context, rawArgs runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
+		args := Args{Scope: pluginargs.DefaultScope()}
+		if err := pluginargs.Decode(rawArgs, &args); err != nil {
+			return nil, fmt.Errorf("decoding the args of %s: %w", Name, err)
+		}
+		if err := args.Validate(field.NewPath("args")).ToAggregate(); err != nil {
+			return nil, fmt.Errorf("args of %s: %w", Name, err)
+		}
+		daemonSets, err := trackers.Get(ctx, handle)
+		if err != nil {
+			return nil, err
+		}
+		pods := handle.SharedInformerFactory().Core().V1().Pods()
+		waiting, err := tracker.NewWaiting(pods.Informer())
+		if err != nil {
+			return nil, fmt.Errorf("watching pods: %w", err)
+		}
+		pl := &Readiness{
+			args:    args,
+			tracker: daemonSets,
+			views:   daemonSets.Views(args.StartupTaints),
+			pods:    pods.Lister(),
+			waiting: waiting,
+		}
+		if err := pl.wakeOnReady(klog.FromContext(ctx), handle, pods.Informer()); err != nil {
+			return nil, fmt.Errorf("watching pods: %w", err)
+		}
+		return pl, nil
+	}
+}
