@@ -174,7 +174,7 @@ func (c *cluster) eventually(within time.Duration, what string, check func(conte
 
 // pods returns the pods with those labels in the namespace default.
 func (c *cluster) pods(ctx context.Context, selector map[string]string) ([]corev1.Pod, error) {
-	list, err := c.Client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: labels.FormatLabels(selector)})
+	list, err := c.Client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(selector).String()})
 	if err != nil {
 		return nil, err
 	}

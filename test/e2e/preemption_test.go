@@ -102,9 +102,9 @@ spec:
 		c.kubectl("delete", "daemonset,deployment,poddisruptionbudget", "--all", "--wait=false")
 		c.kubectl("delete", "pod", "--all", "--wait=false")
 		c.eventually(20*time.Second, tc.name+": nothing is left", func(ctx context.Context) error {
-			pods, err := c.Client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
-			if err == nil && len(pods.Items) > 0 {
-				err = fmt.Errorf("pods are left: %s", summary(pods.Items))
+			pods, err := c.pods(ctx, nil)
+			if err == nil && len(pods) > 0 {
+				err = fmt.Errorf("pods are left: %s", summary(pods))
 			}
 			return err
 		})
