@@ -20,6 +20,7 @@ type Set struct {
 	ordered []*DaemonSet
 	index   map[types.UID]int
 	gates   bool
+	holds   bool
 }
 
 // NewSet compiles list. What previous has compiled already is used again;
@@ -48,6 +49,7 @@ func NewSet(previous *Set, list []*appsv1.DaemonSet, options Options) *Set {
 	for i, ds := range set.ordered {
 		set.index[ds.UID] = i
 		set.gates = set.gates || ds.Gates
+		set.holds = set.holds || ds.Holds
 	}
 	return set
 }
@@ -55,6 +57,11 @@ func NewSet(previous *Set, list []*appsv1.DaemonSet, options Options) *Set {
 // Gates says whether any DaemonSet gates its nodes.
 func (s *Set) Gates() bool {
 	return s.gates
+}
+
+// Holds says whether room is held for any DaemonSet.
+func (s *Set) Holds() bool {
+	return s.holds
 }
 
 // Named returns the DaemonSet of that name, or nil.

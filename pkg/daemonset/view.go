@@ -54,6 +54,9 @@ func (v *View) Ready(ds *DaemonSet) bool {
 // DaemonSets that belong there in the order of set.
 // It takes time in proportion to the pods and the DaemonSets.
 func NewView(set *Set, node *corev1.Node, expected []*DaemonSet, pods iter.Seq2[*corev1.Pod, Resources]) *View {
+	if len(expected) == 0 {
+		return &View{}
+	}
 	present := make([]presence, len(set.ordered))
 	for pod, takes := range pods {
 		if i, ok := set.ownerIndex(pod); ok {

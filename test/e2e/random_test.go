@@ -20,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller/daemon"
 
@@ -310,29 +312,61 @@ func isDaemonPod(pod *corev1.Pod) bool {
 	return owner != nil && owner.Kind == "DaemonSet"
 }
 
-// podLog knows every pod that ever was, by UID and by name.
+// podLog knows every pod that ever was, by UID and by name, and why it once waited.
 type podLog struct {
-	mu   sync.Mutex
-	pods map[string]*corev1.Pod
+	mu      sync.Mutex
+	pods    map[string]*corev1.Pod
+	waiting map[string]string
+}
+
+// bound returns how many pods have been bound.
+func (l *podLog) bound() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	bound := 0
+	for key, pod := range l.pods {
+		if key == pod.Name && pod.Spec.NodeName != "" {
+			bound++
+		}
+	}
+	return bound
+}
+
+// refused returns the pods that the scheduler could not place at its first attempt,
+// and why.
+func (l *podLog) refused(prefix string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var refused []string
+	for name, why := range l.waiting {
+		if strings.HasPrefix(name, prefix) {
+			refused = append(refused, name+": "+why)
+		}
+	}
+	return refused
 }
 
 func (c *cluster) watchPods() *podLog {
 	c.t.Helper()
-	watcher, err := c.Client.CoreV1().Pods("default").Watch(c.t.Context(), metav1.ListOptions{})
-	if err != nil {
+	log := &podLog{pods: make(map[string]*corev1.Pod), waiting: make(map[string]string)}
+	see := func(object any) {
+		pod := object.(*corev1.Pod)
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		log.pods[string(pod.UID)], log.pods[pod.Name] = pod, pod
+		if why := whyWaiting(pod); why != string(pod.Status.Phase) {
+			log.waiting[pod.Name] = why
+		}
+	}
+	factory := informers.NewSharedInformerFactoryWithOptions(c.Client, 0, informers.WithNamespace("default"))
+	if _, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    see,
+		UpdateFunc: func(_, object any) { see(object) },
+	}); err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(watcher.Stop)
-	log := &podLog{pods: make(map[string]*corev1.Pod)}
-	go func() {
-		for event := range watcher.ResultChan() {
-			if pod, ok := event.Object.(*corev1.Pod); ok {
-				log.mu.Lock()
-				log.pods[string(pod.UID)], log.pods[pod.Name] = pod, pod
-				log.mu.Unlock()
-			}
-		}
-	}()
+	factory.Start(c.t.Context().Done())
+	factory.WaitForCacheSync(c.t.Context().Done())
 	return log
 }
 

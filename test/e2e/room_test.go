@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"everynode.dev/everynode/test/joinstorm"
 	"everynode.dev/everynode/test/localcluster"
@@ -251,6 +252,104 @@ func TestA21JoinStorm(t *testing.T) {
 	}
 	if result.Evicted != 0 || result.BoundTwice != 0 {
 		t.Errorf("%d pods were evicted and %d bound twice, want none", result.Evicted, result.BoundTwice)
+	}
+}
+
+// The scheduler is killed in the middle of the storm, twice, and the API server is
+// restarted: it ends as it would have.
+//
+// The API server gets a moment to end what it is doing. To kill it at once would be
+// another matter: the reply to a binding may be lost whose effect is not, and the
+// scheduler takes the pod's room for free. Kubelets refuse the pods that are then too
+// many on a node; kwok does not. The nodes have to be ready before, because the node
+// lifecycle controller does not try again to remove a taint when that has failed.
+func TestCrashesInTheStorm(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, func(o *localcluster.Options) {
+		bin := o.BinDir
+		*o = joinstorm.Options(localcluster.Scheduler(*scheduler))
+		o.BinDir = bin
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	world := c.watchPods()
+	crashes := make(chan error)
+	go func() {
+		defer close(crashes)
+		for _, crash := range []struct {
+			process string
+			at      int // when so many pods are bound
+			restart func(context.Context) error
+		}{
+			{localcluster.EverynodeScheduler, 20, c.StartScheduler},
+			{localcluster.EverynodeScheduler, 80, c.StartScheduler},
+			{localcluster.APIServer, 140, c.StartAPIServer},
+		} {
+			err := wait.PollUntilContextCancel(ctx, time.Millisecond, true, func(context.Context) (bool, error) {
+				return world.bound() >= crash.at, nil
+			})
+			if err == nil {
+				t.Logf("ending %s when %d pods are bound", crash.process, world.bound())
+				process := c.Process(crash.process)
+				if crash.process == localcluster.APIServer {
+					err = c.WaitNodesReady(ctx)
+					stopping, cancel := context.WithTimeout(ctx, 3*time.Second)
+					// It would wait a minute for watches to end.
+					_ = process.Stop(stopping)
+					cancel()
+				}
+				process.Kill()
+			}
+			if err == nil {
+				err = crash.restart(ctx)
+			}
+			if err != nil {
+				crashes <- err
+				return
+			}
+		}
+	}()
+	result, err := joinstorm.Run(ctx, c.Cluster, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-crashes; err != nil {
+		t.Fatal(err)
+	}
+	running, wanted := result.Daemons()
+	if running != wanted || wanted != 60 || result.Ordinary != 180 || result.Evicted != 0 || result.BoundTwice != 0 {
+		t.Errorf("%d of %d daemon pods and %d ordinary pods run, %d were evicted, %d bound twice; want 60 of 60, 180, none and none",
+			running, wanted, result.Ordinary, result.Evicted, result.BoundTwice)
+	}
+}
+
+// A rolling update of 200 nodes, with a backlog that wants every slot that is free
+// for a moment: every new daemon pod is placed at its first attempt.
+func TestLargeRollingUpdate(t *testing.T) {
+	t.Parallel()
+	const nodes = 200
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Nodes(1, nodes)...)
+	agent := strings.Replace(daemonSet("agent", "cpu: '1'", ""), "spec:", "spec:\n  updateStrategy: {rollingUpdate: {maxUnavailable: 10%}}", 1)
+	c.apply(agent)
+	c.eventually(60*time.Second, "the DaemonSet runs", func(ctx context.Context) error { return c.complete(ctx, "default", "agent", nodes) })
+	c.apply(deployment("web", 3*nodes+100, "cpu: '1'"))
+	c.eventually(90*time.Second, "the nodes are full, and a hundred pods wait", c.running("web", 3*nodes))
+	web := c.boundUIDs("web")
+
+	world := c.watchPods()
+	c.apply(strings.Replace(agent, "agent:1.0", "agent:2.0", 1))
+	c.eventually(180*time.Second, "the update is complete", func(ctx context.Context) error { return c.complete(ctx, "default", "agent", nodes) })
+	if refused := world.refused("agent-"); len(refused) > 0 {
+		t.Errorf("%d daemon pods were refused: %v", len(refused), refused)
+	}
+	if evicted := c.evictions(); len(evicted) > 0 {
+		t.Errorf("evicted: %v", evicted)
+	}
+	for uid, name := range c.boundUIDs("web") {
+		if _, ok := web[uid]; !ok {
+			t.Errorf("%s has come in", name)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ package joinstorm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -175,15 +176,18 @@ func state(pods []corev1.Pod) string {
 }
 
 func poll(ctx context.Context, what string, done func([]corev1.Pod) bool, cluster *localcluster.Cluster) error {
+	var last error
 	err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		pods, err := cluster.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return false, err
+			// The API server may be away for a moment: a storm can include that.
+			last = err
+			return false, nil
 		}
 		return done(pods.Items), nil
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for %s: %w", what, err)
+		return fmt.Errorf("waiting for %s: %w", what, errors.Join(err, last))
 	}
 	return nil
 }

@@ -298,6 +298,11 @@ func (c *Cluster) StartScheduler(ctx context.Context) error {
 	return c.startScheduler(ctx)
 }
 
+// StartAPIServer starts the API server again after it has been killed.
+func (c *Cluster) StartAPIServer(ctx context.Context) error {
+	return c.startAPIServer(ctx)
+}
+
 // Logs returns the files that the components write to.
 func (c *Cluster) Logs() []string {
 	c.mu.Lock()

@@ -95,7 +95,8 @@ func (c *Cluster) WaitNodesReady(ctx context.Context) error {
 	err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		list, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return false, err
+			waiting = err.Error()
+			return false, nil
 		}
 		for i := range list.Items {
 			if !isReady(&list.Items[i]) {

@@ -184,10 +184,11 @@ func (pl *Headroom) PreFilter(_ context.Context, state fwk.CycleState, pod *core
 }
 
 // newState returns nil for a pod that nothing is held against: a daemon pod, a
-// pod of exempt priority, or one that already runs and waits for a resize.
+// pod of exempt priority, one that already runs and waits for a resize, or any pod
+// of a cluster without DaemonSets.
 func (pl *Headroom) newState(pod *corev1.Pod) *preFilterState {
 	set := pl.tracker.Set()
-	if pod.Spec.NodeName != "" || !pl.args.Ordinary(set, pod) {
+	if !set.Holds() || pod.Spec.NodeName != "" || !pl.args.Ordinary(set, pod) {
 		return nil
 	}
 	s := &preFilterState{
