@@ -82,7 +82,7 @@ bench: ## Run the benchmarks of the hot paths
 PAIRS ?= 5
 .PHONY: perf
 perf: ## Measure the throughput beside the stock scheduler, PAIRS (5) times each
-	@hack/progress.sh 'Building the benchmark' go test -c -trimpath -o $(BIN)/perf.test ./test/perf
+	@hack/progress.sh 'Building the benchmark' go test -c -o $(BIN)/perf.test ./test/perf
 	@hack/progress.sh 'Building etcd' go build -trimpath -o $(BIN)/etcd go.etcd.io/etcd/server/v3
 	@hack/progress.sh 'Building benchstat' $(tool_build) golang.org/x/perf/cmd/benchstat
 	hack/perf.sh $(PAIRS) _artifacts/perf.txt

@@ -6,6 +6,7 @@ package daemonset
 import (
 	"hash/maphash"
 	"iter"
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -26,15 +27,20 @@ import (
 type Memo struct {
 	startup StartupTaints
 	seed    maphash.Seed
-	// Filter runs on many nodes at once. One lock for all would be what they wait for.
+	// Filters run on many nodes at once, and ask far more often than a node comes or
+	// goes. So reading takes no lock and writes no memory that others read.
 	shards [64]shard
 }
 
 type shard struct {
-	sync.RWMutex
-	nodes        map[string]remembered
+	mu sync.Mutex // held while nodes is replaced
+	// nodes has a slot for every node of the shard. The map itself is never changed.
+	nodes        atomic.Pointer[map[string]*slot]
 	hits, misses atomic.Uint64
 }
+
+// slot holds what is known of one node.
+type slot = atomic.Pointer[remembered]
 
 // remembered is what a Memo knows of a node. Which DaemonSets are expected
 // depends on the node object only, which changes far less often than its pods.
@@ -50,7 +56,7 @@ type remembered struct {
 func NewMemo(startup StartupTaints) *Memo {
 	m := &Memo{startup: startup, seed: maphash.MakeSeed()}
 	for i := range m.shards {
-		m.shards[i].nodes = make(map[string]remembered)
+		m.shards[i].nodes.Store(&map[string]*slot{})
 	}
 	return m
 }
@@ -60,49 +66,54 @@ func NewMemo(startup StartupTaints) *Memo {
 func (m *Memo) Get(set *Set, name string, generation int64) *View {
 	shard := m.shard(name)
 	known := shard.get(name)
-	if known.set != set || known.generation != generation {
+	if known == nil || known.set != set || known.generation != generation {
 		shard.misses.Add(1)
 		return nil
 	}
-	shard.hits.Add(1)
+	if generation%sampled == 0 {
+		shard.hits.Add(sampled)
+	}
 	return known.view
 }
+
+// sampled is of how many hits one is counted, for all of them. To count each would
+// take longer than the look-up.
+const sampled = 16
 
 // Compute computes the view of node from its pods at that generation and keeps it.
 func (m *Memo) Compute(set *Set, node *corev1.Node, generation int64, pods iter.Seq2[*corev1.Pod, Resources]) *View {
 	shard := m.shard(node.Name)
-	known := shard.get(node.Name)
-	if known.set != set || known.node != node {
-		known.expected = set.Expected(node, m.startup)
+	var expected []*DaemonSet
+	if known := shard.get(node.Name); known != nil && known.set == set && known.node == node {
+		expected = known.expected
+	} else {
+		expected = set.Expected(node, m.startup)
 	}
-	view := NewView(set, node, known.expected, pods)
-
-	shard.Lock()
-	defer shard.Unlock()
-	shard.nodes[node.Name] = remembered{set: set, node: node, generation: generation, expected: known.expected, view: view}
+	view := NewView(set, node, expected, pods)
+	shard.slot(node.Name).Store(&remembered{set: set, node: node, generation: generation, expected: expected, view: view})
 	return view
 }
 
 // Forget drops the named node, which has left the cluster.
 func (m *Memo) Forget(name string) {
 	shard := m.shard(name)
-	shard.Lock()
-	defer shard.Unlock()
-	delete(shard.nodes, name)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	nodes := maps.Clone(*shard.nodes.Load())
+	delete(nodes, name)
+	shard.nodes.Store(&nodes)
 }
 
 // Len returns the number of nodes whose view is kept.
 func (m *Memo) Len() int {
 	n := 0
 	for i := range m.shards {
-		m.shards[i].RLock()
-		n += len(m.shards[i].nodes)
-		m.shards[i].RUnlock()
+		n += len(*m.shards[i].nodes.Load())
 	}
 	return n
 }
 
-// Lookups returns how often Get knew the view, and how often it did not.
+// Lookups returns how often Get knew the view, about, and how often it did not.
 func (m *Memo) Lookups() (hits, misses uint64) {
 	for i := range m.shards {
 		hits += m.shards[i].hits.Load()
@@ -111,10 +122,27 @@ func (m *Memo) Lookups() (hits, misses uint64) {
 	return hits, misses
 }
 
-func (s *shard) get(name string) remembered {
-	s.RLock()
-	defer s.RUnlock()
-	return s.nodes[name]
+// get returns what is known of the named node, or nil.
+func (s *shard) get(name string) *remembered {
+	if slot := (*s.nodes.Load())[name]; slot != nil {
+		return slot.Load()
+	}
+	return nil
+}
+
+// slot returns the slot of the named node, a new one if it has none.
+func (s *shard) slot(name string) *slot {
+	if known := (*s.nodes.Load())[name]; known != nil {
+		return known
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	nodes := maps.Clone(*s.nodes.Load())
+	if nodes[name] == nil {
+		nodes[name] = &slot{}
+	}
+	s.nodes.Store(&nodes)
+	return nodes[name]
 }
 
 func (m *Memo) shard(name string) *shard {

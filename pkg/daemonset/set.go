@@ -20,7 +20,8 @@ type Set struct {
 	ordered []*DaemonSet
 	index   map[types.UID]int
 	gates   bool
-	holds   bool
+	// held sums up what the DaemonSets before each index need that room is held for.
+	held []Needs
 }
 
 // NewSet compiles list. What previous has compiled already is used again;
@@ -46,10 +47,15 @@ func NewSet(previous *Set, list []*appsv1.DaemonSet, options Options) *Set {
 	slices.SortFunc(set.ordered, func(a, b *DaemonSet) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+	set.held = make([]Needs, len(set.ordered)+1)
 	for i, ds := range set.ordered {
 		set.index[ds.UID] = i
 		set.gates = set.gates || ds.Gates
-		set.holds = set.holds || ds.Holds
+		set.held[i+1] = set.held[i]
+		if ds.Holds {
+			set.held[i+1].Resources = set.held[i].Resources.Plus(ds.Needs.Resources)
+			set.held[i+1].HostPorts = append(slices.Clip(set.held[i].HostPorts), ds.Needs.HostPorts...)
+		}
 	}
 	return set
 }
@@ -59,9 +65,16 @@ func (s *Set) Gates() bool {
 	return s.gates
 }
 
-// Holds says whether room is held for any DaemonSet.
-func (s *Set) Holds() bool {
-	return s.holds
+// MostHeld returns the most that can be held on any node against a pod of that
+// priority: as much as all DaemonSets need whose own priority is at least as high.
+func (s *Set) MostHeld(priority int32) *Needs {
+	n, _ := slices.BinarySearchFunc(s.ordered, priority, func(ds *DaemonSet, priority int32) int {
+		if ds.Priority >= priority {
+			return -1
+		}
+		return 1
+	})
+	return &s.held[n]
 }
 
 // Named returns the DaemonSet of that name, or nil.

@@ -8,6 +8,7 @@ package headroom
 import (
 	"context"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 
@@ -163,6 +164,10 @@ type preFilterState struct {
 	set       *daemonset.Set
 	resources daemonset.Resources
 	hostPorts []daemonset.HostPort
+	// most is the most that any node can hold against the pod, and whether the pod
+	// asks for a port among it.
+	most     *daemonset.Needs
+	mostPort bool
 	// against is the lowest priority of DaemonSets that hold room against the pod.
 	against int32
 	attempt metrics.Attempt
@@ -185,10 +190,10 @@ func (pl *Headroom) PreFilter(_ context.Context, state fwk.CycleState, pod *core
 
 // newState returns nil for a pod that nothing is held against: a daemon pod, a
 // pod of exempt priority, one that already runs and waits for a resize, or any pod
-// of a cluster without DaemonSets.
+// where no DaemonSet counts.
 func (pl *Headroom) newState(pod *corev1.Pod) *preFilterState {
 	set := pl.tracker.Set()
-	if !set.Holds() || pod.Spec.NodeName != "" || !pl.args.Ordinary(set, pod) {
+	if pod.Spec.NodeName != "" || !pl.args.Ordinary(set, pod) {
 		return nil
 	}
 	s := &preFilterState{
@@ -200,6 +205,10 @@ func (pl *Headroom) newState(pod *corev1.Pod) *preFilterState {
 	if pl.args.HoldAgainst == HoldAgainstAll {
 		s.against = math.MinInt32
 	}
+	if s.most = set.MostHeld(s.against); s.most.Resources.IsZero() {
+		return nil
+	}
+	s.mostPort = daemonset.AnyConflict(s.hostPorts, s.most.HostPorts)
 	return s
 }
 
@@ -217,6 +226,10 @@ func (pl *Headroom) Filter(_ context.Context, state fwk.CycleState, pod *corev1.
 		if s = pl.newState(pod); s == nil {
 			return nil
 		}
+	}
+	// Most nodes have room enough whatever is held there.
+	if !s.mostPort && fits(s, &s.most.Resources, nodeInfo) {
+		return nil
 	}
 	held := pl.views.Of(s.set, pod, nodeInfo).Against(s.against)
 	if len(held) == 0 {
@@ -240,37 +253,52 @@ func getPreFilterState(state fwk.CycleState) (*preFilterState, error) {
 	return s, nil
 }
 
+// fits says whether the pod fits on the node beside what is held.
+func fits(s *preFilterState, held *daemonset.Resources, nodeInfo fwk.NodeInfo) bool {
+	for range shortages(s, held, nodeInfo) {
+		return false
+	}
+	return true
+}
+
 // insufficient returns a reason for everything that the pod asks for and that the
 // node would have, were it not for what is held.
 func insufficient(s *preFilterState, held []daemonset.Hold, nodeInfo fwk.NodeInfo) []string {
 	var reasons []string
-	total := &held[len(held)-1].Total
-	requested, allocatable := nodeInfo.GetRequested(), nodeInfo.GetAllocatable()
-	refuse := func(resource, cause string) {
-		reasons = append(reasons, ErrReason(resource))
-		s.attempt.HeldBack(Name, cause)
-	}
-	check := func(name corev1.ResourceName, asked, held, used, size int64) {
-		if asked > 0 && held > 0 && asked+held+used > size {
-			refuse(string(name), string(name))
-		}
-	}
-	check(corev1.ResourceCPU, s.resources.MilliCPU, total.MilliCPU, requested.GetMilliCPU(), allocatable.GetMilliCPU())
-	check(corev1.ResourceMemory, s.resources.Memory, total.Memory, requested.GetMemory(), allocatable.GetMemory())
-	check(corev1.ResourceEphemeralStorage, s.resources.EphemeralStorage, total.EphemeralStorage,
-		requested.GetEphemeralStorage(), allocatable.GetEphemeralStorage())
-	check(corev1.ResourcePods, 1, total.Pods, int64(len(nodeInfo.GetPods())), int64(allocatable.GetAllowedPodNumber()))
-	for name, asked := range s.resources.Scalar {
-		check(name, asked, total.Scalar[name], requested.GetScalarResources()[name], allocatable.GetScalarResources()[name])
+	for name := range shortages(s, &held[len(held)-1].Total, nodeInfo) {
+		reasons = append(reasons, ErrReason(string(name)))
+		s.attempt.HeldBack(Name, string(name))
 	}
 	for i := range held {
 		for _, port := range held[i].HostPorts {
 			if daemonset.AnyConflict(s.hostPorts, []daemonset.HostPort{port}) {
-				refuse(fmt.Sprintf("host port %d", port.Port), "host port")
+				reasons = append(reasons, ErrReason(fmt.Sprintf("host port %d", port.Port)))
+				s.attempt.HeldBack(Name, "host port")
 			}
 		}
 	}
 	return reasons
+}
+
+// shortages are the resources that the pod asks for, that are held, and that the node
+// has not enough of for both.
+func shortages(s *preFilterState, held *daemonset.Resources, nodeInfo fwk.NodeInfo) iter.Seq[corev1.ResourceName] {
+	return func(yield func(corev1.ResourceName) bool) {
+		requested, allocatable := nodeInfo.GetRequested(), nodeInfo.GetAllocatable()
+		short := func(asked, held, used, size int64) bool { return asked > 0 && held > 0 && asked+held+used > size }
+		if short(s.resources.MilliCPU, held.MilliCPU, requested.GetMilliCPU(), allocatable.GetMilliCPU()) && !yield(corev1.ResourceCPU) ||
+			short(s.resources.Memory, held.Memory, requested.GetMemory(), allocatable.GetMemory()) && !yield(corev1.ResourceMemory) ||
+			short(s.resources.EphemeralStorage, held.EphemeralStorage, requested.GetEphemeralStorage(), allocatable.GetEphemeralStorage()) &&
+				!yield(corev1.ResourceEphemeralStorage) ||
+			short(1, held.Pods, int64(len(nodeInfo.GetPods())), int64(allocatable.GetAllowedPodNumber())) && !yield(corev1.ResourcePods) {
+			return
+		}
+		for name, asked := range s.resources.Scalar {
+			if short(asked, held.Scalar[name], requested.GetScalarResources()[name], allocatable.GetScalarResources()[name]) && !yield(name) {
+				return
+			}
+		}
+	}
 }
 
 // SignPod signs what Filter looks at. Daemon pods are not signed: each is for

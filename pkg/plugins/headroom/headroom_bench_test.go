@@ -63,9 +63,10 @@ func BenchmarkFilter(b *testing.B) {
 			}
 		}
 	}
-	small := st.MakePod().Req(resources{"cpu": "100m", "memory": "1Gi"}).Obj()
-	large := st.MakePod().Req(resources{"cpu": "60", "memory": "1Gi"}).Obj()
-	b.Run("hit, fits", filter(small, true, false))
-	b.Run("hit, held back", filter(large, false, false))
-	b.Run("miss, fits", filter(small, true, true))
+	pod := func(cpu string) *corev1.Pod { return st.MakePod().Req(resources{"cpu": cpu, "memory": "1Gi"}).Obj() }
+	// A node has 56450m left, 50m of which are held; all DaemonSets want 2500m.
+	b.Run("room for everybody", filter(pod("100m"), true, false))
+	b.Run("hit, fits", filter(pod("56300m"), true, false))
+	b.Run("hit, held back", filter(pod("56440m"), false, false))
+	b.Run("miss, fits", filter(pod("56300m"), true, true))
 }

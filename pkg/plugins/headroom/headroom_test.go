@@ -141,6 +141,12 @@ func TestFilter(t *testing.T) {
 		"a pod of higher priority leaves none": {
 			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").PriorityClass("high").Requests(resources{"cpu": "1"}).Obj()},
 			pod:        pod().Priority(1001).Req(resources{"cpu": "4"}).Obj(),
+			wantSkip:   true,
+		},
+		"on a node that could not hold everything what is held there counts": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj(), daemonsettest.Make("other").Requests(resources{"cpu": "2"}).Obj()},
+			present:    []*corev1.Pod{daemonsettest.BoundPod(daemonsettest.Make("other").Requests(resources{"cpu": "2"}).Obj(), "node")},
+			pod:        pod().Req(resources{"cpu": "1"}).Obj(),
 		},
 		"against a pod of higher priority too if so configured": {
 			args:       `{"holdAgainst": "All"}`,

@@ -5,7 +5,7 @@ package tracker
 
 import (
 	"sync"
-	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -34,9 +34,24 @@ var (
 // collector computes metrics of the cluster when somebody asks for them.
 type collector struct {
 	metrics.BaseStableCollector
+
+	mu sync.Mutex
 	// tracker is that of the scheduler that was made last; a process runs one.
-	tracker atomic.Pointer[Tracker]
+	tracker *Tracker
+	known   map[*daemonset.DaemonSet]*totals
+	since   time.Time
 }
+
+// use has metrics computed from tracker from now on.
+func (c *collector) use(tracker *Tracker) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tracker, c.known, c.since = tracker, nil, time.Time{}
+}
+
+// freshness is how old totals may be. They take a while to compute on large clusters,
+// and nobody should be able to keep the scheduler busy by asking.
+const freshness = 5 * time.Second
 
 var (
 	served          collector
@@ -55,7 +70,9 @@ func (c *collector) DescribeWithStability(descs chan<- *metrics.Desc) {
 
 // CollectWithStability implements [metrics.StableCollector].
 func (c *collector) CollectWithStability(collected chan<- metrics.Metric) {
-	tracker := c.tracker.Load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	tracker := c.tracker
 	if tracker == nil || tracker.set.Load() == nil {
 		// No cycle has begun yet.
 		return
@@ -72,7 +89,10 @@ func (c *collector) CollectWithStability(collected chan<- metrics.Metric) {
 	collected <- metrics.NewLazyConstMetric(descLookups, metrics.CounterValue, float64(hits), "hit")
 	collected <- metrics.NewLazyConstMetric(descLookups, metrics.CounterValue, float64(misses), "miss")
 
-	for ds, total := range tracker.totals(startup) {
+	if time.Since(c.since) > freshness {
+		c.known, c.since = tracker.totals(startup), time.Now()
+	}
+	for ds, total := range c.known {
 		collected <- metrics.NewLazyConstMetric(descMissing, metrics.GaugeValue, float64(total.missing), ds.Namespace, ds.Name)
 		collected <- metrics.NewLazyConstMetric(descUnready, metrics.GaugeValue, float64(total.unready), ds.Namespace, ds.Name)
 		for name, amount := range total.held.List() {

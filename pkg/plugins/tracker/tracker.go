@@ -61,7 +61,7 @@ func (p *Pool) Get(ctx context.Context, handle fwk.Handle) (*Tracker, error) {
 	go reportUntilSynced(ctx, handle)
 	p.trackers[factory] = tracker
 	registerMetrics()
-	served.tracker.Store(tracker)
+	served.use(tracker)
 	return tracker, nil
 }
 
