@@ -241,9 +241,10 @@ func (pl *Readiness) readyNow(set *daemonset.Set, ds *daemonset.DaemonSet, nodeI
 	})
 }
 
-// PreScore skips pods that have no choice, and clusters without DaemonSets.
+// PreScore skips pods that have no choice, and clusters where all DaemonSets are
+// Ready: to look at every node costs more than all that the other plugins score.
 func (pl *Readiness) PreScore(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) *fwk.Status {
-	if set := pl.tracker.Set(); len(set.All()) == 0 || set.OwnerOf(pod) != nil {
+	if pl.tracker.Settled() || pl.tracker.Set().OwnerOf(pod) != nil {
 		return fwk.NewStatus(fwk.Skip)
 	}
 	return nil

@@ -4,15 +4,18 @@
 package readiness_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
@@ -222,22 +225,53 @@ func TestScore(t *testing.T) {
 				objects = append(objects, ds)
 			}
 			pl, _ := newReadiness(t, "", append(objects, node)...)
-			if status := pl.PreScore(t.Context(), framework.NewCycleState(), st.MakePod().Obj(), nil); !status.IsSuccess() {
-				t.Errorf("PreScore's status is %v", status)
-			}
 			got, status := pl.Score(t.Context(), framework.NewCycleState(), st.MakePod().Obj(), nodeInfo(node, tc.present...))
 			if !status.IsSuccess() || got != tc.want {
 				t.Errorf("score is %d (%v), want %d", got, status, tc.want)
 			}
 		})
 	}
-	pl, _ := newReadiness(t, "", logs)
-	if status := pl.PreScore(t.Context(), framework.NewCycleState(), daemonsettest.Pod(logs, "node"), nil); !status.IsSkip() {
-		t.Errorf("for a daemon pod PreScore's status is %v, want skip", status)
+}
+
+func TestPreScoreSkipsWhereThereIsNothingToPrefer(t *testing.T) {
+	reporting := func(ready int32) *appsv1.DaemonSet {
+		ds := logs.DeepCopy()
+		ds.Status.DesiredNumberScheduled, ds.Status.NumberReady = 3, ready
+		return ds
 	}
-	pl, _ = newReadiness(t, "")
-	if status := pl.PreScore(t.Context(), framework.NewCycleState(), st.MakePod().Obj(), nil); !status.IsSkip() {
-		t.Errorf("without DaemonSets PreScore's status is %v, want skip", status)
+	for name, tc := range map[string]struct {
+		objects  []runtime.Object
+		pod      *corev1.Pod
+		wantSkip bool
+	}{
+		"there are no DaemonSets":   {nil, st.MakePod().Obj(), true},
+		"all DaemonSets are Ready":  {[]runtime.Object{reporting(3), cni}, st.MakePod().Obj(), true},
+		"a DaemonSet is not Ready":  {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), false},
+		"a daemon pod has its node": {[]runtime.Object{reporting(2)}, daemonsettest.Pod(logs, "node"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pl, scheduler := newReadiness(t, "", tc.objects...)
+			skips := func() bool {
+				return pl.PreScore(t.Context(), framework.NewCycleState(), tc.pod, nil).IsSkip()
+			}
+			// The informer's handlers may be behind its cache.
+			if err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
+				return skips() == tc.wantSkip, nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if tc.wantSkip {
+				return
+			}
+			if err := scheduler.Client.AppsV1().DaemonSets("default").Delete(t.Context(), "logs", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
+				return skips(), nil
+			}); err != nil {
+				t.Error("it goes on after the DaemonSet has been deleted")
+			}
+		})
 	}
 }
 

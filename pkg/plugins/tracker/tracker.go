@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/informers"
 	appslisters "k8s.io/client-go/listers/apps/v1"
@@ -104,6 +105,9 @@ type Tracker struct {
 	mu    sync.Mutex // held while set is made and views are
 	set   atomic.Pointer[daemonset.Set]
 	views []*Views
+	// unready are the DaemonSets that report fewer Ready pods than nodes.
+	unready sets.Set[types.UID]
+	settled atomic.Bool
 }
 
 func newTracker(logger klog.Logger, activator fwk.PodActivator, factory informers.SharedInformerFactory) (*Tracker, error) {
@@ -113,16 +117,30 @@ func newTracker(logger klog.Logger, activator fwk.PodActivator, factory informer
 		nodes:      factory.Core().V1().Nodes().Lister(),
 		pods:       factory.Core().V1().Pods().Lister(),
 		activator:  activator,
+		unready:    sets.New[types.UID](),
 	}
+	t.settled.Store(true)
 	refresh := func() { t.refresh(logger) }
 	if _, err := factory.Apps().V1().DaemonSets().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { refresh() },
+		AddFunc: func(added any) {
+			t.follow(added.(*appsv1.DaemonSet), true)
+			refresh()
+		},
 		UpdateFunc: func(old, updated any) {
+			t.follow(updated.(*appsv1.DaemonSet), true)
 			if !daemonset.Same(old.(*appsv1.DaemonSet), updated.(*appsv1.DaemonSet)) {
 				refresh()
 			}
 		},
-		DeleteFunc: func(any) { refresh() },
+		DeleteFunc: func(deleted any) {
+			if gone, ok := deleted.(cache.DeletedFinalStateUnknown); ok {
+				deleted = gone.Obj
+			}
+			if ds, ok := deleted.(*appsv1.DaemonSet); ok {
+				t.follow(ds, false)
+			}
+			refresh()
+		},
 	}); err != nil {
 		return nil, err
 	}
@@ -135,6 +153,24 @@ func newTracker(logger klog.Logger, activator fwk.PodActivator, factory informer
 	}
 	_, err := factory.Core().V1().Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: t.forget})
 	return t, err
+}
+
+// follow keeps account of whether ds has a Ready pod on every node.
+func (t *Tracker) follow(ds *appsv1.DaemonSet, exists bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if exists && ds.Status.NumberReady < ds.Status.DesiredNumberScheduled {
+		t.unready.Insert(ds.UID)
+	} else {
+		t.unready.Delete(ds.UID)
+	}
+	t.settled.Store(t.unready.Len() == 0)
+}
+
+// Settled says whether every DaemonSet reports a Ready pod on each of its nodes, as
+// nearly always, so that no node is better than another.
+func (t *Tracker) Settled() bool {
+	return t.settled.Load()
 }
 
 // Views returns the views of nodes for plugins that look past startup. Those that
