@@ -18,7 +18,7 @@ for pair in $(seq "$pairs"); do
     if ((pair % 2 == 0)); then order='everynode stock'; fi
     for scheduler in $order; do
       echo "pair $pair of $pairs: $benchmark, $scheduler" >&2
-      (cd test/perf && ARTIFACTS=$logs PATH="$bin:$PATH" "$bin/perf.test" -test.run '^$' -test.benchtime 1ns -test.timeout 30m \
+      (cd test/perf && ARTIFACTS=$logs PATH="$bin:$PATH" "$bin/perf.test" -test.run '^$' -test.benchtime 1ns -test.timeout 30m -data-items-dir "$logs" \
         -test.bench "^BenchmarkPerfScheduling$benchmark\$/^scheduler=$scheduler\$" \
         -perf-scheduling-label-filter "${PERF_LABEL:-performance}") >"$logs/output" 2>&1 || { tail -50 "$logs/output" >&2; exit 1; }
       grep '^Benchmark.*SchedulingThroughput' "$logs/output" | tee -a "$output" | grep -o '[0-9.]* SchedulingThroughput/Average' >&2

@@ -180,9 +180,8 @@ func poll(ctx context.Context, what string, done func([]corev1.Pod) bool, cluste
 	err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		pods, err := cluster.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
-			// The API server may be away for a moment: a storm can include that.
 			last = err
-			return false, nil
+			return false, nil //nolint:nilerr // the API server may be away for a moment: a storm can include that
 		}
 		return done(pods.Items), nil
 	})

@@ -96,7 +96,7 @@ func (c *Cluster) WaitNodesReady(ctx context.Context) error {
 		list, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		if err != nil {
 			waiting = err.Error()
-			return false, nil
+			return false, nil //nolint:nilerr // the API server may be away for a moment
 		}
 		for i := range list.Items {
 			if !isReady(&list.Items[i]) {

@@ -195,16 +195,12 @@ func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 		if err != nil {
 			return nil, err
 		}
-		blocked, err := tracker.NewWaiting(handle.SharedInformerFactory().Core().V1().Pods().Informer())
-		if err != nil {
-			return nil, fmt.Errorf("watching pods: %w", err)
-		}
 		pl := &Preemption{
 			DefaultPreemption: upstream,
 			equalPriority:     *args.EqualPriority,
 			handle:            handle,
 			tracker:           daemonSets,
-			blocked:           blocked,
+			blocked:           daemonSets.NewWaiting(),
 			refused:           cache.NewExpiring(),
 		}
 		upstream.MoreImportantVictim = pl.moreImportant

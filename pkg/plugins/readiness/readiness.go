@@ -284,7 +284,7 @@ func (pl *Readiness) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFrag
 // A queueing hint could do it too, but only if the plugin registered for every
 // update of every bound pod: the scheduling queue would go through all of its pods
 // whenever any container in the cluster starts or a probe fails.
-func (pl *Readiness) wakeOnReady(logger klog.Logger, activator fwk.PodActivator, informer cache.SharedInformer) error {
+func (pl *Readiness) wakeOnReady(logger klog.Logger, activator fwk.PodActivator) {
 	wake := func(daemonPod *corev1.Pod) {
 		if pl.waiting.Empty() {
 			return
@@ -302,7 +302,7 @@ func (pl *Readiness) wakeOnReady(logger klog.Logger, activator fwk.PodActivator,
 			activator.Activate(logger, woken)
 		}
 	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	pl.tracker.HandlePods(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
 			if pod := obj.(*corev1.Pod); isReady(pod) {
 				wake(pod)
@@ -314,7 +314,6 @@ func (pl *Readiness) wakeOnReady(logger klog.Logger, activator fwk.PodActivator,
 			}
 		},
 	})
-	return err
 }
 
 // ParseRequires parses the value of [RequiresAnnotation].
@@ -344,25 +343,18 @@ func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 		if err := args.Validate(field.NewPath("args")).ToAggregate(); err != nil {
 			return nil, fmt.Errorf("args of %s: %w", Name, err)
 		}
-		daemonSets, err := trackers.Get(ctx, handle)
+		tracker, err := trackers.Get(ctx, handle)
 		if err != nil {
 			return nil, err
 		}
-		pods := handle.SharedInformerFactory().Core().V1().Pods()
-		waiting, err := tracker.NewWaiting(pods.Informer())
-		if err != nil {
-			return nil, fmt.Errorf("watching pods: %w", err)
-		}
 		pl := &Readiness{
 			args:    args,
-			tracker: daemonSets,
-			views:   daemonSets.Views(args.StartupTaints),
-			pods:    pods.Lister(),
-			waiting: waiting,
+			tracker: tracker,
+			views:   tracker.Views(args.StartupTaints),
+			pods:    handle.SharedInformerFactory().Core().V1().Pods().Lister(),
+			waiting: tracker.NewWaiting(),
 		}
-		if err := pl.wakeOnReady(klog.FromContext(ctx), handle, pods.Informer()); err != nil {
-			return nil, fmt.Errorf("watching pods: %w", err)
-		}
+		pl.wakeOnReady(klog.FromContext(ctx), handle)
 		return pl, nil
 	}
 }

@@ -105,6 +105,8 @@ type Tracker struct {
 	mu    sync.Mutex // held while set is made and views are
 	set   atomic.Pointer[daemonset.Set]
 	views []*Views
+	// podHandlers are told of pods.
+	podHandlers []cache.ResourceEventHandler
 	// unready are the DaemonSets that report fewer Ready pods than nodes.
 	unready sets.Set[types.UID]
 	settled atomic.Bool
@@ -151,8 +153,42 @@ func newTracker(logger klog.Logger, activator fwk.PodActivator, factory informer
 	}); err != nil {
 		return nil, err
 	}
-	_, err := factory.Core().V1().Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: t.forget})
+	if _, err := factory.Core().V1().Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: t.forget}); err != nil {
+		return nil, err
+	}
+	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(added any) {
+			for _, handler := range t.handlersOfPods() {
+				handler.OnAdd(added, false)
+			}
+		},
+		UpdateFunc: func(old, updated any) {
+			for _, handler := range t.handlersOfPods() {
+				handler.OnUpdate(old, updated)
+			}
+		},
+		DeleteFunc: func(deleted any) {
+			for _, handler := range t.handlersOfPods() {
+				handler.OnDelete(deleted)
+			}
+		},
+	})
 	return t, err
+}
+
+// HandlePods has handler told of all pods, as the informer of pods would. But each
+// handler of an informer costs two goroutines that wake up for every change of any
+// pod: the plugins of all profiles share one.
+func (t *Tracker) HandlePods(handler cache.ResourceEventHandler) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.podHandlers = append(slices.Clip(t.podHandlers), handler)
+}
+
+func (t *Tracker) handlersOfPods() []cache.ResourceEventHandler {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.podHandlers
 }
 
 // follow keeps account of whether ds has a Ready pod on every node.

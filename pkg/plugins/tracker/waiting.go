@@ -20,11 +20,10 @@ type Waiting struct {
 	pods map[types.UID]*corev1.Pod
 }
 
-// NewWaiting returns an empty Waiting that forgets the pods of informer when they
-// are deleted.
-func NewWaiting(informer cache.SharedInformer) (*Waiting, error) {
+// NewWaiting returns an empty Waiting, which forgets pods that are deleted.
+func (t *Tracker) NewWaiting() *Waiting {
 	w := &Waiting{pods: make(map[types.UID]*corev1.Pod)}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(obj any) {
+	t.HandlePods(cache.ResourceEventHandlerFuncs{DeleteFunc: func(obj any) {
 		if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 			obj = gone.Obj
 		}
@@ -32,7 +31,7 @@ func NewWaiting(informer cache.SharedInformer) (*Waiting, error) {
 			w.Remove(pod)
 		}
 	}})
-	return w, err
+	return w
 }
 
 // Add has pod wait. Add it before you look whether it has to: what it waits for

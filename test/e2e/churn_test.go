@@ -1,0 +1,127 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"everynode.dev/everynode/test/localcluster"
+)
+
+var churn = flag.Duration("churn", 0, "how long nodes and DaemonSets come and go in the churn test; 0 skips it")
+
+// usage is what the scheduler takes.
+type usage struct {
+	goroutines, heap, resident float64
+}
+
+func (u usage) String() string {
+	return fmt.Sprintf("%.0f goroutines, %.1f MiB of heap, %.1f MiB resident", u.goroutines, u.heap/(1<<20), u.resident/(1<<20))
+}
+
+// Nodes and DaemonSets come and go for a while: in the end the scheduler takes no
+// more than in the beginning.
+func TestChurn(t *testing.T) {
+	if *churn == 0 {
+		t.Skip("-churn says how long")
+	}
+	t.Parallel()
+	c := newCluster(t, nil)
+	random := rand.New(rand.NewPCG(1, 0)) //nolint:gosec // nothing secret
+	c.apply(priorityClasses + deployment("web", 100, "cpu: 300m"))
+
+	// The least that was seen in each of four quarters: garbage comes and goes too.
+	const quarters = 4
+	var least [quarters]usage
+	began := time.Now()
+	rounds := 0
+	ctx, cancel := context.WithTimeout(t.Context(), *churn)
+	defer cancel()
+	err := wait.PollUntilContextCancel(ctx, 500*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		rounds++
+		c.churnOnce(ctx, random, rounds)
+		now, err := c.schedulerUsage(ctx)
+		if err != nil {
+			return false, err
+		}
+		seen := &least[min(quarters-1, int(time.Since(began)*quarters / *churn))]
+		if *seen == (usage{}) {
+			*seen = now
+		}
+		*seen = usage{min(seen.goroutines, now.goroutines), min(seen.heap, now.heap), min(seen.resident, now.resident)}
+		return false, nil
+	})
+	if ctx.Err() == nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d rounds", rounds)
+	for i, usage := range least {
+		t.Logf("quarter %d: at least %s", i+1, usage)
+	}
+	// The first quarter fills caches.
+	before, after := least[1], least[quarters-1]
+	if after.goroutines > before.goroutines+10 {
+		t.Errorf("goroutines have grown from %.0f to %.0f", before.goroutines, after.goroutines)
+	}
+	if after.heap > before.heap*1.1+4<<20 {
+		t.Errorf("the heap has grown from %.1f to %.1f MiB", before.heap/(1<<20), after.heap/(1<<20))
+	}
+}
+
+// churnOnce adds or removes a node and a DaemonSet, of twenty of each.
+func (c *cluster) churnOnce(ctx context.Context, random *rand.Rand, round int) {
+	c.t.Helper()
+	node := localcluster.Nodes(1+round%20, 1)[0]
+	if _, err := c.Client.CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{}); err == nil {
+		err = c.RemoveNode(ctx, node.Name)
+		c.tolerate(ctx, err)
+	} else {
+		c.tolerate(ctx, c.AddNodes(ctx, node))
+	}
+	name := fmt.Sprintf("daemons-%d", random.IntN(20))
+	if _, err := c.Client.AppsV1().DaemonSets("default").Get(ctx, name, metav1.GetOptions{}); err == nil {
+		c.tolerate(ctx, c.Client.AppsV1().DaemonSets("default").Delete(ctx, name, metav1.DeleteOptions{}))
+	} else {
+		_, err := c.Kubectl(ctx, []byte(daemonSet(name, fmt.Sprintf("cpu: %dm", 50*(1+random.IntN(10))), drawSpec(random))), "apply", "-f", "-")
+		c.tolerate(ctx, err)
+	}
+}
+
+// tolerate fails the test unless the time is over, or the object has gone by itself.
+func (c *cluster) tolerate(ctx context.Context, err error) {
+	c.t.Helper()
+	if err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) schedulerUsage(ctx context.Context) (usage, error) {
+	metrics, err := c.Get(ctx, localcluster.EverynodeScheduler, "/metrics")
+	if err != nil {
+		return usage{}, err
+	}
+	value := func(name string) float64 {
+		match := regexp.MustCompile("(?m)^" + name + " ([0-9.e+]+)$").FindStringSubmatch(metrics)
+		if match == nil {
+			c.t.Fatalf("the scheduler does not serve %s", name)
+		}
+		number, err := strconv.ParseFloat(match[1], 64)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return number
+	}
+	return usage{value("go_goroutines"), value("go_memstats_heap_alloc_bytes"), value("process_resident_memory_bytes")}, nil
+}
