@@ -35,7 +35,7 @@ help: ## Print this list
 ##@ Try
 
 .PHONY: demo
-demo: build ## Show what everynode does, on a control plane of its own (3 minutes once built)
+demo: build ## Show what everynode does, on a control plane of its own (1 minute once built)
 	@$(BIN)/demo
 
 .PHONY: up
@@ -71,9 +71,11 @@ test-unit: ## Run the unit tests, with the race detector (needs a C compiler)
 # The tests start clusters; more at a time than this wait for one another.
 E2E_PARALLEL ?= 3
 E2E_FLAGS ?=
+# How long nodes and DaemonSets come and go in the test that looks for leaks; 0 skips it.
+CHURN ?= 0
 .PHONY: test-e2e
 test-e2e: build ## Run the end-to-end tests; SCHEDULER=stock shows which of them need everynode
-	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts'
+	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN)
 
 .PHONY: bench
 bench: ## Run the benchmarks of the hot paths

@@ -5,7 +5,6 @@ package daemonset
 
 import (
 	"iter"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -42,11 +41,6 @@ func (v *View) Against(priority int32) []Hold {
 		}
 	}
 	return v.Held
-}
-
-// Ready says whether ds belongs on the node and has a Ready pod there.
-func (v *View) Ready(ds *DaemonSet) bool {
-	return slices.Contains(v.Expected, ds) && !slices.Contains(v.Unready, ds)
 }
 
 // NewView computes the view of node from its live pods (bound, assumed or

@@ -46,11 +46,8 @@ func TestA1DaemonPodTakesEqualPriorityRoom(t *testing.T) {
 	if evicted := c.evictions(); len(evicted) != 1 || !strings.HasPrefix(evicted[0], "filler-") {
 		t.Errorf("evicted: %v, want one filler", evicted)
 	}
-	for uid := range c.boundUIDs("neighbour") {
-		delete(neighbours, uid)
-	}
-	if len(neighbours) > 0 {
-		t.Errorf("these have gone from the other node: %v", neighbours)
+	if gone := c.gone("neighbour", neighbours); len(gone) > 0 {
+		t.Errorf("these have gone from the other node: %v", gone)
 	}
 }
 
@@ -153,11 +150,8 @@ func TestA4PinnedPodsAreSpared(t *testing.T) {
 			c.apply(priorityClasses + restrict(deployment("important", 1, dummy+`: 2}, limits: {`+dummy+": 2"), "priorityClassName: high"))
 			c.eventually(30*time.Second, "the important pod runs", c.running("important", 1))
 			c.eventually(30*time.Second, "the evicted pod has moved", func(ctx context.Context) error { return c.runsOn(ctx, app("mover"), "node-2") })
-			for uid := range c.boundUIDs("daemon") {
-				delete(daemonPods, uid)
-			}
-			if len(daemonPods) > 0 {
-				t.Errorf("the daemon pod was evicted: %v", daemonPods)
+			if gone := c.gone("daemon", daemonPods); len(gone) > 0 {
+				t.Errorf("the daemon pod was evicted: %v", gone)
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -60,7 +61,7 @@ func (c *cluster) allTried(name string, all, wantBound int, reason string) func(
 	}
 }
 
-// uids returns the pods of an app that are bound.
+// boundUIDs returns the pods of an app that are bound, by UID.
 func (c *cluster) boundUIDs(name string) map[string]string {
 	c.t.Helper()
 	pods, err := c.pods(c.t.Context(), app(name))
@@ -72,6 +73,16 @@ func (c *cluster) boundUIDs(name string) map[string]string {
 		uids[string(pod.UID)] = pod.Name
 	}
 	return uids
+}
+
+// gone returns those of the pods before that are not bound any more.
+func (c *cluster) gone(name string, before map[string]string) map[string]string {
+	c.t.Helper()
+	gone := maps.Clone(before)
+	for uid := range c.boundUIDs(name) {
+		delete(gone, uid)
+	}
+	return gone
 }
 
 // A2, https://github.com/kubernetes/kubernetes/issues/140984: a daemon pod that is
@@ -203,11 +214,8 @@ value: 1000
 	// Tried again, the giant still evicts nobody.
 	c.kubectl("delete", "pod", "-l", "app=giant", "--wait=false")
 	c.eventually(20*time.Second, "the giant is refused again", c.allTried("giant", 1, 0, "Insufficient cpu"))
-	for uid := range c.boundUIDs("web") {
-		delete(web, uid)
-	}
-	if len(web) > 0 {
-		t.Errorf("these have gone: %v", web)
+	if gone := c.gone("web", web); len(gone) > 0 {
+		t.Errorf("these have gone: %v", gone)
 	}
 	if evicted := c.evictions(); len(evicted) > 0 {
 		t.Errorf("evicted: %v", evicted)

@@ -6,6 +6,7 @@ package headroom
 import (
 	"slices"
 
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"everynode.dev/everynode/pkg/plugins/pluginargs"
@@ -34,10 +35,10 @@ func defaultArgs() Args {
 	return Args{HoldAgainst: HoldAgainstSameOrLower, Scope: pluginargs.DefaultScope()}
 }
 
-func (a *Args) validate(path *field.Path) field.ErrorList {
-	var errs field.ErrorList
+// Validate returns all that is wrong with a.
+func (a *Args) Validate(path *field.Path) error {
 	if supported := []HoldAgainst{HoldAgainstSameOrLower, HoldAgainstAll}; !slices.Contains(supported, a.HoldAgainst) {
-		errs = append(errs, field.NotSupported(path.Child("holdAgainst"), a.HoldAgainst, supported))
+		return utilerrors.NewAggregate([]error{field.NotSupported(path.Child("holdAgainst"), a.HoldAgainst, supported), a.Scope.Validate(path)})
 	}
-	return append(errs, a.Validate(path)...)
+	return a.Scope.Validate(path)
 }

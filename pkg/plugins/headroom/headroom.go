@@ -14,7 +14,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
@@ -318,11 +317,8 @@ func (pl *Headroom) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFragm
 func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 	return func(ctx context.Context, rawArgs runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
 		args := defaultArgs()
-		if err := pluginargs.Decode(rawArgs, &args); err != nil {
-			return nil, fmt.Errorf("decoding the args of %s: %w", Name, err)
-		}
-		if err := args.validate(field.NewPath("args")).ToAggregate(); err != nil {
-			return nil, fmt.Errorf("args of %s: %w", Name, err)
+		if err := pluginargs.Load(Name, rawArgs, &args); err != nil {
+			return nil, err
 		}
 		tracker, err := trackers.Get(ctx, handle)
 		if err != nil {

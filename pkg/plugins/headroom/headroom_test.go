@@ -5,7 +5,6 @@ package headroom_test
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -334,21 +333,7 @@ func TestQueueingHints(t *testing.T) {
 				tc.node = makeNode().Obj()
 			}
 			pl := newHeadroom(t, "", agent, giant, tc.node)
-			events, err := pl.EventsToRegister(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			i := slices.IndexFunc(events, func(e fwk.ClusterEventWithHint) bool {
-				return e.Event.Resource == tc.event.Resource && e.Event.ActionType&tc.event.ActionType != 0
-			})
-			if i < 0 {
-				t.Fatalf("%v is not registered", tc.event)
-			}
-			got, err := events[i].QueueingHintFn(klog.Background(), st.MakePod().Obj(), tc.old, tc.new)
-			if err != nil && got != fwk.Queue {
-				t.Errorf("an error has to queue the pod, not %v", got)
-			}
-			if got != tc.want {
+			if got := plugintest.Hint(t, pl, tc.event, st.MakePod().Obj(), tc.old, tc.new); got != tc.want {
 				t.Errorf("hint is %v, want %v", got, tc.want)
 			}
 		})

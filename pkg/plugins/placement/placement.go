@@ -6,7 +6,6 @@ package placement
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -172,8 +171,8 @@ func (pl *Placement) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFrag
 // NewFactory returns the factory of the plugin, which takes no args.
 func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 	return func(ctx context.Context, rawArgs runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
-		if err := pluginargs.Decode(rawArgs, &struct{}{}); err != nil {
-			return nil, fmt.Errorf("decoding the args of %s: %w", Name, err)
+		if err := pluginargs.Load(Name, rawArgs, &pluginargs.None{}); err != nil {
+			return nil, err
 		}
 		tracker, err := trackers.Get(ctx, handle)
 		if err != nil {

@@ -4,7 +4,6 @@
 package placement_test
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -13,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
@@ -135,21 +133,7 @@ func TestQueueingHints(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			events, err := newPlacement(t).EventsToRegister(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			i := slices.IndexFunc(events, func(e fwk.ClusterEventWithHint) bool {
-				return e.Event.Resource == tc.event.Resource && e.Event.ActionType&tc.event.ActionType != 0
-			})
-			if i < 0 {
-				t.Fatalf("%v is not registered", tc.event)
-			}
-			got, err := events[i].QueueingHintFn(klog.Background(), tc.pod, tc.old, tc.new)
-			if err != nil && got != fwk.Queue {
-				t.Errorf("an error has to queue the pod, not %v", got)
-			}
-			if got != tc.want {
+			if got := plugintest.Hint(t, newPlacement(t), tc.event, tc.pod, tc.old, tc.new); got != tc.want {
 				t.Errorf("hint is %v, want %v", got, tc.want)
 			}
 		})

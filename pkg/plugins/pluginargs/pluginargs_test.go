@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 
 	"everynode.dev/everynode/pkg/plugins/pluginargs"
@@ -19,7 +20,14 @@ type args struct {
 	Names []string `json:"names"`
 }
 
-func TestDecode(t *testing.T) {
+func (a *args) Validate(path *field.Path) error {
+	if a.Mode == "wrong" {
+		return field.Invalid(path.Child("mode"), a.Mode, "is wrong")
+	}
+	return nil
+}
+
+func TestLoad(t *testing.T) {
 	raw := func(contentType, content string) runtime.Object {
 		return &runtime.Unknown{ContentType: contentType, Raw: []byte(content)}
 	}
@@ -36,6 +44,7 @@ func TestDecode(t *testing.T) {
 		"a field in the wrong case":        {raw("", `{"Mode": "fast"}`), args{}, `unknown field "Mode"`},
 		"a repeated field is named":        {raw("", `{"mode": "a", "mode": "b"}`), args{}, `duplicate field "mode"`},
 		"a repeated field in YAML":         {raw(runtime.ContentTypeYAML, "mode: a\nmode: b"), args{}, `key "mode" already set in map`},
+		"a value that is not valid":        {raw("", `{"mode": "wrong"}`), args{}, `args of Plugin: args.mode: Invalid value: "wrong"`},
 		"a value of the wrong type":        {raw("", `{"mode": 1}`), args{}, "cannot unmarshal number"},
 		"the args of another plugin":       {&config.NodeAffinityArgs{}, args{}, "args are of type *config.NodeAffinityArgs"},
 		"something that is not JSON":       {raw("", "{"), args{}, "unexpected end of JSON input"},
@@ -44,7 +53,7 @@ func TestDecode(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			got := args{Mode: "default"}
-			err := pluginargs.Decode(tc.object, &got)
+			err := pluginargs.Load("Plugin", tc.object, &got)
 			if tc.wantErr != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.wantErr) {
 					t.Errorf("error is %v, want one with %q", err, tc.wantErr)

@@ -41,8 +41,8 @@ func DefaultScope() Scope {
 	}
 }
 
-// Validate returns what is wrong with s.
-func (s *Scope) Validate(path *field.Path) field.ErrorList {
+// Validate returns all that is wrong with s.
+func (s *Scope) Validate(path *field.Path) error {
 	var errs field.ErrorList
 	if s.ExemptPriority == nil {
 		errs = append(errs, field.Required(path.Child("exemptPriority"), "leave it out for the default, or give a number"))
@@ -57,7 +57,7 @@ func (s *Scope) Validate(path *field.Path) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child("startupTaints").Index(i), key, problem))
 		}
 	}
-	return errs
+	return errs.ToAggregate()
 }
 
 // Ordinary says whether pod has to take second place to DaemonSets: it belongs to

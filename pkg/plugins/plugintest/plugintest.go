@@ -7,6 +7,7 @@ package plugintest
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -79,4 +80,25 @@ func Args(args string) runtime.Object {
 // Activate implements [fwk.PodActivator].
 func (s *Scheduler) Activate(_ klog.Logger, pods map[string]*corev1.Pod) {
 	s.Activated <- pods
+}
+
+// Hint asks the plugin's queueing hint for event about pod, which the plugin has
+// refused. A hint that returns an error has to return Queue with it.
+func Hint(tb testing.TB, plugin fwk.EnqueueExtensions, event fwk.ClusterEvent, pod *corev1.Pod, oldObj, newObj any) fwk.QueueingHint {
+	tb.Helper()
+	events, err := plugin.EventsToRegister(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	i := slices.IndexFunc(events, func(registered fwk.ClusterEventWithHint) bool {
+		return registered.Event.Resource == event.Resource && registered.Event.ActionType&event.ActionType == event.ActionType
+	})
+	if i < 0 {
+		tb.Fatalf("%v is not registered", event)
+	}
+	hint, err := events[i].QueueingHintFn(klog.Background(), pod, oldObj, newObj)
+	if err != nil && hint != fwk.Queue {
+		tb.Errorf("an error has to queue the pod, not %v", hint)
+	}
+	return hint
 }

@@ -36,7 +36,8 @@ func (a *Args) upstream() *config.DefaultPreemptionArgs {
 	}
 }
 
-func (a *Args) validate(path *field.Path) error {
+// Validate returns all that is wrong with a.
+func (a *Args) Validate(path *field.Path) error {
 	if a.EqualPriority == nil {
 		return field.Required(path.Child("equalPriority"), "leave it out for the default, or give true or false")
 	}

@@ -15,7 +15,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/cache"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
@@ -181,11 +180,8 @@ func (pl *Preemption) OrderedScoreFuncs(_ context.Context, victims map[string]*e
 func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 	return func(ctx context.Context, rawArgs runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
 		args := defaultArgs()
-		if err := pluginargs.Decode(rawArgs, &args); err != nil {
-			return nil, fmt.Errorf("decoding the args of %s: %w", Name, err)
-		}
-		if err := args.validate(field.NewPath("args")); err != nil {
-			return nil, fmt.Errorf("args of %s: %w", Name, err)
+		if err := pluginargs.Load(Name, rawArgs, &args); err != nil {
+			return nil, err
 		}
 		upstream, err := defaultpreemption.New(ctx, args.upstream(), handle, feature.NewSchedulerFeaturesFromGates(utilfeature.DefaultFeatureGate))
 		if err != nil {

@@ -7,7 +7,6 @@ package queuesort
 
 import (
 	"context"
-	"fmt"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -62,8 +61,8 @@ func pinnedDaemon(entity fwk.QueuedEntityInfo) bool {
 
 // New is the factory of the plugin, which takes no args.
 func New(_ context.Context, rawArgs runtime.Object, _ fwk.Handle) (fwk.Plugin, error) {
-	if err := pluginargs.Decode(rawArgs, &struct{}{}); err != nil {
-		return nil, fmt.Errorf("decoding the args of %s: %w", Name, err)
+	if err := pluginargs.Load(Name, rawArgs, &pluginargs.None{}); err != nil {
+		return nil, err
 	}
 	return &Sort{}, nil
 }

@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
@@ -295,21 +294,7 @@ func TestQueueingHints(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			pl, _ := newReadiness(t, "", cni, ssd)
-			events, err := pl.EventsToRegister(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			i := slices.IndexFunc(events, func(e fwk.ClusterEventWithHint) bool {
-				return e.Event.Resource == tc.event.Resource && e.Event.ActionType&tc.event.ActionType == tc.event.ActionType
-			})
-			if i < 0 {
-				t.Fatalf("%v is not registered", tc.event)
-			}
-			got, err := events[i].QueueingHintFn(klog.Background(), st.MakePod().Obj(), tc.old, tc.new)
-			if err != nil && got != fwk.Queue {
-				t.Errorf("an error has to queue the pod, not %v", got)
-			}
-			if got != tc.want {
+			if got := plugintest.Hint(t, pl, tc.event, st.MakePod().Obj(), tc.old, tc.new); got != tc.want {
 				t.Errorf("hint is %v, want %v", got, tc.want)
 			}
 		})
