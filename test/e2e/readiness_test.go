@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -33,14 +32,9 @@ func TestA22Gate(t *testing.T) {
 	running := c.boundUIDs("web")
 
 	c.apply(broken)
-	c.eventually(30*time.Second, "one node is no longer Ready", func(ctx context.Context) error { return c.running("cni", 1)(ctx) })
+	c.eventually(30*time.Second, "one node is no longer Ready", c.running("cni", 1))
 	c.kubectl("scale", "deployment", "web", "--replicas=12")
-	c.eventually(20*time.Second, "new web pods run on the other node only", func(ctx context.Context) error {
-		if err := c.running("web", 12)(ctx); err != nil {
-			return err
-		}
-		return nil
-	})
+	c.eventually(20*time.Second, "new web pods run on the other node only", c.running("web", 12))
 	cni, err := c.pods(t.Context(), app("cni"))
 	if err != nil {
 		t.Fatal(err)
