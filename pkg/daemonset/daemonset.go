@@ -37,7 +37,7 @@ const GateAnnotation = "everynode.dev/gate"
 const PreemptAnnotation = "everynode.dev/preempt"
 
 // compiledAnnotations are those that New looks at.
-var compiledAnnotations = []string{HoldAnnotation, GateAnnotation, PreemptAnnotation}
+var compiledAnnotations = []string{HoldAnnotation, GateAnnotation, PreemptAnnotation, ResourcesAnnotation}
 
 // DaemonSet is an apps/v1 DaemonSet compiled for questions that are asked for
 // every node of a cluster. It is immutable.
@@ -48,8 +48,6 @@ type DaemonSet struct {
 	UID types.UID
 	// Priority is the priority that its pods get.
 	Priority int32
-	// Needs is what one of its pods takes.
-	Needs Needs
 	// Holds says whether room is held for its missing pods.
 	Holds bool
 	// Gates says whether ordinary pods wait for its pod to be Ready.
@@ -62,6 +60,9 @@ type DaemonSet struct {
 
 	// source is what the rest was compiled from.
 	source *appsv1.DaemonSet
+	// needs is what one of its pods takes where sizes do not say otherwise.
+	needs Needs
+	sizes Sizes
 
 	nodeName            string
 	affinity            nodeaffinity.RequiredNodeAffinity
@@ -82,24 +83,37 @@ type Options struct {
 // New compiles ds, which must not change afterwards.
 func New(ds *appsv1.DaemonSet, options Options) *DaemonSet {
 	spec := &ds.Spec.Template.Spec
+	// What cannot be parsed sizes nothing; the webhook refuses it.
+	sizes, _ := ParseSizes(ds.Annotations[ResourcesAnnotation])
 	return &DaemonSet{
 		Namespace: ds.Namespace,
 		Name:      ds.Name,
 		UID:       ds.UID,
 		Priority:  options.Priority(spec.PriorityClassName),
-		Needs:     NewNeeds(&ds.Spec.Template),
 		Holds:     ds.Annotations[HoldAnnotation] != "false" && ds.DeletionTimestamp == nil,
 		Gates:     ds.Annotations[GateAnnotation] == "true" && ds.DeletionTimestamp == nil,
 		Preempts:  ds.Annotations[PreemptAnnotation] != "false",
 		Surges:    surges(&ds.Spec.UpdateStrategy),
 
 		source: ds,
+		needs:  NewNeeds(spec),
+		sizes:  sizes,
 
 		nodeName:            spec.NodeName,
 		affinity:            nodeaffinity.NewRequiredNodeAffinity(spec.NodeSelector, spec.Affinity),
 		tolerations:         append(slices.Clip(spec.Tolerations), DefaultTolerations(spec.HostNetwork)...),
 		comparisonOperators: options.TolerationComparisonOperators,
 	}
+}
+
+// NeedsOn returns what one of its pods takes on node.
+func (d *DaemonSet) NeedsOn(node *corev1.Node) Needs {
+	if d.sizes == nil {
+		return d.needs
+	}
+	spec := d.source.Spec.Template.Spec.DeepCopy()
+	d.sizes.Apply(spec, node.Status.Allocatable)
+	return NewNeeds(spec)
 }
 
 // surges repeats AllowsSurge of k8s.io/kubernetes/pkg/controller/daemon/util.

@@ -20,11 +20,11 @@ type Needs struct {
 	HostPorts []HostPort
 }
 
-// NewNeeds returns what a pod of template will take once the API server has
-// defaulted it. LimitRanges and other admission can still make a pod ask for
-// something else; a template does not tell.
-func NewNeeds(template *corev1.PodTemplateSpec) Needs {
-	pod := &corev1.Pod{Spec: *template.Spec.DeepCopy()}
+// NewNeeds returns what a pod of spec, that of a template, will take once the API
+// server has defaulted it. LimitRanges and other admission can still make a pod ask
+// for something else; a template does not tell.
+func NewNeeds(spec *corev1.PodSpec) Needs {
+	pod := &corev1.Pod{Spec: *spec.DeepCopy()}
 	defaultRequests(&pod.Spec)
 	resources := NewResources(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}))
 	resources.Pods = 1

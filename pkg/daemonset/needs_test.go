@@ -32,7 +32,7 @@ func FuzzNeeds(f *testing.F) {
 		choose := daemonsettest.NewChooser(data)
 		ds := &appsv1.DaemonSet{}
 		ds.Spec.Template.Spec = choose.Containers()
-		needs := daemonset.New(ds, options).Needs
+		needs := daemonset.New(ds, options).NeedsOn(&corev1.Node{})
 
 		template := daemonutil.CreatePodTemplate(ds.Spec.Template, nil, "")
 		pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}

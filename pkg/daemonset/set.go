@@ -21,6 +21,7 @@ type Set struct {
 	index   map[types.UID]int
 	gates   bool
 	// held sums up what the DaemonSets before each index need that room is held for.
+	// It ends where that depends on the node.
 	held []Needs
 }
 
@@ -47,17 +48,28 @@ func NewSet(previous *Set, list []*appsv1.DaemonSet, options Options) *Set {
 	slices.SortFunc(set.ordered, func(a, b *DaemonSet) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	set.held = make([]Needs, len(set.ordered)+1)
 	for i, ds := range set.ordered {
 		set.index[ds.UID] = i
 		set.gates = set.gates || ds.Gates
-		set.held[i+1] = set.held[i]
-		if ds.Holds {
-			set.held[i+1].Resources = set.held[i].Resources.Plus(ds.Needs.Resources)
-			set.held[i+1].HostPorts = append(slices.Clip(set.held[i].HostPorts), ds.Needs.HostPorts...)
-		}
 	}
+	set.held = sumUp(set.ordered)
 	return set
+}
+
+func sumUp(ordered []*DaemonSet) []Needs {
+	held := make([]Needs, 1, len(ordered)+1)
+	for _, ds := range ordered {
+		sum := held[len(held)-1]
+		if ds.Holds {
+			if ds.sizes != nil {
+				break
+			}
+			sum.Resources = sum.Resources.Plus(ds.needs.Resources)
+			sum.HostPorts = append(slices.Clip(sum.HostPorts), ds.needs.HostPorts...)
+		}
+		held = append(held, sum)
+	}
+	return held
 }
 
 // Gates says whether any DaemonSet gates its nodes.
@@ -66,7 +78,8 @@ func (s *Set) Gates() bool {
 }
 
 // MostHeld returns the most that can be held on any node against a pod of that
-// priority: as much as all DaemonSets need whose own priority is at least as high.
+// priority: as much as all DaemonSets need whose own priority is at least as high. It
+// returns nil if that depends on the size of the node.
 func (s *Set) MostHeld(priority int32) *Needs {
 	n, _ := slices.BinarySearchFunc(s.ordered, priority, func(ds *DaemonSet, priority int32) int {
 		if ds.Priority >= priority {
@@ -74,6 +87,9 @@ func (s *Set) MostHeld(priority int32) *Needs {
 		}
 		return 1
 	})
+	if n >= len(s.held) {
+		return nil
+	}
 	return &s.held[n]
 }
 

@@ -71,7 +71,7 @@ func NewView(set *Set, node *corev1.Node, expected []*DaemonSet, pods iter.Seq2[
 		if here.staying || !ds.Holds {
 			continue
 		}
-		needs := ds.Needs
+		needs := ds.NeedsOn(node)
 		if here.leaving {
 			// The successor takes over what the leaving pod gives back: only growth has to be held.
 			needs.Resources = needs.Resources.Minus(here.givesBack).AtLeastZero()

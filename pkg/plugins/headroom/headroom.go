@@ -93,7 +93,7 @@ func (pl *Headroom) isSchedulableAfterPodAdd(logger klog.Logger, pod *corev1.Pod
 	if err != nil {
 		return fwk.Queue, err
 	}
-	if ds.Needs.Resources.FitsIn(daemonset.PodResources(added)) && pl.hasRoomForAll(set, node) {
+	if ds.NeedsOn(node).Resources.FitsIn(daemonset.PodResources(added)) && pl.hasRoomForAll(set, node) {
 		return fwk.QueueSkip, nil
 	}
 	logger.V(5).Info("A DaemonSet pod took less than was held", "pod", klog.KObj(pod), "daemonPod", klog.KObj(added))
@@ -120,7 +120,7 @@ func (pl *Headroom) isSchedulableAfterPodDelete(logger klog.Logger, pod *corev1.
 	if ds := pl.tracker.Set().OwnerOf(deleted); ds != nil && ds.Holds {
 		node, err := pl.nodes.Get(deleted.Spec.NodeName)
 		if err == nil && ds.WillRun(node, pl.args.StartupTaints) &&
-			daemonset.PodResources(deleted).FitsIn(ds.Needs.Resources) {
+			daemonset.PodResources(deleted).FitsIn(ds.NeedsOn(node).Resources) {
 			return fwk.QueueSkip, nil
 		}
 	}
@@ -163,10 +163,9 @@ type preFilterState struct {
 	set       *daemonset.Set
 	resources daemonset.Resources
 	hostPorts []daemonset.HostPort
-	// most is the most that any node can hold against the pod, and whether the pod
-	// asks for a port among it.
-	most     *daemonset.Needs
-	mostPort bool
+	// most is the most that any node can hold against the pod. It is nil where that
+	// says nothing: it depends on the node, or the pod asks for a port among it.
+	most *daemonset.Resources
 	// against is the lowest priority of DaemonSets that hold room against the pod.
 	against int32
 	attempt metrics.Attempt
@@ -204,10 +203,14 @@ func (pl *Headroom) newState(pod *corev1.Pod) *preFilterState {
 	if pl.args.HoldAgainst == HoldAgainstAll {
 		s.against = math.MinInt32
 	}
-	if s.most = set.MostHeld(s.against); s.most.Resources.IsZero() {
+	most := set.MostHeld(s.against)
+	switch {
+	case most == nil:
+	case most.Resources.IsZero():
 		return nil
+	case !daemonset.AnyConflict(s.hostPorts, most.HostPorts):
+		s.most = &most.Resources
 	}
-	s.mostPort = daemonset.AnyConflict(s.hostPorts, s.most.HostPorts)
 	return s
 }
 
@@ -227,7 +230,7 @@ func (pl *Headroom) Filter(_ context.Context, state fwk.CycleState, pod *corev1.
 		}
 	}
 	// Most nodes have room enough whatever is held there.
-	if !s.mostPort && fits(s, &s.most.Resources, nodeInfo) {
+	if s.most != nil && fits(s, s.most, nodeInfo) {
 		return nil
 	}
 	held := pl.views.Of(s.set, pod, nodeInfo).Against(s.against)
