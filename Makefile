@@ -108,7 +108,7 @@ conformance: build ## Run Kubernetes' own end-to-end tests of DaemonSets against
 .PHONY: lint
 lint: ## Run the linters
 	@hack/progress.sh 'Building golangci-lint' $(tool_build) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-	$(BIN)/golangci-lint run ./...
+	$(BIN)/golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: verify
 verify: lint ## Check everything that can be checked without running it
