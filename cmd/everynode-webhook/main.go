@@ -33,15 +33,19 @@ func newCommand() *cobra.Command {
 	options := webhook.NewOptions()
 	command := &cobra.Command{
 		Use:   "everynode-webhook",
-		Short: "Admission webhook for DaemonSet pods",
+		Short: "Admission webhook for DaemonSets and their pods",
 		Long: `everynode-webhook has DaemonSet pods that were bound to a node directly placed by
-the scheduler instead, or the other way round where a DaemonSet asks for it, and
-gives them the tolerations that outlive trouble with their node. It never
-refuses a pod.`,
+the scheduler instead, or the other way round where a DaemonSet asks for it, gives
+them the tolerations that outlive trouble with their node, sizes them after it, and
+does what an operator's policies ask for. It denies DaemonSets that can never work
+and warns of what will hurt. It never refuses a pod.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			verflag.PrintAndExitIfRequested()
 			cmd.SilenceUsage = true
+			if options.CheckConfig != "" {
+				return webhook.CheckConfig(cmd.OutOrStdout(), options.CheckConfig)
+			}
 			if err := options.Validate(); err != nil {
 				return err
 			}

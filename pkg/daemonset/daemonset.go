@@ -13,32 +13,6 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// SchedulingAnnotation on a DaemonSet says who gives its pods to their nodes.
-const (
-	SchedulingAnnotation = "everynode.dev/scheduling"
-	// SchedulingScheduler leaves it to a scheduler, which finds or makes the room. The default.
-	SchedulingScheduler = "scheduler"
-	// SchedulingDirect binds pods when they are created, so that they start even if
-	// no scheduler runs. The kubelet refuses those that don't fit.
-	SchedulingDirect = "direct"
-)
-
-// HoldAnnotation on a DaemonSet says whether room is held for its missing pods.
-// "false" turns it off, anything else leaves it on.
-const HoldAnnotation = "everynode.dev/hold"
-
-// GateAnnotation on a DaemonSet says whether ordinary pods wait on each of its
-// nodes until its pod there is Ready. "true" turns it on, anything else leaves it
-// off.
-const GateAnnotation = "everynode.dev/gate"
-
-// PreemptAnnotation on a DaemonSet says whether its pods may evict pods of their
-// own priority. "false" turns it off, anything else leaves it on.
-const PreemptAnnotation = "everynode.dev/preempt"
-
-// compiledAnnotations are those that New looks at.
-var compiledAnnotations = []string{HoldAnnotation, GateAnnotation, PreemptAnnotation, ResourcesAnnotation}
-
 // DaemonSet is an apps/v1 DaemonSet compiled for questions that are asked for
 // every node of a cluster. It is immutable.
 type DaemonSet struct {

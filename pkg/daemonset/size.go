@@ -18,13 +18,10 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// ResourcesAnnotation on a DaemonSet sizes its pods after their nodes. Its value
-// is JSON, by the name of a container, init container or sidecar:
+// Sizes are the sizes of containers, by name: what [ResourcesAnnotation] says, in
+// JSON, of containers, init containers and sidecars:
 //
 //	{"agent": {"cpu": "2%", "memory": "1.5%", "min": {"cpu": "50m"}, "max": {"cpu": "1"}, "step": {"memory": "64Mi"}}}
-const ResourcesAnnotation = "everynode.dev/resources"
-
-// Sizes are the sizes of containers, by name.
 type Sizes map[string]Size
 
 // Size says how much a container requests of its node's allocatable resources.
@@ -113,6 +110,11 @@ func (s Size) validate() error {
 		}
 	}
 	return nil
+}
+
+// SizedResources are the resources that can be shared by percent.
+func SizedResources() []corev1.ResourceName {
+	return []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
 }
 
 // percents returns the shares by resource.

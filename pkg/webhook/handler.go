@@ -12,49 +12,63 @@ import (
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 )
 
 // maxBody limits a request. An object in etcd has at most 1.5 MiB by default and
-// 3 MiB at most (the API server's limit on a request, MaxRequestBodyBytes). A
-// CREATE carries it once; the rest of a review is less than 1 MiB.
-const maxBody = 4 << 20
+// 3 MiB at most (the API server's limit on a request, MaxRequestBodyBytes). An UPDATE
+// carries two of them; the rest of a review is less than 1 MiB.
+const maxBody = 7 << 20
 
-// ownerSource tells who controls a pod. *owners is the one that is used.
-type ownerSource interface {
-	annotations(ctx context.Context, namespace string, pod *corev1.Pod) (map[string]string, error)
+// handler answers AdmissionReviews of one resource.
+type handler struct {
+	// name is for logs and metrics.
+	name       string
+	resource   metav1.GroupVersionResource
+	operations []admissionv1.Operation
+	decide     func(context.Context, *admissionv1.AdmissionRequest) (decision, error)
 }
 
-// podHandler answers AdmissionReviews of new pods.
-type podHandler struct {
-	owners ownerSource
+// decision is what becomes of an object.
+type decision struct {
+	mutation
+	// Denied says why the object can never work; empty admits it.
+	Denied string
+	// Warnings are shown to whoever sent the object.
+	Warnings []string
+}
+
+// unable is an error that says why nothing can be decided.
+type unable struct {
+	reason reason
+	error
 }
 
 // ServeHTTP reads a review and writes it back with the response. What is no
-// review gets an HTTP error; what is one is always allowed.
-func (h *podHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// review gets an HTTP error; what is one is allowed whatever goes wrong.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := withDeadline(r)
 	defer cancel()
 	began := time.Now()
 
 	review, err := readReview(w, r)
 	if err != nil {
-		observe(resultRefused, began)
-		klog.FromContext(ctx).Error(err, "Refused a request", "remote", r.RemoteAddr)
+		observe(h.name, resultRefused, began)
+		klog.FromContext(ctx).Error(err, "Refused a request", "webhook", h.name, "remote", r.RemoteAddr)
 		http.Error(w, err.Error(), err.status)
 		return
 	}
 	response, result := h.respond(ctx, review.Request)
-	observe(result, began)
+	observe(h.name, result, began)
 	w.Header().Set("Content-Type", "application/json")
 	answer := admissionv1.AdmissionReview{TypeMeta: review.TypeMeta, Response: response}
 	if err := json.NewEncoder(w).Encode(&answer); err != nil {
-		// The API server has gone away; it has admitted the pod by its failurePolicy.
+		// The API server has gone away; it has admitted the object by its failurePolicy.
 		klog.FromContext(ctx).V(2).Info("Could not write a response", "err", err)
 	}
 }
@@ -103,49 +117,70 @@ func readReview(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionR
 	return &review, nil
 }
 
-var podsResource = metav1.GroupVersionResource{Version: "v1", Resource: "pods"}
-
-// respond allows the request, with a patch if there is something to change. If
-// it cannot do its work it says why, to the log and to whoever made the request.
-func (h *podHandler) respond(ctx context.Context, request *admissionv1.AdmissionRequest) (response *admissionv1.AdmissionResponse, result string) {
-	logger := klog.FromContext(ctx).WithValues("uid", request.UID, "namespace", request.Namespace, "user", request.UserInfo.Username)
-	unchanged := func(err error) (*admissionv1.AdmissionResponse, string) {
-		logger.Error(err, "Admitted a pod unchanged")
-		return &admissionv1.AdmissionResponse{
-			UID: request.UID, Allowed: true, Warnings: []string{"everynode left the pod unchanged: " + err.Error()},
-		}, resultFailed
-	}
+// respond decides about the request. If it cannot, it admits the object unchanged and
+// says why, to the log and to whoever sent it.
+func (h *handler) respond(ctx context.Context, request *admissionv1.AdmissionRequest) (response *admissionv1.AdmissionResponse, result result) {
+	logger := klog.FromContext(ctx).WithValues("webhook", h.name, "uid", request.UID,
+		"object", klog.KRef(request.Namespace, request.Name), "user", request.UserInfo.Username)
 	defer func() {
 		if crash := recover(); crash != nil {
 			logger.Error(nil, "Panic", "panic", crash, "stack", string(debug.Stack()))
-			response, result = unchanged(errors.New("internal error, see the log of everynode-webhook"))
+			response, result = h.unchanged(logger, request, &unable{reasonInternal, errors.New("internal error, see the log of everynode-webhook")})
 		}
 	}()
 
-	if request.Resource != podsResource || request.SubResource != "" || request.Operation != admissionv1.Create {
-		return unchanged(fmt.Errorf("it was sent %s of %s/%s, but handles CREATE of pods only: check the rules of the webhook configuration",
-			request.Operation, request.Resource.Resource, request.SubResource))
+	if request.Resource != h.resource || request.SubResource != "" || !slices.Contains(h.operations, request.Operation) {
+		return h.unchanged(logger, request, &unable{reasonRequest,
+			fmt.Errorf("it was sent %s of %s/%s, but handles %v of %s only: check the rules of the webhook configuration",
+				request.Operation, request.Resource.Resource, request.SubResource, h.operations, h.resource.Resource)})
 	}
-	var pod corev1.Pod
-	if err := json.Unmarshal(request.Object.Raw, &pod); err != nil {
-		return unchanged(fmt.Errorf("decoding the pod: %w", err))
-	}
-	annotations, err := h.owners.annotations(ctx, request.Namespace, &pod)
+	decided, err := h.decide(ctx, request)
 	if err != nil {
-		return unchanged(err)
+		return h.unchanged(logger, request, err)
 	}
-	mutation := mutatePod(&pod, annotations)
-	response = &admissionv1.AdmissionResponse{
-		UID: request.UID, Allowed: true, Warnings: mutation.Warnings, AuditAnnotations: mutation.Audit,
+	response, result, err = h.answer(request, &decided)
+	if err != nil {
+		return h.unchanged(logger, request, err)
 	}
-	if len(mutation.Patch) == 0 {
-		return response, resultUnchanged
+	logger.V(4).Info("Answered", "result", result, "changes", decided.Audit, "denied", decided.Denied)
+	return response, result
+}
+
+func (h *handler) unchanged(logger klog.Logger, request *admissionv1.AdmissionRequest, err error) (*admissionv1.AdmissionResponse, result) {
+	reason := reasonInternal
+	if known := (*unable)(nil); errors.As(err, &known) {
+		reason = known.reason
 	}
-	if response.Patch, err = json.Marshal(mutation.Patch); err != nil {
-		return unchanged(fmt.Errorf("encoding the patch: %w", err))
+	problems.WithLabelValues(h.name, string(reason)).Inc()
+	logger.Error(err, "Admitted an object unchanged")
+	return &admissionv1.AdmissionResponse{
+		UID: request.UID, Allowed: true, Warnings: []string{"everynode left the object unchanged: " + err.Error()},
+	}, resultFailed
+}
+
+// answer puts a decision into the API's words.
+func (h *handler) answer(request *admissionv1.AdmissionRequest, decided *decision) (*admissionv1.AdmissionResponse, result, error) {
+	response := &admissionv1.AdmissionResponse{
+		UID: request.UID, Allowed: decided.Denied == "", Warnings: decided.Warnings, AuditAnnotations: decided.Audit,
+	}
+	for _, problem := range decided.Problems {
+		problems.WithLabelValues(h.name, string(problem.Reason)).Inc()
+		response.Warnings = append(response.Warnings, "everynode: "+problem.Message)
+	}
+	if decided.Denied != "" {
+		response.Result = &metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid, Message: decided.Denied,
+		}
+		return response, resultDenied, nil
+	}
+	if len(decided.Patch) == 0 {
+		return response, resultUnchanged, nil
+	}
+	patch, err := json.Marshal(decided.Patch)
+	if err != nil {
+		return nil, resultFailed, fmt.Errorf("encoding the patch: %w", err)
 	}
 	patchType := admissionv1.PatchTypeJSONPatch
-	response.PatchType = &patchType
-	logger.V(4).Info("Mutated a pod", "pod", klog.KRef(request.Namespace, pod.GenerateName+pod.Name), "changes", mutation.Audit)
-	return response, resultMutated
+	response.Patch, response.PatchType = patch, &patchType
+	return response, resultMutated, nil
 }

@@ -21,23 +21,46 @@ import (
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/webhook/policy"
 )
 
-// known is an ownerSource that knows one owner, or fails.
-type known struct {
-	mine map[string]string
-	err  error
+// world is knowledge of a cluster in which every pod has its owner.
+type world struct {
+	daemonSet  metav1.PartialObjectMetadata
+	namespaces map[string]*metav1.PartialObjectMetadata
+	nodes      map[string]corev1.ResourceList
+	classes    map[string]bool // whether it is the default
+	err        error
+	crash      bool
+	policies   *policy.Policies
 }
 
-func (k known) annotations(context.Context, string, *corev1.Pod) (map[string]string, error) {
-	return k.mine, k.err
+func (w *world) owner(context.Context, string, *corev1.Pod) (*metav1.PartialObjectMetadata, error) {
+	if w.crash {
+		panic("index out of range")
+	}
+	return &w.daemonSet, w.err
 }
 
-// crashing is an ownerSource with a bug.
-type crashing struct{}
+func (w *world) namespace(name string) *metav1.PartialObjectMetadata {
+	if namespace, ok := w.namespaces[name]; ok {
+		return namespace
+	}
+	return &metav1.PartialObjectMetadata{}
+}
 
-func (crashing) annotations(context.Context, string, *corev1.Pod) (map[string]string, error) {
-	panic("index out of range")
+func (w *world) allocatable(node string) (list corev1.ResourceList, known bool) {
+	list, known = w.nodes[node]
+	return list, known
+}
+
+func (w *world) priorityClass(name string) (exists, isDefault bool) {
+	isDefault, exists = w.classes[name]
+	return exists, isDefault
+}
+
+func (w *world) admission() *admission {
+	return &admission{cluster: w, policies: func() *policy.Policies { return w.policies }}
 }
 
 // review returns an AdmissionReview for the creation of pod, changed by edit.
@@ -94,36 +117,36 @@ func response(tb testing.TB, recorder *httptest.ResponseRecorder) *admissionv1.A
 func TestReviewsAreAllowed(t *testing.T) {
 	agent := daemonsettest.Make("agent").Obj()
 	tests := map[string]struct {
-		owners      ownerSource
+		world       world
 		pod         *corev1.Pod
 		edit        func(*admissionv1.AdmissionReview)
 		wantPatch   bool
 		wantWarning string
 	}{
-		"a bound pod":                    {owners: known{}, pod: daemonsettest.BoundPod(agent, "a"), wantPatch: true},
-		"a pod that needs none":          {owners: known{}, pod: daemonsettest.Pod(agent, "a")},
-		"a pod whose owner is not known": {owners: known{err: errors.New("no such DaemonSet")}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "no such DaemonSet"},
-		"a pod that makes us crash":      {owners: crashing{}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "internal error"},
+		"a bound pod":                    {pod: daemonsettest.BoundPod(agent, "a"), wantPatch: true},
+		"a pod that needs none":          {pod: daemonsettest.Pod(agent, "a")},
+		"a pod whose owner is not known": {world: world{err: errors.New("no such DaemonSet")}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "no such DaemonSet"},
+		"a pod that makes us crash":      {world: world{crash: true}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "internal error"},
 		"another resource": {
-			owners: known{}, pod: &corev1.Pod{}, wantWarning: "handles CREATE of pods only",
+			pod: &corev1.Pod{}, wantWarning: "handles [CREATE] of pods only",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Resource.Resource = "services" }},
 		"a subresource": {
-			owners: known{}, pod: &corev1.Pod{}, wantWarning: "pods/eviction",
+			pod: &corev1.Pod{}, wantWarning: "pods/eviction",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.SubResource = "eviction" }},
 		"an update": {
-			owners: known{}, pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE",
+			pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Update }},
 		"an object that is no pod": {
-			owners: known{}, pod: &corev1.Pod{}, wantWarning: "decoding the pod",
+			pod: &corev1.Pod{}, wantWarning: "decoding the pod",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = []byte(`{"spec": 1}`) }},
 		"no object": {
-			owners: known{}, pod: &corev1.Pod{}, wantWarning: "decoding the pod",
+			pod: &corev1.Pod{}, wantWarning: "decoding the pod",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = nil }},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			body := review(t, tc.pod, tc.edit)
-			got := response(t, post(t, &podHandler{owners: tc.owners}, "application/json", body))
+			got := response(t, post(t, tc.world.admission().mutatePods(), "application/json", body))
 			if !got.Allowed || got.UID != "review" {
 				t.Errorf("allowed is %v, UID %q", got.Allowed, got.UID)
 			}
@@ -156,11 +179,11 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 		"a pod":               {"application/json", []byte(`{"apiVersion": "v1", "kind": "Pod"}`), http.StatusBadRequest, `of apiVersion "v1" and kind "Pod", want admission.k8s.io/v1 and AdmissionReview`},
 		"an older version":    {"application/json", []byte(`{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}`), http.StatusBadRequest, "admission.k8s.io/v1beta1"},
 		"no request":          {"application/json", review(t, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request = nil }), http.StatusBadRequest, "has no request"},
-		"too much":            {"application/json", append(valid, bytes.Repeat([]byte(" "), maxBody)...), http.StatusRequestEntityTooLarge, "the request has more than 4194304 bytes"},
+		"too much":            {"application/json", append(valid, bytes.Repeat([]byte(" "), maxBody)...), http.StatusRequestEntityTooLarge, "the request has more than 7340032 bytes"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := post(t, &podHandler{owners: known{}}, tc.contentType, tc.body)
+			got := post(t, (&world{}).admission().mutatePods(), tc.contentType, tc.body)
 			if got.Code != tc.wantStatus || !strings.Contains(got.Body.String(), tc.wantError) {
 				t.Errorf("answer is %d %q, want %d %q", got.Code, got.Body, tc.wantStatus, tc.wantError)
 			}
@@ -192,7 +215,7 @@ func FuzzReview(f *testing.F) {
 	f.Add([]byte(`{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {}}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got := post(t, &podHandler{owners: known{}}, "application/json", body)
+		got := post(t, (&world{}).admission().mutatePods(), "application/json", body)
 		switch got.Code {
 		case http.StatusBadRequest:
 		case http.StatusOK:
@@ -209,7 +232,7 @@ func BenchmarkHandler(b *testing.B) {
 	pod := daemonsettest.BoundPod(daemonsettest.Make("agent").Obj(), "node")
 	pod.Annotations = map[string]string{"padding": strings.Repeat("x", 10<<10)}
 	body := review(b, pod, nil)
-	handler := &podHandler{owners: known{}}
+	handler := (&world{}).admission().mutatePods()
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {

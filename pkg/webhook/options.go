@@ -6,6 +6,7 @@ package webhook
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -14,12 +15,19 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/logs"
 	logsapi "k8s.io/component-base/logs/api/v1"
+
+	"everynode.dev/everynode/pkg/webhook/policy"
 )
 
 // Options are the flags of everynode-webhook.
 type Options struct {
 	// Kubeconfig is the path of a kubeconfig; empty in a cluster.
 	Kubeconfig string
+	// Config is the path of a file of policies; empty for none. It is read again when
+	// it changes.
+	Config string
+	// CheckConfig is the path of such a file to check, and to do nothing else.
+	CheckConfig string
 	// BindAddress and SecurePort are where the server listens.
 	BindAddress net.IP
 	SecurePort  int
@@ -54,6 +62,10 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	api := groups.FlagSet("API server")
 	api.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "Path of a kubeconfig. Empty in a cluster: the service account is used.")
 
+	policies := groups.FlagSet("Policies")
+	policies.StringVar(&o.Config, "config", o.Config, "Path of a file of policies (kind WebhookConfiguration). Read again when it changes; if it is not valid then, the policies before are kept.")
+	policies.StringVar(&o.CheckConfig, "check-config", o.CheckConfig, "Path of a file of policies to check. Nothing is served; the exit code is 1 if it is not valid.")
+
 	serving := groups.FlagSet("Serving")
 	serving.IPVar(&o.BindAddress, "bind-address", o.BindAddress, "The address to listen on.")
 	serving.IntVar(&o.SecurePort, "secure-port", o.SecurePort, "The port to listen on with HTTPS, 1-65535.")
@@ -66,6 +78,17 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 
 	logsapi.AddFlags(o.Logs, groups.FlagSet("Logs"))
 	return groups
+}
+
+// CheckConfig reads a file of policies and says on out that it is valid, or returns
+// all that is wrong with it.
+func CheckConfig(out io.Writer, path string) error {
+	source, err := policy.NewSource(path, nil)
+	if err != nil {
+		return fmt.Errorf("--check-config: %w", err)
+	}
+	fmt.Fprintf(out, "%s is valid: %d policies\n", path, source.Policies().Len())
+	return nil
 }
 
 // Validate returns all that is wrong, each named by its flag.

@@ -17,11 +17,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
+
+	"everynode.dev/everynode/pkg/webhook/policy"
 )
 
 // Run serves until ctx ends, then until the requests that are under way are done.
@@ -33,11 +36,21 @@ func Run(ctx context.Context, options *Options) error {
 		return fmt.Errorf("--kubeconfig: %w", err)
 	}
 	config.UserAgent = "everynode-webhook"
-	client, err := metadata.NewForConfig(config)
+	policies, err := policy.NewSource(options.Config, observeConfig)
+	if err != nil {
+		return fmt.Errorf("--config: %w", err)
+	}
+	observeConfig(nil)
+	meta, err := metadata.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("making the API client: %w", err)
 	}
-	owners := newOwners(client)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("making the API client: %w", err)
+	}
+	cluster := newCluster(meta, client)
+	admission := &admission{cluster: cluster, policies: policies.Policies}
 	certificate, err := newFileCertificate(options.TLSCertFile, options.TLSPrivateKeyFile)
 	if err != nil {
 		return err
@@ -58,17 +71,20 @@ func Run(ctx context.Context, options *Options) error {
 		shutdownDelay: options.ShutdownDelay,
 	}
 	s.http.Handler = routes{
-		mutatePods: &podHandler{owners: owners},
-		healthz:    checks(),
-		readyz:     checks(s.healthy, certificate.healthy, owners.healthy),
-		metrics:    legacyregistry.HandlerWithReset(),
+		mutatePods:         admission.mutatePods(),
+		mutateDaemonSets:   admission.mutateDaemonSets(),
+		validateDaemonSets: admission.validateDaemonSets(),
+		healthz:            checks(),
+		readyz:             checks(s.healthy, certificate.healthy, cluster.healthy),
+		metrics:            legacyregistry.HandlerWithReset(),
 	}.handler()
 
 	klog.FromContext(ctx).Info("Serving", "address", listener.Addr().String())
 	// What requests need lives until the last of them is done.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var group errgroup.Group
-	group.Go(func() error { owners.run(background); return nil })
+	group.Go(func() error { cluster.run(background); return nil })
+	group.Go(func() error { policies.Run(background); return nil })
 	group.Go(func() error { certificate.run(background); return nil })
 	err = s.serve(ctx, listener)
 	stop()

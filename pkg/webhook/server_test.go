@@ -48,7 +48,7 @@ func testOptions(dir string) *Options {
 	return options
 }
 
-func get(t *testing.T, pool *x509.CertPool, url string, tlsVersion uint16) (int, string, error) {
+func fetch(t *testing.T, pool *x509.CertPool, url string, tlsVersion uint16) (int, string, error) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -96,7 +96,7 @@ func TestServing(t *testing.T) {
 	defer cancel()
 	go certificate.run(ctx)
 	handler := routes{
-		mutatePods: &podHandler{owners: known{}},
+		mutatePods: (&world{}).admission().mutatePods(),
 		healthz:    checks(),
 		readyz:     checks(certificate.healthy, func() error { return errors.New("not today") }),
 		metrics:    http.NotFoundHandler(),
@@ -112,21 +112,21 @@ func TestServing(t *testing.T) {
 		"/mutate/pods": {http.StatusMethodNotAllowed, ""},
 		"/elsewhere":   {http.StatusNotFound, "404 page not found\n"},
 	} {
-		if status, body, err := get(t, pool, url+path, tls.VersionTLS13); err != nil || status != want.status || body != want.body {
+		if status, body, err := fetch(t, pool, url+path, tls.VersionTLS13); err != nil || status != want.status || body != want.body {
 			t.Errorf("%s answers %d %q (%v), want %d %q", path, status, body, err, want.status, want.body)
 		}
 	}
-	if _, _, err := get(t, pool, url+"/healthz", tls.VersionTLS12); err != nil {
+	if _, _, err := fetch(t, pool, url+"/healthz", tls.VersionTLS12); err != nil {
 		t.Errorf("TLS 1.2 is refused: %v", err)
 	}
-	if _, _, err := get(t, pool, url+"/healthz", tls.VersionTLS11); err == nil {
+	if _, _, err := fetch(t, pool, url+"/healthz", tls.VersionTLS11); err == nil {
 		t.Error("TLS 1.1 is accepted")
 	}
 
 	// A new certificate is used without a restart.
 	pool = writeCertificate(t, dir, "second")
 	if err := wait.PollUntilContextCancel(t.Context(), 10*time.Millisecond, true, func(context.Context) (bool, error) {
-		_, _, err := get(t, pool, url+"/healthz", tls.VersionTLS13)
+		_, _, err := fetch(t, pool, url+"/healthz", tls.VersionTLS13)
 		return err == nil, nil
 	}); err != nil {
 		t.Errorf("the new certificate is not used: %v", err)
@@ -152,7 +152,7 @@ func TestRequestsThatAreUnderWayAreFinished(t *testing.T) {
 	}))
 	answered := make(chan string, 1)
 	go func() {
-		_, body, err := get(t, pool, url, tls.VersionTLS13)
+		_, body, err := fetch(t, pool, url, tls.VersionTLS13)
 		answered <- body + errText(err)
 	}()
 	<-arrived

@@ -4,8 +4,10 @@
 package localcluster
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -249,24 +251,35 @@ func (c *Cluster) startWebhook(ctx context.Context) error {
 	return c.registerWebhook(ctx)
 }
 
-// registerWebhook registers the shipped webhook configuration. Only the address
-// differs from an installation in a cluster: here no Service leads to it.
+// registerWebhook registers the shipped webhook configurations, unless they are there
+// already. Only the address differs from an installation in a cluster: here no Service
+// leads to it.
 func (c *Cluster) registerWebhook(ctx context.Context) error {
-	var configuration admissionregistrationv1.MutatingWebhookConfiguration
-	if err := yaml.UnmarshalStrict(deploy.Webhook, &configuration); err != nil {
-		return fmt.Errorf("webhook configuration: %w", err)
+	var mutating admissionregistrationv1.MutatingWebhookConfiguration
+	var validating admissionregistrationv1.ValidatingWebhookConfiguration
+	first, second, _ := bytes.Cut(deploy.Webhook, []byte("\n---\n"))
+	if err := errors.Join(yaml.UnmarshalStrict(first, &mutating), yaml.UnmarshalStrict(second, &validating)); err != nil {
+		return fmt.Errorf("webhook configurations: %w", err)
 	}
-	for i := range configuration.Webhooks {
-		client := &configuration.Webhooks[i].ClientConfig
+	local := func(client *admissionregistrationv1.WebhookClientConfig) {
 		address := "https://" + c.webhookPort.address() + *client.Service.Path
 		*client = admissionregistrationv1.WebhookClientConfig{URL: &address, CABundle: c.ca.caPEM()}
 	}
-	client := c.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	_, err := client.Create(ctx, &configuration, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil
+	for i := range mutating.Webhooks {
+		local(&mutating.Webhooks[i].ClientConfig)
 	}
-	return err
+	for i := range validating.Webhooks {
+		local(&validating.Webhooks[i].ClientConfig)
+	}
+	api := c.Client.AdmissionregistrationV1()
+	_, errMutating := api.MutatingWebhookConfigurations().Create(ctx, &mutating, metav1.CreateOptions{})
+	_, errValidating := api.ValidatingWebhookConfigurations().Create(ctx, &validating, metav1.CreateOptions{})
+	for _, err := range []error{errMutating, errValidating} {
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *Cluster) startKwok(context.Context) error {

@@ -5,6 +5,7 @@ package webhook
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,6 +16,7 @@ import (
 
 	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/webhook/policy"
 )
 
 // apply returns pod with the patch applied, as the API server applies it.
@@ -43,6 +45,12 @@ func apply(t *testing.T, pod *corev1.Pod, patch []operation) *corev1.Pod {
 		t.Fatal(err)
 	}
 	return &result
+}
+
+// factsOf returns the facts of a pod whose DaemonSet has those annotations, in a
+// cluster that knows nothing else.
+func factsOf(annotations map[string]string) facts {
+	return facts{annotations: annotations, settings: &policy.Settings{}, classes: func(string) (exists, isDefault bool) { return false, false }}
 }
 
 var direct = map[string]string{daemonset.SchedulingAnnotation: daemonset.SchedulingDirect}
@@ -81,7 +89,7 @@ func TestMutatePod(t *testing.T) {
 		pod          *corev1.Pod
 		want         *corev1.Pod
 		wantAudit    map[string]string
-		wantWarnings int
+		wantProblems int
 	}{
 		"the controller's own pod is left as it is": {
 			pod: daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "a"),
@@ -125,11 +133,11 @@ func TestMutatePod(t *testing.T) {
 		},
 		"a pod whose affinity matches no node stays bound": {
 			pod:          with(pod().Node("a").Obj(), affinity(corev1.NodeSelectorTerm{})),
-			wantWarnings: 1,
+			wantProblems: 1,
 		},
 		"a pod whose affinity names another node stays bound": {
 			pod:          with(pod().Node("a").Obj(), affinity(corev1.NodeSelectorTerm{MatchFields: named("b")})),
-			wantWarnings: 1,
+			wantProblems: 1,
 		},
 		"direct scheduling binds a pinned pod": {
 			annotations: direct,
@@ -139,7 +147,7 @@ func TestMutatePod(t *testing.T) {
 		},
 		"direct scheduling leaves a bound pod bound": {annotations: direct, pod: pod().Node("a").Obj()},
 		"direct scheduling can't bind a pod that is not limited to one node": {
-			annotations: direct, pod: pod().Obj(), wantWarnings: 1,
+			annotations: direct, pod: pod().Obj(), wantProblems: 1,
 		},
 		"scheduling through the scheduler can be asked for": {
 			annotations: map[string]string{daemonset.SchedulingAnnotation: daemonset.SchedulingScheduler},
@@ -148,7 +156,7 @@ func TestMutatePod(t *testing.T) {
 		"a misspelt way of scheduling is told": {
 			annotations:  map[string]string{daemonset.SchedulingAnnotation: "Direct"},
 			pod:          daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "a"),
-			wantWarnings: 1,
+			wantProblems: 1,
 		},
 		"all tolerations are added to a pod that has none": {
 			pod:       st.MakePod().Obj(),
@@ -171,7 +179,7 @@ func TestMutatePod(t *testing.T) {
 			if tc.want == nil {
 				tc.want = tc.pod
 			}
-			m := mutatePod(tc.pod, tc.annotations)
+			m := mutatePod(tc.pod, factsOf(tc.annotations))
 			got := apply(t, tc.pod, m.Patch)
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("pod (-want,+got):\n%s", diff)
@@ -179,23 +187,53 @@ func TestMutatePod(t *testing.T) {
 			if diff := cmp.Diff(tc.wantAudit, m.Audit); diff != "" {
 				t.Errorf("audit annotations (-want,+got):\n%s", diff)
 			}
-			if len(m.Warnings) != tc.wantWarnings {
-				t.Errorf("warnings are %q, want %d", m.Warnings, tc.wantWarnings)
+			if len(m.Problems) != tc.wantProblems {
+				t.Errorf("problems are %q, want %d", m.Problems, tc.wantProblems)
 			}
 		})
 	}
 }
 
-// FuzzMutatePod checks, for any pod, what must never happen: that the DaemonSet
-// controller sees the pod on another node than before, that the pod may run on a
-// node where it might not, or that there is no end of changes.
+// drawFacts draws everything that a pod can be changed by.
+func drawFacts(choose *daemonsettest.Chooser) facts {
+	f := factsOf(map[string]string{})
+	if choose.Bool() {
+		f.annotations[daemonset.SchedulingAnnotation] = daemonsettest.Pick(choose, daemonset.SchedulingDirect, daemonset.SchedulingScheduler, "else")
+	}
+	if choose.Bool() {
+		f.annotations[daemonset.ResourcesAnnotation] = daemonsettest.Pick(choose,
+			`{"main": {"cpu": "2%"}}`, `{"main": {"cpu": "50%", "memory": "1.5%", "max": {"memory": "1Gi"}}, "init": {"cpu": "1%"}}`, "{")
+	}
+	if choose.Bool() {
+		f.settings.SchedulerName = "another"
+	}
+	if choose.Bool() {
+		f.settings.PriorityClassName = daemonsettest.Pick(choose, "known", "unknown")
+	}
+	if choose.Bool() {
+		f.settings.Tolerations = choose.Placement().Tolerations
+	}
+	if choose.Bool() {
+		f.tolerations = whitelist{{Key: corev1.TaintNodeNotReady, Operator: corev1.TolerationOpExists}}
+	}
+	if choose.Bool() {
+		f.allocatable = daemonset.Resources{MilliCPU: 8000, Memory: 16 << 30}.List()
+	}
+	f.classes = func(name string) (exists, isDefault bool) { return name != "unknown", name == "default" }
+	return f
+}
+
+// FuzzMutatePod checks, for any pod and policy, what must never happen: that the
+// DaemonSet controller sees the pod on another node than before, that the pod may run
+// on a node where it might not, or that there is no end of changes.
 func FuzzMutatePod(f *testing.F) {
 	for seed := range byte(64) {
-		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31})
+		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31,
+			seed * 37, seed * 41, seed * 43, seed * 47, seed * 53, seed * 59, seed * 61, seed * 67, seed * 71, seed * 73, seed * 79})
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := daemonsettest.NewChooser(data)
-		isDirect := choose.Bool()
+		facts := drawFacts(choose)
 		pod := corev1.Pod{Spec: choose.Placement()}
 		if choose.Bool() {
 			pod.Spec.NodeName = choose.NodeName()
@@ -205,11 +243,19 @@ func FuzzMutatePod(f *testing.F) {
 				pod.Spec.Tolerations = append(pod.Spec.Tolerations, toleration)
 			}
 		}
-		var annotations map[string]string
-		if isDirect {
-			annotations = direct
+		pod.Spec.PriorityClassName = daemonsettest.Pick(choose, "", "default", "known")
+		if choose.Bool() {
+			pod.Spec.Priority, pod.Spec.PreemptionPolicy = new(int32), new(corev1.PreemptionPolicy)
 		}
-		patched := apply(t, &pod, mutatePod(&pod, annotations).Patch)
+		containers := choose.Containers()
+		pod.Spec.Containers, pod.Spec.InitContainers, pod.Spec.Resources = containers.Containers, containers.InitContainers, containers.Resources
+		for i := range pod.Spec.Containers {
+			pod.Spec.Containers[i].Name = "main"
+		}
+		for i := range pod.Spec.InitContainers {
+			pod.Spec.InitContainers[i].Name = "init"
+		}
+		patched := apply(t, &pod, mutatePod(&pod, facts).Patch)
 
 		before, errBefore := daemonutil.GetTargetNodeName(&pod)
 		after, errAfter := daemonutil.GetTargetNodeName(patched)
@@ -221,16 +267,24 @@ func FuzzMutatePod(f *testing.F) {
 				t.Errorf("the pod was pinned to %q, now it is to %q (%v)", node, now, ok)
 			}
 		}
-		if again := mutatePod(patched, annotations).Patch; len(again) > 0 {
+		if again := mutatePod(patched, facts).Patch; len(again) > 0 {
 			t.Errorf("applied twice, it changes more: %+v", again)
+		}
+		if len(facts.tolerations) > 0 && !facts.tolerations.coverAll(patched.Spec.Tolerations) && facts.tolerations.coverAll(pod.Spec.Tolerations) {
+			t.Errorf("the namespace allowed the pod's tolerations, and does no longer: %+v", patched.Spec.Tolerations)
 		}
 	})
 }
 
+func (w whitelist) coverAll(tolerations []corev1.Toleration) bool {
+	return !slices.ContainsFunc(tolerations, func(t corev1.Toleration) bool { return !w.covers(&t) })
+}
+
 func BenchmarkMutatePod(b *testing.B) {
 	pod := daemonsettest.BoundPod(daemonsettest.Make("agent").Obj(), "node")
+	facts := factsOf(nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		mutatePod(pod, nil)
+		mutatePod(pod, facts)
 	}
 }

@@ -4,6 +4,7 @@
 package webhook
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,8 +12,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/metadata/fake"
+	"k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -27,24 +30,28 @@ func metadataOf(ds *appsv1.DaemonSet) *metav1.PartialObjectMetadata {
 	}
 }
 
-func TestOwners(t *testing.T) {
-	scheme := fake.NewTestScheme()
+func TestCluster(t *testing.T) {
+	scheme := metadatafake.NewTestScheme()
 	if err := metav1.AddMetaToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
 	agent := daemonsettest.Make("agent").Annotation(daemonset.SchedulingAnnotation, "direct").Annotation("else", "x").Obj()
 	agent.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
-	client := fake.NewSimpleMetadataClient(scheme, metadataOf(agent))
+	logging := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+		ObjectMeta: metav1.ObjectMeta{Name: "logging", Labels: map[string]string{"team": "a"}, Annotations: map[string]string{whitelistAnnotation: "[]", "else": "x"}}}
+	metadata := metadatafake.NewSimpleMetadataClient(scheme, metadataOf(agent), logging)
+	node := st.MakeNode().Name("node").Label("large", "label").Capacity(map[corev1.ResourceName]string{"cpu": "8", "memory": "16Gi", "example.com/gpu": "1"}).Obj()
+	typed := fake.NewClientset(node, st.MakeNode().Name("new").Obj(), &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "usual"}, GlobalDefault: true})
 
 	// Time stands still but while everybody waits: patience costs none.
 	synctest.Test(t, func(t *testing.T) {
-		owners := newOwners(client)
-		if owners.healthy() == nil {
-			t.Error("healthy before the DaemonSets are known")
+		cluster := newCluster(metadata, typed)
+		if err := cluster.healthy(); err == nil || strings.Count(err.Error(), "are not known yet") != 4 {
+			t.Errorf("before anything is known: %v", err)
 		}
-		go owners.run(t.Context())
+		go cluster.run(t.Context())
 		synctest.Wait()
-		if err := owners.healthy(); err != nil {
+		if err := cluster.healthy(); err != nil {
 			t.Error(err)
 		}
 
@@ -65,12 +72,12 @@ func TestOwners(t *testing.T) {
 		for name, tc := range tests {
 			if name == "an owner we hear of late" {
 				time.AfterFunc(patience/2, func() {
-					if err := client.Tracker().Add(metadataOf(late)); err != nil {
+					if err := metadata.Tracker().Add(metadataOf(late)); err != nil {
 						t.Error(err)
 					}
 				})
 			}
-			got, err := owners.annotations(t.Context(), tc.namespace, tc.pod)
+			got, err := cluster.owner(t.Context(), tc.namespace, tc.pod)
 			if tc.wantErr != "" {
 				if err == nil || err.Error() != tc.wantErr {
 					t.Errorf("%s: error is %v, want %s", name, err, tc.wantErr)
@@ -80,14 +87,33 @@ func TestOwners(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			if diff := cmp.Diff(tc.want, keepOurs(got)); diff != "" {
+			if diff := cmp.Diff(tc.want, keepOurs(got.Annotations)); diff != "" {
 				t.Errorf("%s: annotations (-want,+got):\n%s", name, diff)
 			}
 		}
-		if kept, err := owners.lister.ByNamespace("default").Get("agent"); err != nil {
-			t.Error(err)
-		} else if managed := kept.(metav1.Object).GetManagedFields(); managed != nil {
-			t.Errorf("more is kept than needed: %v", managed)
+		if kept, _ := get[*metav1.PartialObjectMetadata](cluster.daemonSets, "default/agent"); kept.ManagedFields != nil || len(kept.Annotations) != 1 {
+			t.Errorf("more is kept than needed: %+v", kept)
+		}
+
+		if kept := cluster.namespace("logging"); kept.Labels["team"] != "a" || len(kept.Annotations) != 1 {
+			t.Errorf("of the namespace is kept: %+v", kept)
+		}
+		if kept := cluster.namespace("unknown"); kept.Labels != nil {
+			t.Errorf("of an unknown namespace is known: %+v", kept)
+		}
+		if has, known := cluster.allocatable("node"); !known || len(has) != 2 || has.Cpu().String() != "8" {
+			t.Errorf("the node has %v, %v", has, known)
+		}
+		for _, name := range []string{"new", "unknown"} {
+			if has, known := cluster.allocatable(name); known {
+				t.Errorf("node %s has %v", name, has)
+			}
+		}
+		if exists, isDefault := cluster.priorityClass("usual"); !exists || !isDefault {
+			t.Errorf("the class exists: %v, is the default: %v", exists, isDefault)
+		}
+		if exists, _ := cluster.priorityClass("unknown"); exists {
+			t.Error("an unknown class exists")
 		}
 	})
 }

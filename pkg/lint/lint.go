@@ -1,0 +1,118 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package lint
+
+import (
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Severity says how bad a finding is.
+type Severity string
+
+const (
+	// Error is for what can never work and for values that mean nothing.
+	Error Severity = "error"
+	// Warning is for what works, and hurts one day.
+	Warning Severity = "warning"
+)
+
+// Finding is one thing that is wrong. Findings can be compared with ==.
+type Finding struct {
+	// Rule is the ID of the [Rule].
+	Rule     string   `json:"rule"`
+	Severity Severity `json:"severity"`
+	// Field is the full path of the field that is wrong or missing, as the API
+	// server writes it: spec.template.spec.containers[0].image.
+	Field string `json:"field"`
+	// Message says what is wrong and why it hurts. It is one clause, without a
+	// capital letter and without a full stop, as in the API server's warnings.
+	Message string `json:"message"`
+	// Fix says what to write instead, in sentences.
+	Fix string `json:"fix"`
+}
+
+// String returns the finding without its fix, on one line.
+func (f Finding) String() string {
+	return f.Field + ": " + f.Message + " (" + f.Rule + ")"
+}
+
+// Check returns what is wrong with ds: errors first, then warnings, each in the
+// order of [Rules] and, within a rule, of the manifest. The result is never nil.
+func Check(ds *appsv1.DaemonSet) []Finding {
+	m := &manifest{
+		ds: ds, pod: &ds.Spec.Template.Spec, annotations: ourAnnotations(ds),
+		rules: rules, ignored: ignoredRules(ds), findings: []Finding{},
+	}
+	for i := range m.pod.InitContainers {
+		container := container{&m.pod.InitContainers[i], "initContainers", i}
+		if policy := container.RestartPolicy; policy != nil && *policy == corev1.ContainerRestartPolicyAlways {
+			m.running = append(m.running, container)
+		} else {
+			m.starting = append(m.starting, container)
+		}
+	}
+	for i := range m.pod.Containers {
+		m.running = append(m.running, container{&m.pod.Containers[i], "containers", i})
+	}
+	for i := range m.rules {
+		m.rule = &m.rules[i]
+		if m.rule.Severity == Error || !slices.Contains(m.ignored, m.rule.ID) {
+			m.rule.check(m)
+		}
+	}
+	return m.findings
+}
+
+// manifest is a DaemonSet while it is being checked.
+type manifest struct {
+	ds  *appsv1.DaemonSet
+	pod *corev1.PodSpec
+	// running are the containers and sidecars, which run for as long as the pod;
+	// starting are the init containers that end before them.
+	running, starting []container
+	annotations       []annotation
+	// ignored are the rules that the DaemonSet asks to be silent.
+	ignored []string
+
+	rules []Rule
+	// rule is the one that is being checked.
+	rule     *Rule
+	findings []Finding
+}
+
+// report adds a finding of the current rule.
+func (m *manifest) report(at *field.Path, message string) {
+	m.findings = append(m.findings, Finding{
+		Rule: m.rule.ID, Severity: m.rule.Severity, Field: at.String(), Message: message, Fix: m.rule.Fix,
+	})
+}
+
+// container is a container and its place in the manifest.
+type container struct {
+	*corev1.Container
+	list  string
+	index int
+}
+
+func (c container) path() *field.Path {
+	return podPath().Child(c.list).Index(c.index)
+}
+
+func podPath() *field.Path {
+	return field.NewPath("spec", "template", "spec")
+}
+
+// ignoredRules returns what [IgnoreAnnotation] names.
+func ignoredRules(ds *appsv1.DaemonSet) []string {
+	value, ok := ds.Annotations[IgnoreAnnotation]
+	if !ok {
+		return nil
+	}
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+}

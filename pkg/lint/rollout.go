@@ -1,0 +1,276 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package lint
+
+import (
+	"fmt"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+var surgeHostPort = Rule{
+	ID:       "surge-host-port",
+	Severity: Error,
+	Title:    "maxSurge with a host port",
+	Reason: "With maxSurge, an update starts the new pod beside the old one and ends the old one when the new one is available. " +
+		"Two pods on a node cannot have the same host port: the new pod stays Pending, the old one stays, and the update never ends " +
+		"(https://github.com/kubernetes/kubernetes/issues/106417). On the host network every container port is a host port.",
+	Fix: "Update with maxUnavailable instead of maxSurge, or give the host port up.",
+	Example: `updateStrategy:
+  rollingUpdate:
+    maxUnavailable: 1`,
+	check: checkSurgeHostPort,
+}
+
+func checkSurgeHostPort(m *manifest) {
+	if !m.surges() {
+		return
+	}
+	for _, c := range m.running {
+		for i := range c.Ports {
+			if port := hostPort(m.pod, &c.Ports[i]); port != 0 {
+				m.report(maxSurgePath(), fmt.Sprintf("an update starts the new pod beside the old one, and both want host port %d for container %s: it never ends", port, c.Name))
+				return
+			}
+		}
+	}
+}
+
+func maxSurgePath() *field.Path {
+	return field.NewPath("spec", "updateStrategy", "rollingUpdate", "maxSurge")
+}
+
+// hostPort returns the port that a pod of spec opens on its node for port, or 0. The
+// API server fills in what is missing on the host network, but in pods only
+// (SetDefaults_Pod in k8s.io/kubernetes/pkg/apis/core/v1).
+func hostPort(spec *corev1.PodSpec, port *corev1.ContainerPort) int32 {
+	if port.HostPort == 0 && spec.HostNetwork {
+		return port.ContainerPort
+	}
+	return port.HostPort
+}
+
+// rollingUpdate returns the parameters of rolling updates, or nil. An update is a
+// rolling one if the manifest does not say.
+func (m *manifest) rollingUpdate() *appsv1.RollingUpdateDaemonSet {
+	strategy := &m.ds.Spec.UpdateStrategy
+	if strategy.Type != "" && strategy.Type != appsv1.RollingUpdateDaemonSetStrategyType {
+		return nil
+	}
+	return strategy.RollingUpdate
+}
+
+// surges says whether an update starts new pods beside old ones (AllowsSurge of
+// k8s.io/kubernetes/pkg/controller/daemon/util).
+func (m *manifest) surges() bool {
+	update := m.rollingUpdate()
+	if update == nil || update.MaxSurge == nil {
+		return false
+	}
+	surge, err := intstr.GetScaledValueFromIntOrPercent(update.MaxSurge, 1, true)
+	return err == nil && surge > 0
+}
+
+var surgeAntiAffinity = Rule{
+	ID:       "surge-anti-affinity",
+	Severity: Error,
+	Title:    "maxSurge with an anti-affinity to itself",
+	Reason: "With maxSurge, an update starts the new pod beside the old one and ends the old one when the new one is available. " +
+		"A required anti-affinity to the DaemonSet's own pods keeps the new pod off the node for as long as the old one is there, so the update never ends.",
+	Fix: "Leave the anti-affinity out, a DaemonSet has one pod per node anyway, or limit it to pods of the same revision.",
+	Example: `podAntiAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - topologyKey: kubernetes.io/hostname
+      labelSelector:
+        matchLabels:
+          app: agent
+      matchLabelKeys: [controller-revision-hash]`,
+	check: checkSurgeAntiAffinity,
+}
+
+func checkSurgeAntiAffinity(m *manifest) {
+	if !m.surges() || !m.scheduled() {
+		return
+	}
+	for i := range m.antiAffinity() {
+		if term := &m.antiAffinity()[i]; m.keepsOwnPodsApart(term) && !withinRevision(term) {
+			m.report(antiAffinityPath().Index(i), "an update starts the new pod beside the old one, but this keeps two pods of the DaemonSet off one node: it never ends")
+		}
+	}
+}
+
+// antiAffinity returns the required pod anti-affinity.
+func (m *manifest) antiAffinity() []corev1.PodAffinityTerm {
+	if m.pod.Affinity == nil || m.pod.Affinity.PodAntiAffinity == nil {
+		return nil
+	}
+	return m.pod.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+}
+
+func antiAffinityPath() *field.Path {
+	return podPath().Child("affinity", "podAntiAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
+}
+
+// revisionLabels are the labels that the controller sets on every pod itself, over
+// those of the template (CreatePodTemplate in
+// k8s.io/kubernetes/pkg/controller/daemon/util).
+var revisionLabels = []string{appsv1.ControllerRevisionHashLabelKey, "pod-template-generation"}
+
+// keepsOwnPodsApart says whether term is sure to forbid two pods of the DaemonSet
+// on one node.
+func (m *manifest) keepsOwnPodsApart(term *corev1.PodAffinityTerm) bool {
+	if term.TopologyKey != corev1.LabelHostname || len(term.MismatchLabelKeys) > 0 || !m.includesOwnNamespace(term) {
+		return false
+	}
+	selector, err := metav1.LabelSelectorAsSelector(term.LabelSelector)
+	return err == nil && selector.Matches(labels.Set(m.ds.Spec.Template.Labels))
+}
+
+func (m *manifest) includesOwnNamespace(term *corev1.PodAffinityTerm) bool {
+	switch {
+	case selectsEverything(term.NamespaceSelector):
+		return true
+	case len(term.Namespaces) == 0:
+		return term.NamespaceSelector == nil
+	default:
+		// A file need not say which namespace it is for.
+		return m.ds.Namespace != "" && slices.Contains(term.Namespaces, m.ds.Namespace)
+	}
+}
+
+func selectsEverything(selector *metav1.LabelSelector) bool {
+	return selector != nil && len(selector.MatchLabels)+len(selector.MatchExpressions) == 0
+}
+
+// withinRevision says whether term tells pods of one revision from those of another.
+func withinRevision(term *corev1.PodAffinityTerm) bool {
+	return slices.ContainsFunc(revisionLabels, func(label string) bool {
+		return slices.Contains(term.MatchLabelKeys, label) ||
+			slices.ContainsFunc(term.LabelSelector.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Key == label })
+	})
+}
+
+var selectorOnRevision = Rule{
+	ID:       "selector-on-revision",
+	Severity: Error,
+	Title:    "Selector on a label that the controller sets",
+	Reason: "The controller sets the labels controller-revision-hash and pod-template-generation on every pod it creates, over those of the template. " +
+		"A selector that asks for another value, or for none, does not match these pods: the controller lets go of each and creates the next, " +
+		"at once or from the first update on, without end. Two nodes had a thousand pods after twenty seconds.",
+	Fix: "Select by labels of your own.",
+	Example: `selector:
+  matchLabels:
+    app: agent`,
+	check: checkSelectorOnRevision,
+}
+
+func checkSelectorOnRevision(m *manifest) {
+	selector := m.ds.Spec.Selector
+	if selector == nil {
+		return
+	}
+	report := func(at *field.Path, label string) {
+		m.report(at, fmt.Sprintf("the controller sets label %s on pods itself: they don't match, and it creates more of them without end", label))
+	}
+	for _, label := range revisionLabels {
+		if _, ok := selector.MatchLabels[label]; ok {
+			report(field.NewPath("spec", "selector", "matchLabels").Key(label), label)
+		}
+	}
+	for i := range selector.MatchExpressions {
+		expression := &selector.MatchExpressions[i]
+		asks := expression.Operator == metav1.LabelSelectorOpIn || expression.Operator == metav1.LabelSelectorOpDoesNotExist
+		if asks && slices.Contains(revisionLabels, expression.Key) {
+			report(field.NewPath("spec", "selector", "matchExpressions").Index(i), expression.Key)
+		}
+	}
+}
+
+var looseSelector = Rule{
+	ID:       "loose-selector",
+	Severity: Warning,
+	Title:    "Selector that only excludes",
+	Reason: "A selector without a label that pods must have matches nearly every pod of the namespace. The controller adopts those that have no controller " +
+		"of their own, and deletes them where it wants no pod or has one.",
+	Fix: "Select by a label that only these pods have.",
+	Example: `selector:
+  matchLabels:
+    app: agent`,
+	check: checkLooseSelector,
+}
+
+func checkLooseSelector(m *manifest) {
+	selector := m.ds.Spec.Selector
+	if selector == nil || len(selector.MatchLabels) > 0 || len(selector.MatchExpressions) == 0 {
+		return
+	}
+	for i := range selector.MatchExpressions {
+		if operator := selector.MatchExpressions[i].Operator; operator == metav1.LabelSelectorOpIn || operator == metav1.LabelSelectorOpExists {
+			return
+		}
+	}
+	m.report(field.NewPath("spec", "selector"), "it only excludes: the controller adopts, and may delete, every other pod of the namespace that has no controller")
+}
+
+var onDelete = Rule{
+	ID:       "on-delete",
+	Severity: Warning,
+	Title:    "Update strategy OnDelete",
+	Reason: "With OnDelete a new template, and with it a security fix, reaches a node only when somebody deletes the pod there. " +
+		"Nodes run different revisions until then, and `kubectl rollout status` cannot tell.",
+	Fix: "Use RollingUpdate, and maxUnavailable or minReadySeconds to slow it down.",
+	Example: `updateStrategy:
+  type: RollingUpdate
+  rollingUpdate:
+    maxUnavailable: 1`,
+	check: func(m *manifest) {
+		if m.ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
+			m.report(field.NewPath("spec", "updateStrategy", "type"), "OnDelete rolls nothing out: a change reaches a node only when somebody deletes the pod there")
+		}
+	},
+}
+
+var allUnavailable = Rule{
+	ID:       "all-unavailable",
+	Severity: Warning,
+	Title:    "maxUnavailable 100%",
+	Reason:   "Every pod is ended at once. Until the new ones are ready, no node has its agent, and if the new template is broken, none gets one.",
+	Fix:      "Write a number, or a share that the cluster can do without.",
+	Example: `updateStrategy:
+  rollingUpdate:
+    maxUnavailable: 10%`,
+	check: checkAllUnavailable,
+}
+
+func checkAllUnavailable(m *manifest) {
+	update := m.rollingUpdate()
+	// How many nodes a number stands for, the manifest does not tell.
+	if update == nil || update.MaxUnavailable == nil || update.MaxUnavailable.Type != intstr.String {
+		return
+	}
+	if percent, err := intstr.GetScaledValueFromIntOrPercent(update.MaxUnavailable, 100, true); err == nil && percent >= 100 {
+		m.report(field.NewPath("spec", "updateStrategy", "rollingUpdate", "maxUnavailable"), "an update ends the pods of all nodes at once, and a broken one leaves no node with its agent")
+	}
+}
+
+var noGracePeriod = Rule{
+	ID:       "no-grace-period",
+	Severity: Warning,
+	Title:    "terminationGracePeriodSeconds 0",
+	Reason: "The process is killed without being asked to end, so it can neither flush nor hand over. The API server also forgets the pod at once, as in a " +
+		"forced deletion: the next pod can start while the process of the old one still holds its ports and files.",
+	Fix:     "Leave it out, or write how long the process takes to end; 1 is the shortest.",
+	Example: "terminationGracePeriodSeconds: 30",
+	check: func(m *manifest) {
+		if period := m.pod.TerminationGracePeriodSeconds; period != nil && *period == 0 {
+			m.report(podPath().Child("terminationGracePeriodSeconds"), "pods are killed and forgotten at once: the next one may start while the process of the old one still runs")
+		}
+	},
+}

@@ -1,0 +1,136 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/lint"
+	"everynode.dev/everynode/pkg/webhook/policy"
+)
+
+// admission decides about objects by what is known of the cluster.
+type admission struct {
+	cluster  knowledge
+	policies func() *policy.Policies
+}
+
+// knowledge is what is known of the cluster. *cluster is the one that is used.
+type knowledge interface {
+	owner(ctx context.Context, namespace string, pod *corev1.Pod) (*metav1.PartialObjectMetadata, error)
+	namespace(name string) *metav1.PartialObjectMetadata
+	allocatable(node string) (list corev1.ResourceList, known bool)
+	priorityClass(name string) (exists, isDefault bool)
+}
+
+// mutatePods handles new pods.
+func (a *admission) mutatePods() *handler {
+	return &handler{
+		name:       "pods",
+		resource:   metav1.GroupVersionResource(corev1.SchemeGroupVersion.WithResource("pods")),
+		operations: []admissionv1.Operation{admissionv1.Create},
+		decide:     a.decidePod,
+	}
+}
+
+// mutateDaemonSets handles DaemonSets that are created or updated.
+func (a *admission) mutateDaemonSets() *handler {
+	return &handler{
+		name:       "daemonsets",
+		resource:   metav1.GroupVersionResource(appsv1.SchemeGroupVersion.WithResource("daemonsets")),
+		operations: []admissionv1.Operation{admissionv1.Create, admissionv1.Update},
+		decide:     a.decideDaemonSet,
+	}
+}
+
+// validateDaemonSets handles DaemonSets that are created or updated, after everybody
+// has changed them.
+func (a *admission) validateDaemonSets() *handler {
+	h := a.mutateDaemonSets()
+	h.name, h.decide = "validation", a.validateDaemonSet
+	return h
+}
+
+func (a *admission) decidePod(ctx context.Context, request *admissionv1.AdmissionRequest) (decision, error) {
+	var pod corev1.Pod
+	if err := json.Unmarshal(request.Object.Raw, &pod); err != nil {
+		return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the pod: %w", err)}
+	}
+	owner, err := a.cluster.owner(ctx, request.Namespace, &pod)
+	if err != nil {
+		return decision{}, &unable{reasonOwner, err}
+	}
+	namespace := a.cluster.namespace(request.Namespace)
+	chosen := a.policies().For(request.Namespace, namespace.Labels, owner.Labels)
+	f := facts{
+		annotations: chosen.Effective(owner.Annotations),
+		settings:    &chosen.Pod,
+		tolerations: parseWhitelist(namespace.Annotations),
+		classes:     a.cluster.priorityClass,
+	}
+	if node, ok := daemonset.TargetNode(&pod); ok {
+		f.allocatable, _ = a.cluster.allocatable(node)
+	}
+	return decided(mutatePod(&pod, f), chosen), nil
+}
+
+func (a *admission) decideDaemonSet(_ context.Context, request *admissionv1.AdmissionRequest) (decision, error) {
+	var ds appsv1.DaemonSet
+	if err := json.Unmarshal(request.Object.Raw, &ds); err != nil {
+		return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the DaemonSet: %w", err)}
+	}
+	chosen := a.policies().For(request.Namespace, a.cluster.namespace(request.Namespace).Labels, ds.Labels)
+	return decided(mutateDaemonSet(&ds, chosen, a.cluster.priorityClass), chosen), nil
+}
+
+// decided names the policy where something was done.
+func decided(m mutation, chosen *policy.Policy) decision {
+	if len(m.Patch) > 0 && chosen.Name != "" {
+		m.audit("policy", chosen.Name)
+	}
+	return decision{mutation: m}
+}
+
+// validateDaemonSet denies what can never work and warns of what will hurt. Of an
+// update it looks at what it brings: a DaemonSet that was wrong before can be changed,
+// and nobody is warned again and again.
+func (a *admission) validateDaemonSet(_ context.Context, request *admissionv1.AdmissionRequest) (decision, error) {
+	var ds appsv1.DaemonSet
+	if err := json.Unmarshal(request.Object.Raw, &ds); err != nil {
+		return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the DaemonSet: %w", err)}
+	}
+	if ds.DeletionTimestamp != nil {
+		return decision{}, nil
+	}
+	findings := lint.Check(&ds)
+	if request.Operation == admissionv1.Update {
+		var before appsv1.DaemonSet
+		if err := json.Unmarshal(request.OldObject.Raw, &before); err != nil {
+			return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the DaemonSet as it was: %w", err)}
+		}
+		known := lint.Check(&before)
+		findings = slices.DeleteFunc(findings, func(f lint.Finding) bool { return slices.Contains(known, f) })
+	}
+	var d decision
+	var denied []string
+	for _, finding := range findings {
+		if finding.Severity == lint.Error {
+			denied = append(denied, finding.String()+". "+finding.Fix)
+		} else {
+			d.Warnings = append(d.Warnings, finding.String())
+		}
+	}
+	d.Denied = strings.Join(denied, "\n")
+	return d, nil
+}

@@ -1,0 +1,197 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"everynode.dev/everynode/pkg/daemonset"
+)
+
+// patience is how long a pod waits for its DaemonSet to be known. The controller
+// creates pods milliseconds after their DaemonSet, when we may not have heard of
+// it. It is short beside the timeout of the webhook configuration (2 s).
+const patience = 500 * time.Millisecond
+
+// cluster knows what requests are answered from, and no more of it than they need:
+// clusters are large, and no request waits for the API server.
+type cluster struct {
+	metadata  metadata.Interface
+	factories []interface {
+		Start(stop <-chan struct{})
+		Shutdown()
+	}
+	// daemonSets have their UID, labels and annotations of ours; namespaces have their
+	// labels, and the tolerations that they are limited to; nodes have what can be
+	// requested of them; of priorityClasses it is known whether one is the default.
+	daemonSets, namespaces, nodes, priorityClasses cache.SharedIndexInformer
+}
+
+func newCluster(meta metadata.Interface, client kubernetes.Interface) *cluster {
+	ofMetadata := metadatainformer.NewSharedInformerFactoryWithOptions(meta, 0, metadatainformer.WithTransform(trim))
+	typed := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim))
+	c := &cluster{
+		metadata:        meta,
+		daemonSets:      ofMetadata.ForResource(daemonSetsResource).Informer(),
+		namespaces:      ofMetadata.ForResource(namespacesResource).Informer(),
+		nodes:           typed.Core().V1().Nodes().Informer(),
+		priorityClasses: typed.Scheduling().V1().PriorityClasses().Informer(),
+	}
+	c.factories = append(c.factories, ofMetadata, typed)
+	return c
+}
+
+var (
+	daemonSetsResource      = appsv1.SchemeGroupVersion.WithResource("daemonsets")
+	namespacesResource      = corev1.SchemeGroupVersion.WithResource("namespaces")
+	nodesResource           = corev1.SchemeGroupVersion.WithResource("nodes")
+	priorityClassesResource = schedulingv1.SchemeGroupVersion.WithResource("priorityclasses")
+)
+
+// unknown returns the resources that have not been read yet.
+func (c *cluster) unknown() []schema.GroupVersionResource {
+	var unknown []schema.GroupVersionResource
+	for _, resource := range []struct {
+		schema.GroupVersionResource
+		informer cache.SharedIndexInformer
+	}{{daemonSetsResource, c.daemonSets}, {namespacesResource, c.namespaces}, {nodesResource, c.nodes}, {priorityClassesResource, c.priorityClasses}} {
+		if !resource.informer.HasSynced() {
+			unknown = append(unknown, resource.GroupVersionResource)
+		}
+	}
+	return unknown
+}
+
+// run follows the cluster until ctx ends.
+func (c *cluster) run(ctx context.Context) {
+	for _, factory := range c.factories {
+		factory.Start(ctx.Done())
+		defer factory.Shutdown()
+	}
+	// Informers are silent about an API server that they cannot reach.
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		for _, resource := range c.unknown() {
+			if _, err := c.metadata.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
+				klog.FromContext(ctx).Error(err, "Waiting for what the API server knows: check --kubeconfig and the ClusterRole everynode-webhook",
+					"resource", resource.Resource)
+			}
+		}
+	}, 5*time.Second)
+}
+
+// healthy returns an error until everything is known.
+func (c *cluster) healthy() error {
+	var errs []error
+	for _, resource := range c.unknown() {
+		errs = append(errs, fmt.Errorf("the %s of the cluster are not known yet", resource.Resource))
+	}
+	return errors.Join(errs...)
+}
+
+// owner returns the DaemonSet that controls pod. It fails if pod, which is created in
+// that namespace, has none: an owner reference is easily written, so the DaemonSet
+// has to exist with its UID.
+func (c *cluster) owner(ctx context.Context, namespace string, pod *corev1.Pod) (*metav1.PartialObjectMetadata, error) {
+	reference := daemonset.OwnerOf(pod)
+	if reference == nil {
+		return nil, errors.New("the pod is not controlled by a DaemonSet")
+	}
+	var owner *metav1.PartialObjectMetadata
+	err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, patience, true, func(context.Context) (known bool, err error) {
+		owner, known = get[*metav1.PartialObjectMetadata](c.daemonSets, namespace+"/"+reference.Name)
+		return known && owner.UID == reference.UID, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("no DaemonSet %s/%s with UID %s is known", namespace, reference.Name, reference.UID)
+	}
+	return owner, nil
+}
+
+// namespace returns what is known of a namespace: nothing if it is new.
+func (c *cluster) namespace(name string) *metav1.PartialObjectMetadata {
+	if namespace, known := get[*metav1.PartialObjectMetadata](c.namespaces, name); known {
+		return namespace
+	}
+	return &metav1.PartialObjectMetadata{}
+}
+
+// allocatable returns what can be requested of a node. known is false while it has
+// not said so.
+func (c *cluster) allocatable(name string) (list corev1.ResourceList, known bool) {
+	node, known := get[*corev1.Node](c.nodes, name)
+	if !known || len(node.Status.Allocatable) == 0 {
+		return nil, false
+	}
+	return node.Status.Allocatable, true
+}
+
+// priorityClass says whether a PriorityClass exists, and whether pods get it that
+// name none.
+func (c *cluster) priorityClass(name string) (exists, isDefault bool) {
+	class, known := get[*schedulingv1.PriorityClass](c.priorityClasses, name)
+	return known, known && class.GlobalDefault
+}
+
+// get returns what is known under a key.
+func get[T any](informer cache.SharedIndexInformer, key string) (object T, known bool) {
+	// The store is a map: it has nothing to fail at.
+	item, exists, _ := informer.GetStore().GetByKey(key)
+	if !exists {
+		return object, false
+	}
+	object, known = item.(T)
+	return object, known
+}
+
+// trim keeps of an object what the cluster is asked for.
+func trim(obj any) (any, error) {
+	switch object := obj.(type) {
+	case *metav1.PartialObjectMetadata:
+		meta := identity(&object.ObjectMeta)
+		meta.Labels = object.Labels
+		for key, value := range object.Annotations {
+			if strings.HasPrefix(key, daemonset.AnnotationPrefix) || key == whitelistAnnotation {
+				metav1.SetMetaDataAnnotation(&meta, key, value)
+			}
+		}
+		return &metav1.PartialObjectMetadata{ObjectMeta: meta}, nil
+	case *corev1.Node:
+		node := &corev1.Node{ObjectMeta: identity(&object.ObjectMeta)}
+		for _, name := range daemonset.SizedResources() {
+			if amount, ok := object.Status.Allocatable[name]; ok {
+				if node.Status.Allocatable == nil {
+					node.Status.Allocatable = make(corev1.ResourceList)
+				}
+				node.Status.Allocatable[name] = amount
+			}
+		}
+		return node, nil
+	case *schedulingv1.PriorityClass:
+		return &schedulingv1.PriorityClass{ObjectMeta: identity(&object.ObjectMeta), GlobalDefault: object.GlobalDefault}, nil
+	default:
+		return obj, nil
+	}
+}
+
+// identity keeps what informers need of an object, and its UID.
+func identity(meta *metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: meta.Namespace, Name: meta.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion}
+}
