@@ -21,7 +21,9 @@ type operation struct {
 }
 
 // mutation is what is to be done to an object. Patches name single fields, never
-// whole objects: an object can have fields that this program has not heard of.
+// whole objects: an object can have fields that this program has not heard of. Each of
+// them has to apply: the API server refuses an object whose patch does not, whatever
+// the failurePolicy.
 type mutation struct {
 	Patch []operation
 	// Audit says what was done, for the API server's audit log.

@@ -1,0 +1,234 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"everynode.dev/everynode/test/localcluster"
+)
+
+// issue returns a certificate for 127.0.0.1 that signs itself, and its PEM.
+func issue(t *testing.T, expires time.Time) (certificate tls.Certificate, encoded []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: expires.Add(-time.Hour), NotAfter: expires, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// serveWebhook starts a webhook and returns how to reach it.
+func serveWebhook(t *testing.T, expires time.Time, handler http.HandlerFunc) admissionregistrationv1.WebhookClientConfig {
+	t.Helper()
+	certificate, encoded := issue(t, expires)
+	server := httptest.NewUnstartedServer(handler)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	server.Config.ErrorLog = nil
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return admissionregistrationv1.WebhookClientConfig{URL: &server.URL, CABundle: encoded}
+}
+
+// replaceWebhook has the API server send to another server what is meant for ours.
+func (c *cluster) replaceWebhook(client admissionregistrationv1.WebhookClientConfig) {
+	c.t.Helper()
+	api := c.Client.AdmissionregistrationV1()
+	mutating, err := api.MutatingWebhookConfigurations().Get(c.t.Context(), "everynode", metav1.GetOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i := range mutating.Webhooks {
+		mutating.Webhooks[i].ClientConfig = client
+	}
+	if _, err := api.MutatingWebhookConfigurations().Update(c.t.Context(), mutating, metav1.UpdateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+	validating, err := api.ValidatingWebhookConfigurations().Get(c.t.Context(), "everynode", metav1.GetOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i := range validating.Webhooks {
+		validating.Webhooks[i].ClientConfig = client
+	}
+	if _, err := api.ValidatingWebhookConfigurations().Update(c.t.Context(), validating, metav1.UpdateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Whatever happens to the webhook, DaemonSets are admitted and their pods start, and
+// ordinary pods notice nothing.
+func TestWebhookOutage(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Nodes(1, 3)...)
+	tests := []struct {
+		name   string
+		damage func(t *testing.T)
+	}{
+		{"garbage", func(t *testing.T) {
+			t.Helper()
+			c.replaceWebhook(serveWebhook(t, time.Now().Add(time.Hour), func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, "garbage")
+			}))
+		}},
+		{"an expired certificate", func(t *testing.T) {
+			t.Helper()
+			c.replaceWebhook(serveWebhook(t, time.Now().Add(-time.Minute), func(http.ResponseWriter, *http.Request) {
+				t.Error("the API server has talked to a server whose certificate is expired")
+			}))
+		}},
+		{"hanging", func(t *testing.T) {
+			t.Helper()
+			c.replaceWebhook(serveWebhook(t, time.Now().Add(time.Hour), func(_ http.ResponseWriter, r *http.Request) {
+				// A server notices that the client has gone once it has read the request.
+				_, _ = io.Copy(io.Discard, r.Body)
+				<-r.Context().Done()
+			}))
+		}},
+		{"killed", func(*testing.T) {
+			c.Process(localcluster.EverynodeWebhook).Kill()
+			nowhere := "https://127.0.0.1:1/"
+			c.replaceWebhook(admissionregistrationv1.WebhookClientConfig{URL: &nowhere})
+		}},
+	}
+	for i, tc := range tests {
+		if !t.Run(tc.name, func(t *testing.T) {
+			tc.damage(t)
+			agent, web := fmt.Sprintf("agent-%d", i), fmt.Sprintf("web-%d", i)
+			began := time.Now()
+			c.apply(deployment(web, 3, "cpu: 10m"))
+			c.eventually(20*time.Second, "ordinary pods run", c.running(web, 3))
+			t.Logf("ordinary pods run after %s", time.Since(began).Round(100*time.Millisecond))
+			began = time.Now()
+			c.apply(daemonSet(agent, "cpu: 10m", ""))
+			// A hanging webhook takes 2 s each time it is asked: for the DaemonSet twice, and then for its pods.
+			c.eventually(40*time.Second, "daemon pods run", func(ctx context.Context) error {
+				return c.runsOn(ctx, app(agent), "node-1", "node-2", "node-3")
+			})
+			t.Logf("daemon pods run after %s", time.Since(began).Round(100*time.Millisecond))
+		}) {
+			return
+		}
+	}
+}
+
+// answer answers a review with a patch.
+func answer(t *testing.T, w http.ResponseWriter, r *http.Request, patch string) {
+	t.Helper()
+	var review admissionv1.AdmissionReview
+	if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+		t.Error(err)
+		return
+	}
+	patchType := admissionv1.PatchTypeJSONPatch
+	review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
+	if patch != "" {
+		review.Response.Patch, review.Response.PatchType = []byte(patch), &patchType
+	}
+	review.Request = nil
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(&review); err != nil {
+		t.Log(err)
+	}
+}
+
+// Another webhook that changes the same pods after us: we are asked again, and both
+// changes stand. Each pod is changed once, however often the webhooks are asked.
+func TestSecondWebhook(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Nodes(1, 2)...)
+	// It adds a sidecar in front, as service meshes do: the containers that we size move.
+	client := serveWebhook(t, time.Now().Add(time.Hour), func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		patch := ""
+		var review struct {
+			Request struct{ Object corev1.Pod }
+		}
+		if err := json.Unmarshal(body, &review); err != nil {
+			t.Error(err)
+		}
+		if !slices.ContainsFunc(review.Request.Object.Spec.Containers, func(c corev1.Container) bool { return c.Name == "sidecar" }) {
+			patch = `[{"op": "add", "path": "/spec/containers/0", "value": {"name": "sidecar", "image": "example/sidecar:1.0"}}]`
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		answer(t, w, r, patch)
+	})
+	fail, again, none, scope := admissionregistrationv1.Fail, admissionregistrationv1.IfNeededReinvocationPolicy,
+		admissionregistrationv1.SideEffectClassNone, admissionregistrationv1.NamespacedScope
+	// Webhooks are asked in the order of the names of their configurations.
+	for _, name := range []string{"a-before-everynode", "z-after-everynode"} {
+		_, err := c.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Webhooks: []admissionregistrationv1.MutatingWebhook{{
+				Name: name + ".example.com", ClientConfig: client, AdmissionReviewVersions: []string{"v1"}, SideEffects: &none,
+				FailurePolicy: &fail, ReinvocationPolicy: &again,
+				ObjectSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name[:1]}},
+				Rules: []admissionregistrationv1.RuleWithOperations{{
+					Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+					Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}, Scope: &scope},
+				}},
+			}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"a", "z"} {
+		c.apply(annotate(daemonSet(name, "cpu: 10m", ""), name, `everynode.dev/resources: '{"main": {"cpu": "10%"}}'`))
+		c.eventually(30*time.Second, name+" runs with both changes", func(ctx context.Context) error {
+			if err := c.complete(ctx, "default", name, 2); err != nil {
+				return err
+			}
+			pods, err := c.pods(ctx, app(name))
+			if err != nil {
+				return err
+			}
+			for i := range pods {
+				containers := pods[i].Spec.Containers
+				if len(containers) != 2 || containers[0].Name != "sidecar" || containers[1].Resources.Requests.Cpu().String() != "400m" {
+					return fmt.Errorf("containers of %s are %v", pods[i].Name, containers)
+				}
+				if n := len(containers[0].Resources.Requests); n != 0 {
+					return fmt.Errorf("the sidecar of %s has been sized", pods[i].Name)
+				}
+			}
+			return nil
+		})
+	}
+}
