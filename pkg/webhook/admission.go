@@ -5,7 +5,6 @@ package webhook
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -64,7 +63,7 @@ func (a *admission) validateDaemonSets() *handler {
 
 func (a *admission) decidePod(ctx context.Context, request *admissionv1.AdmissionRequest) (decision, error) {
 	var pod corev1.Pod
-	if err := json.Unmarshal(request.Object.Raw, &pod); err != nil {
+	if err := decodePod(request.Object.Raw, &pod); err != nil {
 		return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the pod: %w", err)}
 	}
 	owner, err := a.cluster.owner(ctx, request.Namespace, &pod)
@@ -87,7 +86,7 @@ func (a *admission) decidePod(ctx context.Context, request *admissionv1.Admissio
 
 func (a *admission) decideDaemonSet(_ context.Context, request *admissionv1.AdmissionRequest) (decision, error) {
 	var ds appsv1.DaemonSet
-	if err := json.Unmarshal(request.Object.Raw, &ds); err != nil {
+	if err := decode(request.Object.Raw, &ds); err != nil {
 		return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the DaemonSet: %w", err)}
 	}
 	chosen := a.policies().For(request.Namespace, a.cluster.namespace(request.Namespace).Labels, ds.Labels)
@@ -107,7 +106,7 @@ func decided(m mutation, chosen *policy.Policy) decision {
 // and nobody is warned again and again.
 func (a *admission) validateDaemonSet(_ context.Context, request *admissionv1.AdmissionRequest) (decision, error) {
 	var ds appsv1.DaemonSet
-	if err := json.Unmarshal(request.Object.Raw, &ds); err != nil {
+	if err := decode(request.Object.Raw, &ds); err != nil {
 		return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the DaemonSet: %w", err)}
 	}
 	if ds.DeletionTimestamp != nil {
@@ -116,7 +115,7 @@ func (a *admission) validateDaemonSet(_ context.Context, request *admissionv1.Ad
 	findings := lint.Check(&ds)
 	if request.Operation == admissionv1.Update {
 		var before appsv1.DaemonSet
-		if err := json.Unmarshal(request.OldObject.Raw, &before); err != nil {
+		if err := decode(request.OldObject.Raw, &before); err != nil {
 			return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the DaemonSet as it was: %w", err)}
 		}
 		known := lint.Check(&before)

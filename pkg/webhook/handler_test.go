@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
+	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 	"everynode.dev/everynode/pkg/webhook/policy"
 )
@@ -174,8 +175,8 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 	}{
 		"no JSON by its type": {"text/plain", valid, http.StatusUnsupportedMediaType, `content type is "text/plain", want application/json`},
 		"no type":             {"", valid, http.StatusUnsupportedMediaType, `content type is ""`},
-		"an empty body":       {"application/json", nil, http.StatusBadRequest, "not an AdmissionReview: unexpected end of JSON input"},
-		"no JSON":             {"application/json", []byte("hello"), http.StatusBadRequest, "not an AdmissionReview: invalid character"},
+		"an empty body":       {"application/json", nil, http.StatusBadRequest, "not an AdmissionReview: jsontext: unexpected EOF"},
+		"no JSON":             {"application/json", []byte("hello"), http.StatusBadRequest, "not an AdmissionReview: jsontext: invalid character"},
 		"a pod":               {"application/json", []byte(`{"apiVersion": "v1", "kind": "Pod"}`), http.StatusBadRequest, `of apiVersion "v1" and kind "Pod", want admission.k8s.io/v1 and AdmissionReview`},
 		"an older version":    {"application/json", []byte(`{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}`), http.StatusBadRequest, "admission.k8s.io/v1beta1"},
 		"no request":          {"application/json", review(t, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request = nil }), http.StatusBadRequest, "has no request"},
@@ -228,11 +229,14 @@ func FuzzReview(f *testing.F) {
 	})
 }
 
+// BenchmarkHandler answers reviews of a pod of 15 kB that is bound, tolerates nothing
+// and is sized after its node.
 func BenchmarkHandler(b *testing.B) {
-	pod := daemonsettest.BoundPod(daemonsettest.Make("agent").Obj(), "node")
-	pod.Annotations = map[string]string{"padding": strings.Repeat("x", 10<<10)}
-	body := review(b, pod, nil)
-	handler := (&world{}).admission().mutatePods()
+	agent := daemonsettest.Agent("agent")
+	body := review(b, daemonsettest.BoundPod(agent, "node"), nil)
+	w := &world{nodes: map[string]corev1.ResourceList{"node": daemonset.Resources{MilliCPU: 8000, Memory: 32 << 30}.List()}}
+	w.daemonSet.Annotations = map[string]string{daemonset.ResourcesAnnotation: `{"agent": {"cpu": "2%", "memory": "1%"}}`}
+	handler := w.admission().mutatePods()
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {

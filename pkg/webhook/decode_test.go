@@ -1,0 +1,62 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+)
+
+// What is passed over while a pod is read changes no decision.
+func FuzzDecodePod(f *testing.F) {
+	for seed := range byte(64) {
+		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31, seed * 37})
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		choose := daemonsettest.NewChooser(data)
+		facts := drawFacts(choose)
+		pod := daemonsettest.BoundPod(daemonsettest.Agent("agent"), choose.NodeName())
+		placement := choose.Placement()
+		pod.Spec.NodeSelector, pod.Spec.Affinity, pod.Spec.Tolerations = placement.NodeSelector, placement.Affinity, placement.Tolerations
+		facts.annotations[daemonset.ResourcesAnnotation] = `{"agent": {"cpu": "2%"}, "install": {"memory": "1%"}}`
+		encoded, err := json.Marshal(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all, some corev1.Pod
+		if err := json.Unmarshal(encoded, &all); err != nil {
+			t.Fatal(err)
+		}
+		if err := decodePod(encoded, &some); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(mutatePod(&all, facts), mutatePod(&some, facts)); diff != "" {
+			t.Errorf("mutation of all of the pod and of what was read (-all,+read):\n%s", diff)
+		}
+		if daemonset.OwnerOf(&some) == nil || len(some.Spec.Containers[0].Env) > 0 {
+			t.Error("the wrong things were passed over")
+		}
+	})
+}
+
+func BenchmarkDecodePod(b *testing.B) {
+	encoded, err := json.Marshal(daemonsettest.BoundPod(daemonsettest.Agent("agent"), "node"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(encoded)))
+	b.ReportAllocs()
+	for b.Loop() {
+		var pod corev1.Pod
+		if err := decodePod(encoded, &pod); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
