@@ -22,6 +22,7 @@ import (
 	"everynode.dev/everynode/pkg/plugins/preemption"
 	"everynode.dev/everynode/pkg/plugins/readiness"
 	"everynode.dev/everynode/pkg/webhook"
+	"everynode.dev/everynode/pkg/webhook/policy"
 )
 
 // pages returns the text of every page by its path.
@@ -104,11 +105,11 @@ func TestConfigurationIsComplete(t *testing.T) {
 		}
 	}
 	groups := webhook.NewOptions().Flags()
-	for _, name := range []string{"API server", "Serving"} {
+	for _, name := range []string{"API server", "Policies", "Serving"} {
 		groups.FlagSet(name).VisitAll(func(flag *pflag.Flag) { row("--" + flag.Name) })
 	}
 	for _, annotation := range []string{daemonset.GateAnnotation, daemonset.HoldAnnotation, daemonset.PreemptAnnotation,
-		daemonset.SchedulingAnnotation, readiness.RequiresAnnotation} {
+		daemonset.ResourcesAnnotation, daemonset.SchedulingAnnotation, readiness.RequiresAnnotation} {
 		row(annotation)
 	}
 	for _, taint := range daemonset.DefaultStartupTaints() {
@@ -125,6 +126,36 @@ func TestConfigurationIsComplete(t *testing.T) {
 		if !strings.Contains(page, "### "+name) {
 			t.Errorf("configuration.md has no section on %s", name)
 		}
+	}
+}
+
+func TestPoliciesAreDescribed(t *testing.T) {
+	page := read(t, "configuration.md")
+	snippet := regexp.MustCompile("(?s)```yaml\n(apiVersion: config.everynode.dev.*?)```").FindStringSubmatch(page)
+	if snippet == nil {
+		t.Fatal("configuration.md shows no policies")
+	}
+	if _, err := policy.Parse([]byte(snippet[1])); err != nil {
+		t.Error(err)
+	}
+	var describe func(of reflect.Type, prefix string)
+	describe = func(of reflect.Type, prefix string) {
+		for field := range of.Fields() {
+			name := prefix + strings.Split(field.Tag.Get("json"), ",")[0]
+			if field.Type.Kind() == reflect.Struct {
+				describe(field.Type, name+".")
+			} else if !strings.Contains(page, "`"+name+"`") {
+				t.Errorf("configuration.md does not describe %s", name)
+			}
+		}
+	}
+	describe(reflect.TypeFor[policy.Policy](), "")
+	sizes := regexp.MustCompile(`(?m)^ +(\{"fluentd.*\})$`).FindStringSubmatch(page)
+	if sizes == nil {
+		t.Fatal("configuration.md shows no sizes")
+	}
+	if _, err := daemonset.ParseSizes(sizes[1]); err != nil {
+		t.Error(err)
 	}
 }
 

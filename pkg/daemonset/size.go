@@ -128,7 +128,8 @@ func (s Size) percents() map[corev1.ResourceName]Percent {
 
 // Apply sets the requests of the containers of spec, and their limits so that the
 // ratio of the two stays the template's. allocatable is what the pod's node has;
-// what it does not name stays as it is. To apply it again changes nothing.
+// what it does not name stays as it is. To apply it again changes nothing. Lists of
+// resources are replaced, not changed: other containers may share them.
 //
 // Containers that spec does not have are left out, and so is a pod with resources of
 // its own, which have to be more than those of its containers.

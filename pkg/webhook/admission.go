@@ -5,7 +5,6 @@ package webhook
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -34,9 +33,10 @@ type knowledge interface {
 }
 
 // mutatePods handles new pods.
-func (a *admission) mutatePods() *handler {
-	return &handler{
+func (a *admission) mutatePods() *handler[corev1.Pod] {
+	return &handler[corev1.Pod]{
 		name:       "pods",
+		reading:    readingPods,
 		resource:   metav1.GroupVersionResource(corev1.SchemeGroupVersion.WithResource("pods")),
 		operations: []admissionv1.Operation{admissionv1.Create},
 		decide:     a.decidePod,
@@ -44,9 +44,10 @@ func (a *admission) mutatePods() *handler {
 }
 
 // mutateDaemonSets handles DaemonSets that are created or updated.
-func (a *admission) mutateDaemonSets() *handler {
-	return &handler{
+func (a *admission) mutateDaemonSets() *handler[appsv1.DaemonSet] {
+	return &handler[appsv1.DaemonSet]{
 		name:       "daemonsets",
+		reading:    reading,
 		resource:   metav1.GroupVersionResource(appsv1.SchemeGroupVersion.WithResource("daemonsets")),
 		operations: []admissionv1.Operation{admissionv1.Create, admissionv1.Update},
 		decide:     a.decideDaemonSet,
@@ -55,18 +56,15 @@ func (a *admission) mutateDaemonSets() *handler {
 
 // validateDaemonSets handles DaemonSets that are created or updated, after everybody
 // has changed them.
-func (a *admission) validateDaemonSets() *handler {
+func (a *admission) validateDaemonSets() *handler[appsv1.DaemonSet] {
 	h := a.mutateDaemonSets()
 	h.name, h.decide = "validation", a.validateDaemonSet
 	return h
 }
 
-func (a *admission) decidePod(ctx context.Context, request *admissionv1.AdmissionRequest) (decision, error) {
-	var pod corev1.Pod
-	if err := decodePod(request.Object.Raw, &pod); err != nil {
-		return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the pod: %w", err)}
-	}
-	owner, err := a.cluster.owner(ctx, request.Namespace, &pod)
+func (a *admission) decidePod(ctx context.Context, request *request[corev1.Pod]) (decision, error) {
+	pod := request.Object
+	owner, err := a.cluster.owner(ctx, request.Namespace, pod)
 	if err != nil {
 		return decision{}, &unable{reasonOwner, err}
 	}
@@ -78,19 +76,16 @@ func (a *admission) decidePod(ctx context.Context, request *admissionv1.Admissio
 		tolerations: parseWhitelist(namespace.Annotations),
 		classes:     a.cluster.priorityClass,
 	}
-	if node, ok := daemonset.TargetNode(&pod); ok {
+	if node, ok := daemonset.TargetNode(pod); ok {
 		f.allocatable, _ = a.cluster.allocatable(node)
 	}
-	return decided(mutatePod(&pod, f), chosen), nil
+	return decided(mutatePod(pod, f), chosen), nil
 }
 
-func (a *admission) decideDaemonSet(_ context.Context, request *admissionv1.AdmissionRequest) (decision, error) {
-	var ds appsv1.DaemonSet
-	if err := decode(request.Object.Raw, &ds); err != nil {
-		return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the DaemonSet: %w", err)}
-	}
+func (a *admission) decideDaemonSet(_ context.Context, request *request[appsv1.DaemonSet]) (decision, error) {
+	ds := request.Object
 	chosen := a.policies().For(request.Namespace, a.cluster.namespace(request.Namespace).Labels, ds.Labels)
-	return decided(mutateDaemonSet(&ds, chosen, a.cluster.priorityClass), chosen), nil
+	return decided(mutateDaemonSet(ds, chosen, a.cluster.priorityClass), chosen), nil
 }
 
 // decided names the policy where something was done.
@@ -104,21 +99,14 @@ func decided(m mutation, chosen *policy.Policy) decision {
 // validateDaemonSet denies what can never work and warns of what will hurt. Of an
 // update it looks at what it brings: a DaemonSet that was wrong before can be changed,
 // and nobody is warned again and again.
-func (a *admission) validateDaemonSet(_ context.Context, request *admissionv1.AdmissionRequest) (decision, error) {
-	var ds appsv1.DaemonSet
-	if err := decode(request.Object.Raw, &ds); err != nil {
-		return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the DaemonSet: %w", err)}
-	}
+func (a *admission) validateDaemonSet(_ context.Context, request *request[appsv1.DaemonSet]) (decision, error) {
+	ds := request.Object
 	if ds.DeletionTimestamp != nil {
 		return decision{}, nil
 	}
-	findings := lint.Check(&ds)
+	findings := lint.Check(ds)
 	if request.Operation == admissionv1.Update {
-		var before appsv1.DaemonSet
-		if err := decode(request.OldObject.Raw, &before); err != nil {
-			return decision{}, &unable{reasonRequest, fmt.Errorf("decoding the DaemonSet as it was: %w", err)}
-		}
-		known := lint.Check(&before)
+		known := lint.Check(request.OldObject)
 		findings = slices.DeleteFunc(findings, func(f lint.Finding) bool { return slices.Contains(known, f) })
 	}
 	var d decision

@@ -34,11 +34,9 @@ const patience = 500 * time.Millisecond
 // cluster knows what requests are answered from, and no more of it than they need:
 // clusters are large, and no request waits for the API server.
 type cluster struct {
-	metadata  metadata.Interface
-	factories []interface {
-		Start(stop <-chan struct{})
-		Shutdown()
-	}
+	metadata   metadata.Interface
+	ofMetadata metadatainformer.SharedInformerFactory
+	typed      informers.SharedInformerFactory
 	// daemonSets have their UID, labels and annotations of ours; namespaces have their
 	// labels, and the tolerations that they are limited to; nodes have what can be
 	// requested of them; of priorityClasses it is known whether one is the default.
@@ -46,16 +44,15 @@ type cluster struct {
 }
 
 func newCluster(meta metadata.Interface, client kubernetes.Interface) *cluster {
-	ofMetadata := metadatainformer.NewSharedInformerFactoryWithOptions(meta, 0, metadatainformer.WithTransform(trim))
-	typed := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim))
 	c := &cluster{
-		metadata:        meta,
-		daemonSets:      ofMetadata.ForResource(daemonSetsResource).Informer(),
-		namespaces:      ofMetadata.ForResource(namespacesResource).Informer(),
-		nodes:           typed.Core().V1().Nodes().Informer(),
-		priorityClasses: typed.Scheduling().V1().PriorityClasses().Informer(),
+		metadata:   meta,
+		ofMetadata: metadatainformer.NewSharedInformerFactoryWithOptions(meta, 0, metadatainformer.WithTransform(trim)),
+		typed:      informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim)),
 	}
-	c.factories = append(c.factories, ofMetadata, typed)
+	c.daemonSets = c.ofMetadata.ForResource(daemonSetsResource).Informer()
+	c.namespaces = c.ofMetadata.ForResource(namespacesResource).Informer()
+	c.nodes = c.typed.Core().V1().Nodes().Informer()
+	c.priorityClasses = c.typed.Scheduling().V1().PriorityClasses().Informer()
 	return c
 }
 
@@ -82,10 +79,10 @@ func (c *cluster) unknown() []schema.GroupVersionResource {
 
 // run follows the cluster until ctx ends.
 func (c *cluster) run(ctx context.Context) {
-	for _, factory := range c.factories {
-		factory.Start(ctx.Done())
-		defer factory.Shutdown()
-	}
+	c.ofMetadata.Start(ctx.Done())
+	defer c.ofMetadata.Shutdown()
+	c.typed.Start(ctx.Done())
+	defer c.typed.Shutdown()
 	// Informers are silent about an API server that they cannot reach.
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		for _, resource := range c.unknown() {

@@ -55,7 +55,7 @@ type outcome struct {
 	Reason   metav1.StatusReason `json:"reason,omitempty"`
 }
 
-func (s *scene) handler(t *testing.T) *handler {
+func (s *scene) handler(t *testing.T) (http.Handler, metav1.GroupVersionResource) {
 	t.Helper()
 	configuration, err := yaml.Marshal(policy.Configuration{
 		TypeMeta: metav1.TypeMeta{APIVersion: policy.APIVersion, Kind: policy.Kind}, Policies: s.Policies,
@@ -73,22 +73,25 @@ func (s *scene) handler(t *testing.T) *handler {
 	}).admission()
 	switch s.Webhook {
 	case "pods":
-		return admission.mutatePods()
+		h := admission.mutatePods()
+		return h, h.resource
 	case "daemonsets":
-		return admission.mutateDaemonSets()
+		h := admission.mutateDaemonSets()
+		return h, h.resource
 	case "validation":
-		return admission.validateDaemonSets()
+		h := admission.validateDaemonSets()
+		return h, h.resource
 	}
 	t.Fatalf("webhook is %q, must be pods, daemonsets or validation", s.Webhook)
-	return nil
+	return nil, metav1.GroupVersionResource{}
 }
 
 // send has the webhook look at object.
 func (s *scene) send(t *testing.T, object []byte) *admissionv1.AdmissionResponse {
 	t.Helper()
-	h := s.handler(t)
+	h, resource := s.handler(t)
 	request := &admissionv1.AdmissionRequest{
-		UID: "review", Resource: h.resource, Namespace: "default", Operation: admissionv1.Create,
+		UID: "review", Resource: resource, Namespace: "default", Operation: admissionv1.Create,
 		Object: runtime.RawExtension{Raw: object}, OldObject: runtime.RawExtension{Raw: s.OldObject},
 	}
 	if s.OldObject != nil {

@@ -6,7 +6,6 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
@@ -15,6 +14,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
@@ -25,13 +26,15 @@ import (
 // carries two of them; the rest of a review is less than 1 MiB.
 const maxBody = 7 << 20
 
-// handler answers AdmissionReviews of one resource.
-type handler struct {
+// handler answers AdmissionReviews of objects of one kind.
+type handler[T any] struct {
 	// name is for logs and metrics.
 	name       string
 	resource   metav1.GroupVersionResource
 	operations []admissionv1.Operation
-	decide     func(context.Context, *admissionv1.AdmissionRequest) (decision, error)
+	// reading says how objects are read.
+	reading json.Options
+	decide  func(context.Context, *request[T]) (decision, error)
 }
 
 // decision is what becomes of an object.
@@ -51,23 +54,26 @@ type unable struct {
 
 // ServeHTTP reads a review and writes it back with the response. What is no
 // review gets an HTTP error; what is one is allowed whatever goes wrong.
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *handler[T]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := withDeadline(r)
 	defer cancel()
 	began := time.Now()
 
-	review, err := readReview(w, r)
+	review, err := h.read(w, r)
 	if err != nil {
 		observe(h.name, resultRefused, began)
 		klog.FromContext(ctx).Error(err, "Refused a request", "webhook", h.name, "remote", r.RemoteAddr)
 		http.Error(w, err.Error(), err.status)
 		return
 	}
-	response, result := h.respond(ctx, review.Request)
+	response, result := h.respond(ctx, review)
 	observe(h.name, result, began)
+	// What goes into it was encoded before.
+	answer, _ := encode(&admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: review.APIVersion, Kind: review.Kind}, Response: response,
+	})
 	w.Header().Set("Content-Type", "application/json")
-	answer := admissionv1.AdmissionReview{TypeMeta: review.TypeMeta, Response: response}
-	if err := json.NewEncoder(w).Encode(&answer); err != nil {
+	if _, err := w.Write(answer); err != nil {
 		// The API server has gone away; it has admitted the object by its failurePolicy.
 		klog.FromContext(ctx).V(2).Info("Could not write a response", "err", err)
 	}
@@ -90,8 +96,9 @@ type requestError struct {
 	error
 }
 
-func readReview(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionReview, *requestError) {
-	refuse := func(status int, format string, args ...any) (*admissionv1.AdmissionReview, *requestError) {
+// read reads a review. If only its object cannot be read, the review says why.
+func (h *handler[T]) read(w http.ResponseWriter, r *http.Request) (*review[T], *requestError) {
+	refuse := func(status int, format string, args ...any) (*review[T], *requestError) {
 		return nil, &requestError{status, fmt.Errorf(format, args...)}
 	}
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
@@ -105,23 +112,39 @@ func readReview(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionR
 	} else if err != nil {
 		return refuse(http.StatusBadRequest, "reading the request: %w", err)
 	}
-	var review admissionv1.AdmissionReview
-	if err := decode(body.Bytes(), &review); err != nil {
-		return refuse(http.StatusBadRequest, "the request is not an AdmissionReview: %w", err)
+	review, err := decode[T](body.Bytes(), h.reading)
+	if err != nil {
+		if review = h.withoutObject(body.Bytes(), err); review == nil {
+			return refuse(http.StatusBadRequest, "the request is not an AdmissionReview: %w", err)
+		}
 	}
-	if want := admissionv1.SchemeGroupVersion.WithKind("AdmissionReview"); review.GroupVersionKind() != want {
-		return refuse(http.StatusBadRequest, "the request is of apiVersion %q and kind %q, want %s and %s",
-			review.APIVersion, review.Kind, want.GroupVersion(), want.Kind)
+	if want := admissionv1.SchemeGroupVersion; review.APIVersion != want.String() || review.Kind != "AdmissionReview" {
+		return refuse(http.StatusBadRequest, "the request is of apiVersion %q and kind %q, want %s and AdmissionReview", review.APIVersion, review.Kind, want)
 	}
 	if review.Request == nil {
 		return refuse(http.StatusBadRequest, "the AdmissionReview has no request")
 	}
-	return &review, nil
+	return review, nil
+}
+
+// withoutObject reads a review whose object cannot be read; nil if that is not all
+// that is wrong.
+func (h *handler[T]) withoutObject(body []byte, why error) *review[T] {
+	bare, err := decode[jsontext.Value](body, reading)
+	if err != nil || bare.Request == nil {
+		return nil
+	}
+	return &review[T]{APIVersion: bare.APIVersion, Kind: bare.Kind, Request: &request[T]{
+		UID: bare.Request.UID, Resource: bare.Request.Resource, SubResource: bare.Request.SubResource,
+		Name: bare.Request.Name, Namespace: bare.Request.Namespace, Operation: bare.Request.Operation, UserInfo: bare.Request.UserInfo,
+		unreadable: why,
+	}}
 }
 
 // respond decides about the request. If it cannot, it admits the object unchanged and
 // says why, to the log and to whoever sent it.
-func (h *handler) respond(ctx context.Context, request *admissionv1.AdmissionRequest) (response *admissionv1.AdmissionResponse, result result) {
+func (h *handler[T]) respond(ctx context.Context, review *review[T]) (response *admissionv1.AdmissionResponse, result result) {
+	request := review.Request
 	logger := klog.FromContext(ctx).WithValues("webhook", h.name, "uid", request.UID,
 		"object", klog.KRef(request.Namespace, request.Name), "user", request.UserInfo.Username)
 	defer func() {
@@ -136,6 +159,12 @@ func (h *handler) respond(ctx context.Context, request *admissionv1.AdmissionReq
 			fmt.Errorf("it was sent %s of %s/%s, but handles %v of %s only: check the rules of the webhook configuration",
 				request.Operation, request.Resource.Resource, request.SubResource, h.operations, h.resource.Resource)})
 	}
+	if request.unreadable != nil {
+		return h.unchanged(logger, request, &unable{reasonRequest, fmt.Errorf("reading the object: %w", request.unreadable)})
+	}
+	if request.Object == nil || request.OldObject == nil && request.Operation == admissionv1.Update {
+		return h.unchanged(logger, request, &unable{reasonRequest, errors.New("the request has no object")})
+	}
 	decided, err := h.decide(ctx, request)
 	if err != nil {
 		return h.unchanged(logger, request, err)
@@ -148,7 +177,7 @@ func (h *handler) respond(ctx context.Context, request *admissionv1.AdmissionReq
 	return response, result
 }
 
-func (h *handler) unchanged(logger klog.Logger, request *admissionv1.AdmissionRequest, err error) (*admissionv1.AdmissionResponse, result) {
+func (h *handler[T]) unchanged(logger klog.Logger, request *request[T], err error) (*admissionv1.AdmissionResponse, result) {
 	reason := reasonInternal
 	if known := (*unable)(nil); errors.As(err, &known) {
 		reason = known.reason
@@ -161,7 +190,7 @@ func (h *handler) unchanged(logger klog.Logger, request *admissionv1.AdmissionRe
 }
 
 // answer puts a decision into the API's words.
-func (h *handler) answer(request *admissionv1.AdmissionRequest, decided *decision) (*admissionv1.AdmissionResponse, result, error) {
+func (h *handler[T]) answer(request *request[T], decided *decision) (*admissionv1.AdmissionResponse, result, error) {
 	response := &admissionv1.AdmissionResponse{
 		UID: request.UID, Allowed: decided.Denied == "", Warnings: decided.Warnings, AuditAnnotations: decided.Audit,
 	}
@@ -178,7 +207,7 @@ func (h *handler) answer(request *admissionv1.AdmissionRequest, decided *decisio
 	if len(decided.Patch) == 0 {
 		return response, resultUnchanged, nil
 	}
-	patch, err := json.Marshal(decided.Patch)
+	patch, err := encode(decided.Patch)
 	if err != nil {
 		return nil, resultFailed, fmt.Errorf("encoding the patch: %w", err)
 	}

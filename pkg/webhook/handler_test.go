@@ -64,8 +64,8 @@ func (w *world) admission() *admission {
 	return &admission{cluster: w, policies: func() *policy.Policies { return w.policies }}
 }
 
-// review returns an AdmissionReview for the creation of pod, changed by edit.
-func review(tb testing.TB, pod *corev1.Pod, edit func(*admissionv1.AdmissionReview)) []byte {
+// reviewOf returns an AdmissionReview for the creation of pod, changed by edit.
+func reviewOf(tb testing.TB, pod *corev1.Pod, edit func(*admissionv1.AdmissionReview)) []byte {
 	tb.Helper()
 	raw, err := json.Marshal(pod)
 	if err != nil {
@@ -138,15 +138,15 @@ func TestReviewsAreAllowed(t *testing.T) {
 			pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Update }},
 		"an object that is no pod": {
-			pod: &corev1.Pod{}, wantWarning: "decoding the pod",
+			pod: &corev1.Pod{}, wantWarning: "reading the object: json: cannot unmarshal JSON number",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = []byte(`{"spec": 1}`) }},
 		"no object": {
-			pod: &corev1.Pod{}, wantWarning: "decoding the pod",
+			pod: &corev1.Pod{}, wantWarning: "the request has no object",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = nil }},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			body := review(t, tc.pod, tc.edit)
+			body := reviewOf(t, tc.pod, tc.edit)
 			got := response(t, post(t, tc.world.admission().mutatePods(), "application/json", body))
 			if !got.Allowed || got.UID != "review" {
 				t.Errorf("allowed is %v, UID %q", got.Allowed, got.UID)
@@ -166,7 +166,7 @@ func TestReviewsAreAllowed(t *testing.T) {
 }
 
 func TestWhatIsNoReviewIsRefused(t *testing.T) {
-	valid := review(t, &corev1.Pod{}, nil)
+	valid := reviewOf(t, &corev1.Pod{}, nil)
 	tests := map[string]struct {
 		contentType string
 		body        []byte
@@ -179,7 +179,7 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 		"no JSON":             {"application/json", []byte("hello"), http.StatusBadRequest, "not an AdmissionReview: jsontext: invalid character"},
 		"a pod":               {"application/json", []byte(`{"apiVersion": "v1", "kind": "Pod"}`), http.StatusBadRequest, `of apiVersion "v1" and kind "Pod", want admission.k8s.io/v1 and AdmissionReview`},
 		"an older version":    {"application/json", []byte(`{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}`), http.StatusBadRequest, "admission.k8s.io/v1beta1"},
-		"no request":          {"application/json", review(t, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request = nil }), http.StatusBadRequest, "has no request"},
+		"no request":          {"application/json", reviewOf(t, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request = nil }), http.StatusBadRequest, "has no request"},
 		"too much":            {"application/json", append(valid, bytes.Repeat([]byte(" "), maxBody)...), http.StatusRequestEntityTooLarge, "the request has more than 7340032 bytes"},
 	}
 	for name, tc := range tests {
@@ -210,9 +210,9 @@ func TestDeadlineIsTheAPIServers(t *testing.T) {
 // FuzzReview sends anything to the handler: it must never crash, and whatever is
 // a review must be allowed.
 func FuzzReview(f *testing.F) {
-	f.Add(review(f, st.MakePod().Node("a").Obj(), nil))
-	f.Add(review(f, daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "a"), nil))
-	f.Add(review(f, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Delete }))
+	f.Add(reviewOf(f, st.MakePod().Node("a").Obj(), nil))
+	f.Add(reviewOf(f, daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "a"), nil))
+	f.Add(reviewOf(f, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Delete }))
 	f.Add([]byte(`{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {}}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -233,7 +233,7 @@ func FuzzReview(f *testing.F) {
 // and is sized after its node.
 func BenchmarkHandler(b *testing.B) {
 	agent := daemonsettest.Agent("agent")
-	body := review(b, daemonsettest.BoundPod(agent, "node"), nil)
+	body := reviewOf(b, daemonsettest.BoundPod(agent, "node"), nil)
 	w := &world{nodes: map[string]corev1.ResourceList{"node": daemonset.Resources{MilliCPU: 8000, Memory: 32 << 30}.List()}}
 	w.daemonSet.Annotations = map[string]string{daemonset.ResourcesAnnotation: `{"agent": {"cpu": "2%", "memory": "1%"}}`}
 	handler := w.admission().mutatePods()

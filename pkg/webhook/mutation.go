@@ -60,8 +60,10 @@ func (m *mutation) problem(reason reason, format string, args ...any) {
 
 // pathPart escapes a key for a path (RFC 6901).
 func pathPart(key string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
+	return pathEscape.Replace(key)
 }
+
+var pathEscape = strings.NewReplacer("~", "~0", "/", "~1")
 
 // priorityClasses says whether a PriorityClass exists, and whether pods get it that
 // name none.

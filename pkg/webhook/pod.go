@@ -6,6 +6,7 @@ package webhook
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -175,8 +176,10 @@ func (m *mutation) size(pod *corev1.Pod, f facts) {
 			daemonset.ResourcesAnnotation)
 		return
 	}
-	sized := pod.Spec.DeepCopy()
-	sizes.Apply(sized, f.allocatable)
+	// Apply replaces what it changes.
+	sized := pod.Spec
+	sized.InitContainers, sized.Containers = slices.Clone(sized.InitContainers), slices.Clone(sized.Containers)
+	sizes.Apply(&sized, f.allocatable)
 	var changed []string
 	for _, group := range []struct {
 		path          string

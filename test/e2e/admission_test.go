@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -127,7 +128,7 @@ func TestA16Sizes(t *testing.T) {
 	c.kubectl("delete", "pod", "-l", "app=agent", "--wait=false")
 	c.eventually(30*time.Second, "so do their successors", func(ctx context.Context) error {
 		if len(c.gone("agent", before)) < 3 {
-			return fmt.Errorf("not all pods have been replaced")
+			return errors.New("not all pods have been replaced")
 		}
 		return sized(ctx)
 	})
@@ -136,7 +137,7 @@ func TestA16Sizes(t *testing.T) {
 	c.kubectl("rollout", "status", "daemonset/agent", "--timeout=60s")
 	c.eventually(30*time.Second, "and those of a rollout", func(ctx context.Context) error {
 		if len(c.gone("agent", before)) < 3 {
-			return fmt.Errorf("not all pods have been replaced")
+			return errors.New("not all pods have been replaced")
 		}
 		return sized(ctx)
 	})

@@ -89,7 +89,7 @@ func (c *cluster) replaceWebhook(client admissionregistrationv1.WebhookClientCon
 
 // Whatever happens to the webhook, DaemonSets are admitted and their pods start, and
 // ordinary pods notice nothing.
-func TestWebhookOutage(t *testing.T) {
+func TestWebhookOutage(t *testing.T) { //nolint:tparallel // one cluster, one trouble at a time
 	t.Parallel()
 	c := newCluster(t, nil)
 	c.addNodes(localcluster.Nodes(1, 3)...)

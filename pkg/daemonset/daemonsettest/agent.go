@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// Agent returns a DaemonSet such as those of network agents: its pod is 15 kB of JSON.
+// Agent returns a DaemonSet such as those of network agents: its pod is about 15 kB of JSON.
 func Agent(name string) *appsv1.DaemonSet {
 	ds := Make(name).Obj()
 	ds.Spec.Template.Labels = map[string]string{"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "cluster"}
@@ -25,6 +25,10 @@ func Agent(name string) *appsv1.DaemonSet {
 		}})
 	}
 	spec.InitContainers = []corev1.Container{agentContainer("install"), agentContainer("mount")}
+	for i := range spec.InitContainers {
+		// Only what goes on running can be probed.
+		spec.InitContainers[i].LivenessProbe, spec.InitContainers[i].ReadinessProbe = nil, nil
+	}
 	spec.Containers = []corev1.Container{agentContainer("agent"), agentContainer("metrics")}
 	return ds
 }

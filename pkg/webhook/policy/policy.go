@@ -37,16 +37,16 @@ type Policy struct {
 	// Name identifies the policy in the audit log.
 	Name string `json:"name"`
 	// Match says which DaemonSets are meant.
-	Match Match `json:"match,omitempty"`
+	Match Match `json:"match,omitzero"`
 	// Annotations are values for the annotations everynode.dev/... of DaemonSets that
 	// don't have them. They are written to DaemonSets that are created or updated, and
 	// apply to new pods of all others too.
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Pod is what new pods get.
-	Pod Settings `json:"pod,omitempty"`
+	Pod Settings `json:"pod,omitzero"`
 	// DaemonSet is what the template of a DaemonSet gets that is created or updated.
 	// To change a template rolls the DaemonSet out.
-	DaemonSet Settings `json:"daemonSet,omitempty"`
+	DaemonSet Settings `json:"daemonSet,omitzero"`
 }
 
 // Match says which DaemonSets are meant: those that meet all that it gives. Nothing
@@ -68,11 +68,6 @@ type Settings struct {
 	SchedulerName string `json:"schedulerName,omitempty"`
 	// PriorityClassName is set where none is given.
 	PriorityClassName string `json:"priorityClassName,omitempty"`
-}
-
-// IsZero says whether nothing is set.
-func (s *Settings) IsZero() bool {
-	return len(s.Tolerations) == 0 && s.SchedulerName == "" && s.PriorityClassName == ""
 }
 
 // Policies are the policies of a valid Configuration. They are immutable. Nil are none.

@@ -1,0 +1,280 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package webhook measures how many admission requests a second everynode-webhook
+// answers, beside a server that does nothing but read and answer.
+package webhook
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+
+	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/test/localcluster"
+)
+
+var (
+	binDir   = flag.String("bin", "../../../bin", "folder with the programs that make build makes")
+	pairs    = flag.Int("pairs", 5, "how often each server is measured, in turns")
+	duration = flag.Duration("duration", 3*time.Second, "how long each measurement takes")
+	clients  = flag.Int("clients", 8, "how many requests are under way at a time")
+)
+
+// idleServer makes this program the server to compare with.
+const idleServer = "EVERYNODE_IDLE_SERVER"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getenv(idleServer) != "" {
+		serveIdly()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// serveIdly reads requests and answers that they are allowed, until its input ends.
+func serveIdly() {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": "review", "allowed": true}}`)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	fmt.Fprintln(os.Stdout, server.URL)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// measured is what a server did.
+type measured struct {
+	perSecond float64
+	p50, p99  time.Duration
+}
+
+func TestLoad(t *testing.T) {
+	dir, err := filepath.Abs(*binDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := localcluster.Start(t.Context(), localcluster.Options{BinDir: dir, Scheduler: localcluster.None, Webhook: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Stop)
+	body := review(t, cluster)
+	t.Logf("a request has %d bytes, %d are under way at a time", len(body), *clients)
+
+	idle := startIdle(t)
+	webhook, err := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "everynode", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := rest.CopyConfig(cluster.Config)
+	config.Host = *webhook.Webhooks[0].ClientConfig.URL
+	trusted, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	insecure, err := rest.HTTPClientFor(&rest.Config{Host: idle, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var idles, ours []measured
+	calls := apiCalls(t, cluster)
+	for range *pairs {
+		idles = append(idles, load(t, insecure, idle, body, false))
+		ours = append(ours, load(t, trusted, config.Host+"?timeout=2s", body, true))
+	}
+	if more := apiCalls(t, cluster) - calls; more > 10 {
+		t.Errorf("the webhook made %.0f API calls meanwhile: requests must not need any", more)
+	} else {
+		t.Logf("the webhook made %.0f API calls meanwhile", more)
+	}
+	report := func(name string, all []measured) float64 {
+		slices.SortFunc(all, func(a, b measured) int { return int(a.perSecond - b.perSecond) })
+		median := all[len(all)/2]
+		t.Logf("%s: %.0f requests/s (%.0f to %.0f), p50 %s, p99 %s", name, median.perSecond, all[0].perSecond, all[len(all)-1].perSecond,
+			median.p50.Round(10*time.Microsecond), median.p99.Round(10*time.Microsecond))
+		return median.perSecond
+	}
+	ratio := report("everynode-webhook", ours) / report("reading and answering alone", idles)
+	t.Logf("ratio of the medians: %.2f", ratio)
+	if ratio < 0.6 {
+		t.Error("the ratio should be at least 0.6")
+	}
+}
+
+// review returns a review of a pod whose DaemonSet and node exist, so that all there
+// is to do is done.
+func review(t *testing.T, cluster *localcluster.Cluster) []byte {
+	t.Helper()
+	node := localcluster.Nodes(1, 1)
+	node[0].Capacity = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("8")}
+	if err := cluster.AddNodes(t.Context(), node...); err != nil {
+		t.Fatal(err)
+	}
+	agent := daemonsettest.Agent("agent")
+	agent.Annotations = map[string]string{daemonset.ResourcesAnnotation: `{"agent": {"cpu": "2%", "memory": "1%"}}`}
+	agent.Spec.Selector = &metav1.LabelSelector{MatchLabels: agent.Spec.Template.Labels}
+	agent.UID = ""
+	created, err := cluster.Client.AppsV1().DaemonSets("default").Create(t.Context(), agent, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	created.APIVersion, created.Kind = "apps/v1", "DaemonSet"
+	raw, err := json.Marshal(daemonsettest.BoundPod(created, "node-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := json.Marshal(&admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
+		Request: &admissionv1.AdmissionRequest{
+			UID: "review", Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
+			Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"}, Namespace: "default",
+			Operation: admissionv1.Create, Object: runtime.RawExtension{Raw: raw},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// startIdle starts the server to compare with, as a process of its own.
+func startIdle(t *testing.T) string {
+	t.Helper()
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0])
+	command.Env = append(os.Environ(), idleServer+"=1")
+	stdin, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(stdin.Close(), command.Wait()); err != nil {
+			t.Error(err)
+		}
+	})
+	url, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(url)
+}
+
+// load sends the request again and again. changed says whether it has to be answered
+// with a patch.
+func load(t *testing.T, client *http.Client, url string, body []byte, changed bool) measured {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), *duration)
+	defer cancel()
+	var mu sync.Mutex
+	var all []time.Duration
+	var group sync.WaitGroup
+	began := time.Now()
+	for range *clients {
+		group.Go(func() {
+			var took []time.Duration
+			for ctx.Err() == nil {
+				start := time.Now()
+				// A request that has begun is finished.
+				if err := send(context.WithoutCancel(ctx), client, url, body, changed); err != nil {
+					t.Error(err)
+					return
+				}
+				took = append(took, time.Since(start))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, took...)
+		})
+	}
+	group.Wait()
+	if len(all) == 0 {
+		t.FailNow()
+	}
+	total := time.Since(began)
+	slices.Sort(all)
+	return measured{float64(len(all)) / total.Seconds(), all[len(all)/2], all[len(all)*99/100]}
+}
+
+func send(ctx context.Context, client *http.Client, url string, body []byte, changed bool) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK || bytes.Contains(answer, []byte(`"patch"`)) != changed || bytes.Contains(answer, []byte(`"warnings"`)) {
+		return fmt.Errorf("%s: %s", response.Status, answer)
+	}
+	return nil
+}
+
+var callsLine = regexp.MustCompile(`(?m)^rest_client_requests_total\{.*\} ([0-9.e+]+)$`)
+
+// apiCalls returns how many requests the webhook has sent to the API server.
+func apiCalls(t *testing.T, cluster *localcluster.Cluster) float64 {
+	t.Helper()
+	metrics, err := cluster.Get(t.Context(), localcluster.EverynodeWebhook, "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum float64
+	for _, match := range callsLine.FindAllStringSubmatch(metrics, -1) {
+		calls, err := strconv.ParseFloat(match[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += calls
+	}
+	if sum == 0 {
+		t.Fatal("the webhook does not count its API calls")
+	}
+	return sum
+}
