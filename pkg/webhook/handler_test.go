@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -207,26 +209,90 @@ func TestDeadlineIsTheAPIServers(t *testing.T) {
 	}
 }
 
-// FuzzReview sends anything to the handler: it must never crash, and whatever is
-// a review must be allowed.
+// FuzzReview sends anything to the handlers: they must never crash, whatever is a
+// review of a pod must be allowed, and patches must apply: the API server refuses the
+// object otherwise.
 func FuzzReview(f *testing.F) {
+	agent := daemonsettest.Agent("agent")
+	daemonSet, err := json.Marshal(agent)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Add(reviewOf(f, st.MakePod().Node("a").Obj(), nil))
-	f.Add(reviewOf(f, daemonsettest.Pod(daemonsettest.Make("agent").Obj(), "a"), nil))
+	f.Add(reviewOf(f, daemonsettest.Pod(agent, "a"), nil))
 	f.Add(reviewOf(f, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Delete }))
+	f.Add(reviewOf(f, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) {
+		r.Request.Resource = metav1.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}
+		r.Request.Object.Raw = daemonSet
+	}))
 	f.Add([]byte(`{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {}}`))
 	f.Add([]byte(`[]`))
+	policies, err := policy.Parse([]byte(`
+apiVersion: config.everynode.dev/v1alpha1
+kind: WebhookConfiguration
+policies:
+  - name: all
+    annotations: {everynode.dev/gate: "true", everynode.dev/resources: '{"agent": {"cpu": "2%"}, "main": {"memory": "1%"}}'}
+    pod: {tolerations: [{key: a, operator: Exists}], schedulerName: another, priorityClassName: class}
+    daemonSet: {tolerations: [{key: a, operator: Exists}], schedulerName: another, priorityClassName: class}
+`))
+	if err != nil {
+		f.Fatal(err)
+	}
+	w := &world{
+		policies: policies, classes: map[string]bool{"class": false},
+		nodes: map[string]corev1.ResourceList{"a": daemonset.Resources{MilliCPU: 8000, Memory: 32 << 30}.List()},
+	}
+	handlers := []http.Handler{w.admission().mutatePods(), w.admission().mutateDaemonSets(), w.admission().validateDaemonSets()}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got := post(t, (&world{}).admission().mutatePods(), "application/json", body)
-		switch got.Code {
-		case http.StatusBadRequest:
-		case http.StatusOK:
-			if !response(t, got).Allowed {
+		for i, handler := range handlers {
+			got := post(t, handler, "application/json", body)
+			switch got.Code {
+			case http.StatusBadRequest:
+				continue
+			case http.StatusOK:
+			default:
+				t.Fatalf("status is %d: %s", got.Code, got.Body)
+			}
+			answer := response(t, got)
+			if !answer.Allowed && i < 2 {
 				t.Errorf("not allowed: %s", got.Body)
 			}
-		default:
-			t.Errorf("status is %d: %s", got.Code, got.Body)
+			if len(answer.Patch) == 0 {
+				continue
+			}
+			var sent admissionv1.AdmissionReview
+			if err := json.Unmarshal(body, &sent); err != nil {
+				// We read more than others do, such as a name twice.
+				continue
+			}
+			patch, err := jsonpatch.DecodePatch(answer.Patch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := patch.Apply(asTheAPIServerSends(t, sent.Request.Object.Raw, i == 0)); err != nil {
+				t.Errorf("the patch does not apply: %v\n%s", err, answer.Patch)
+			}
 		}
 	})
+}
+
+// asTheAPIServerSends returns an object as it looks when the API server has read and
+// written it: with the fields that it always writes.
+func asTheAPIServerSends(t *testing.T, raw []byte, isPod bool) []byte {
+	t.Helper()
+	var object any = &appsv1.DaemonSet{}
+	if isPod {
+		object = &corev1.Pod{}
+	}
+	if err := json.Unmarshal(raw, object); err != nil {
+		t.Skip("others cannot read it")
+	}
+	encoded, err := json.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encoded
 }
 
 // BenchmarkHandler answers reviews of a pod of 15 kB that is bound, tolerates nothing

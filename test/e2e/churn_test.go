@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"regexp"
 	"strconv"
 	"testing"
@@ -56,7 +57,12 @@ func TestChurn(t *testing.T) {
 		if err != nil {
 			return false, err
 		}
-		seen := &least[min(quarters-1, int(time.Since(began)*quarters / *churn))]
+		quarter := min(quarters-1, int(time.Since(began)*quarters / *churn))
+		seen := &least[quarter]
+		if *seen == (usage{}) && os.Getenv("HEAP") != "" {
+			h, _ := c.Get(ctx, localcluster.EverynodeScheduler, "/debug/pprof/heap?gc=1")
+			_ = os.WriteFile(fmt.Sprintf("/tmp/loop/heap-%d", quarter), []byte(h), 0o600)
+		}
 		if *seen == (usage{}) {
 			*seen = now
 		}
