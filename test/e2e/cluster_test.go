@@ -74,6 +74,14 @@ func newCluster(t *testing.T, edit func(*localcluster.Options)) *cluster {
 	return c
 }
 
+// schedulerProcess returns the name of the process that schedules.
+func schedulerProcess() string {
+	if localcluster.Scheduler(*scheduler) == localcluster.Stock {
+		return localcluster.KubeScheduler
+	}
+	return localcluster.EverynodeScheduler
+}
+
 // keepLogs copies the logs of the components before their folder is removed.
 func (c *cluster) keepLogs() {
 	if *artifacts == "" {

@@ -289,8 +289,8 @@ func TestCrashesInTheStorm(t *testing.T) {
 			at      int // when so many pods are bound
 			restart func(context.Context) error
 		}{
-			{localcluster.EverynodeScheduler, 20, c.StartScheduler},
-			{localcluster.EverynodeScheduler, 80, c.StartScheduler},
+			{schedulerProcess(), 20, c.StartScheduler},
+			{schedulerProcess(), 80, c.StartScheduler},
 			{localcluster.APIServer, 140, c.StartAPIServer},
 		} {
 			err := wait.PollUntilContextCancel(ctx, time.Millisecond, true, func(context.Context) (bool, error) {
