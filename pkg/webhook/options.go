@@ -16,6 +16,7 @@ import (
 	"k8s.io/component-base/logs"
 	logsapi "k8s.io/component-base/logs/api/v1"
 
+	"everynode.dev/everynode/pkg/webhook/certs"
 	"everynode.dev/everynode/pkg/webhook/policy"
 )
 
@@ -33,8 +34,10 @@ type Options struct {
 	SecurePort  int
 	// PermitPortSharing lets a second process listen on the same port.
 	PermitPortSharing bool
-	// TLSCertFile and TLSPrivateKeyFile are PEM files. They are read again when they change.
+	// TLSCertFile and TLSPrivateKeyFile are PEM files. They are read again when they
+	// change. Without them Certificates says how we make our own.
 	TLSCertFile, TLSPrivateKeyFile string
+	Certificates                   certs.Options
 	// TLSMinVersion and TLSCipherSuites limit what clients may use.
 	TLSMinVersion   string
 	TLSCipherSuites []string
@@ -50,6 +53,7 @@ func NewOptions() *Options {
 	return &Options{
 		BindAddress:   net.IPv4zero,
 		SecurePort:    9443,
+		Certificates:  certs.NewOptions(),
 		TLSMinVersion: "VersionTLS12",
 		ShutdownDelay: 5 * time.Second,
 		Logs:          logs.NewOptions(),
@@ -70,12 +74,13 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	serving.IPVar(&o.BindAddress, "bind-address", o.BindAddress, "The address to listen on.")
 	serving.IntVar(&o.SecurePort, "secure-port", o.SecurePort, "The port to listen on with HTTPS, 1-65535.")
 	serving.BoolVar(&o.PermitPortSharing, "permit-port-sharing", o.PermitPortSharing, "Whether several processes may listen on the port (SO_REUSEPORT).")
-	serving.StringVar(&o.TLSCertFile, "tls-cert-file", o.TLSCertFile, "PEM file with the serving certificate, followed by its intermediate ones. Read again when it changes.")
+	serving.StringVar(&o.TLSCertFile, "tls-cert-file", o.TLSCertFile, "PEM file with the serving certificate, followed by its intermediate ones. Read again when it changes. Default: the webhook makes its certificates itself.")
 	serving.StringVar(&o.TLSPrivateKeyFile, "tls-private-key-file", o.TLSPrivateKeyFile, "PEM file with the key of --tls-cert-file.")
 	serving.StringVar(&o.TLSMinVersion, "tls-min-version", o.TLSMinVersion, "The lowest TLS version to accept: VersionTLS12 or VersionTLS13.")
 	serving.StringSliceVar(&o.TLSCipherSuites, "tls-cipher-suites", o.TLSCipherSuites, "Cipher suites to accept with TLS 1.2. Default: Go's. Possible values: "+strings.Join(cliflag.PreferredTLSCipherNames(), ", ")+".")
 	serving.DurationVar(&o.ShutdownDelay, "shutdown-delay", o.ShutdownDelay, "How long to go on serving after SIGTERM while /readyz fails, so that nobody is sent here any more when the server ends.")
 
+	o.Certificates.AddFlags(groups.FlagSet("Self-managed certificates"))
 	logsapi.AddFlags(o.Logs, groups.FlagSet("Logs"))
 	return groups
 }
@@ -97,9 +102,10 @@ func (o *Options) Validate() error {
 	if o.SecurePort < 1 || o.SecurePort > 65535 {
 		errs = append(errs, fmt.Errorf("--secure-port is %d, must be between 1 and 65535", o.SecurePort))
 	}
-	if o.TLSCertFile == "" || o.TLSPrivateKeyFile == "" {
-		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file are required"))
+	if (o.TLSCertFile == "") != (o.TLSPrivateKeyFile == "") {
+		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file: give both, or neither to have the webhook make its certificates itself"))
 	}
+	errs = append(errs, o.Certificates.Validate()...)
 	if o.TLSMinVersion != "VersionTLS12" && o.TLSMinVersion != "VersionTLS13" {
 		errs = append(errs, fmt.Errorf("--tls-min-version is %q, must be VersionTLS12 or VersionTLS13", o.TLSMinVersion))
 	}

@@ -23,7 +23,9 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 
+	"everynode.dev/everynode/pkg/webhook/certs"
 	"everynode.dev/everynode/pkg/webhook/policy"
 )
 
@@ -51,7 +53,7 @@ func Run(ctx context.Context, options *Options) error {
 	}
 	cluster := newCluster(meta, client)
 	admission := &admission{cluster: cluster, policies: policies.Policies}
-	certificate, err := newFileCertificate(options.TLSCertFile, options.TLSPrivateKeyFile)
+	certificate, err := newCertificates(client, options)
 	if err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func Run(ctx context.Context, options *Options) error {
 		mutateDaemonSets:   admission.mutateDaemonSets(),
 		validateDaemonSets: admission.validateDaemonSets(),
 		healthz:            checks(),
-		readyz:             checks(s.healthy, certificate.healthy, cluster.healthy),
+		readyz:             checks(s.healthy, certificate.Healthy, cluster.healthy),
 		metrics:            legacyregistry.HandlerWithReset(),
 	}.handler()
 
@@ -85,10 +87,18 @@ func Run(ctx context.Context, options *Options) error {
 	var group errgroup.Group
 	group.Go(func() error { cluster.run(background); return nil })
 	group.Go(func() error { policies.Run(background); return nil })
-	group.Go(func() error { certificate.run(background); return nil })
+	group.Go(func() error { certificate.Run(background); return nil })
 	err = s.serve(ctx, listener)
 	stop()
 	return errors.Join(err, group.Wait())
+}
+
+// newCertificates returns the source of certificates that options ask for.
+func newCertificates(client kubernetes.Interface, options *Options) (certs.Source, error) {
+	if options.TLSCertFile != "" {
+		return certs.NewFiles(options.TLSCertFile, options.TLSPrivateKeyFile, clock.RealClock{})
+	}
+	return certs.NewSelfManaged(client, options.Certificates, clock.RealClock{})
 }
 
 func listen(ctx context.Context, options *Options) (net.Listener, error) {
@@ -108,14 +118,14 @@ func listen(ctx context.Context, options *Options) (net.Listener, error) {
 	return listener, nil
 }
 
-func tlsConfig(options *Options, certificate *fileCertificate) *tls.Config {
+func tlsConfig(options *Options, certificate certs.Source) *tls.Config {
 	// Options.Validate has seen that both are known.
 	minVersion, _ := cliflag.TLSVersion(options.TLSMinVersion)
 	suites, _ := cliflag.TLSCipherSuites(options.TLSCipherSuites)
 	return &tls.Config{
 		MinVersion:     minVersion,
 		CipherSuites:   suites,
-		GetCertificate: certificate.get,
+		GetCertificate: certificate.Get,
 		NextProtos:     []string{"h2", "http/1.1"},
 	}
 }

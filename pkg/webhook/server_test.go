@@ -19,6 +19,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 	certutil "k8s.io/client-go/util/cert"
+
+	"everynode.dev/everynode/pkg/webhook/certs"
 )
 
 // writeCertificate writes a new certificate for 127.0.0.1 over the files of an
@@ -68,7 +70,7 @@ func fetch(t *testing.T, pool *x509.CertPool, url string, tlsVersion uint16) (in
 }
 
 // start serves handler and returns its URL and the means to end it.
-func start(t *testing.T, options *Options, certificate *fileCertificate, handler http.Handler) (s *server, url string, stop func() error) {
+func start(t *testing.T, options *Options, certificate certs.Source, handler http.Handler) (s *server, url string, stop func() error) {
 	t.Helper()
 	listener, err := listen(t.Context(), options)
 	if err != nil {
@@ -88,17 +90,17 @@ func TestServing(t *testing.T) {
 	dir := t.TempDir()
 	pool := writeCertificate(t, dir, "first")
 	options := testOptions(dir)
-	certificate, err := newFileCertificate(options.TLSCertFile, options.TLSPrivateKeyFile)
+	certificate, err := newCertificates(nil, options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go certificate.run(ctx)
+	go certificate.Run(ctx)
 	handler := routes{
 		mutatePods: (&world{}).admission().mutatePods(),
 		healthz:    checks(),
-		readyz:     checks(certificate.healthy, func() error { return errors.New("not today") }),
+		readyz:     checks(certificate.Healthy, func() error { return errors.New("not today") }),
 		metrics:    http.NotFoundHandler(),
 	}.handler()
 	_, url, stop := start(t, options, certificate, handler)
@@ -140,7 +142,7 @@ func TestRequestsThatAreUnderWayAreFinished(t *testing.T) {
 	dir := t.TempDir()
 	pool := writeCertificate(t, dir, "only")
 	options := testOptions(dir)
-	certificate, err := newFileCertificate(options.TLSCertFile, options.TLSPrivateKeyFile)
+	certificate, err := newCertificates(nil, options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +206,8 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		want string
 	}{
 		"a port that is none":   {func(o *Options) { o.SecurePort = 70000 }, validate, "--secure-port is 70000, must be between 1 and 65535"},
-		"no certificate":        {func(o *Options) { o.TLSCertFile = "" }, validate, "--tls-cert-file and --tls-private-key-file are required"},
+		"half a certificate":    {func(o *Options) { o.TLSCertFile = "" }, validate, "--tls-cert-file and --tls-private-key-file: give both, or neither"},
+		"a short life":          {func(o *Options) { o.Certificates.Lifetime = 0 }, validate, "--cert-lifetime is 0s, must be between 5s and 87600h0m0s"},
 		"an old TLS version":    {func(o *Options) { o.TLSMinVersion = "VersionTLS10" }, validate, `--tls-min-version is "VersionTLS10", must be VersionTLS12 or VersionTLS13`},
 		"an unknown cipher":     {func(o *Options) { o.TLSCipherSuites = []string{"ROT13"} }, validate, "--tls-cipher-suites: Cipher suite ROT13 not supported"},
 		"a negative delay":      {func(o *Options) { o.ShutdownDelay = -time.Second }, validate, "--shutdown-delay is -1s, must not be negative"},

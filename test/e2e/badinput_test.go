@@ -122,7 +122,9 @@ func TestWebhookBadInput(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no certificate":        {nil, "--tls-cert-file and --tls-private-key-file are required"},
+		"no namespace":          {[]string{"--kubeconfig=KUBECONFIG"}, "--namespace is required outside of a cluster, or --tls-cert-file and --tls-private-key-file"},
+		"half a certificate":    {[]string{"--tls-cert-file=x"}, "--tls-cert-file and --tls-private-key-file: give both, or neither"},
+		"no time to renew":      {[]string{"--cert-lifetime=1s"}, "--cert-lifetime is 1s, must be between 5s and 87600h0m0s"},
 		"a missing certificate": {[]string{"--tls-cert-file=/nowhere", "--tls-private-key-file=/nowhere", "--kubeconfig=KUBECONFIG"}, "--tls-cert-file, --tls-private-key-file: open /nowhere: no such file or directory"},
 		"a misspelt flag":       {[]string{"--tls-cert-fil=x"}, "unknown flag: --tls-cert-fil"},
 		"an argument":           {[]string{"serve"}, `unknown command "serve"`},

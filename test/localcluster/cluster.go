@@ -77,8 +77,9 @@ type Cluster struct {
 
 	apiServerPort, schedulerPort, webhookPort *port
 
-	mu        sync.Mutex // protects the rest
-	processes []*Process
+	mu           sync.Mutex // protects the rest
+	processes    []*Process
+	replicaPorts []*port
 }
 
 // Start starts a cluster without nodes and waits until every component is ready.
@@ -269,12 +270,12 @@ func (c *Cluster) Stop() {
 		p.Kill()
 	}
 	c.processes = nil
-	for _, port := range []*port{c.apiServerPort, c.schedulerPort, c.webhookPort} {
+	for _, port := range append(c.replicaPorts, c.apiServerPort, c.schedulerPort, c.webhookPort) {
 		if port != nil {
 			port.close()
 		}
 	}
-	c.apiServerPort, c.schedulerPort, c.webhookPort = nil, nil, nil
+	c.apiServerPort, c.schedulerPort, c.webhookPort, c.replicaPorts = nil, nil, nil, nil
 	if c.temporary {
 		// What cannot be removed is left to the system's own cleaning of temporary files.
 		_ = os.RemoveAll(c.dir)

@@ -227,18 +227,10 @@ func (c *Cluster) schedulerConfig(kubeconfig string) (string, error) {
 }
 
 func (c *Cluster) startWebhook(ctx context.Context) error {
-	kubeconfig, err := c.ca.issueKubeconfig(EverynodeWebhook, c.server(), "system:serviceaccount:"+deploy.Namespace+":"+EverynodeWebhook)
-	if err != nil {
-		return err
-	}
 	if err := c.ca.issueServer(EverynodeWebhook); err != nil {
 		return err
 	}
-	p, err := c.start(EverynodeWebhook, c.binary(EverynodeWebhook),
-		"--kubeconfig="+kubeconfig,
-		"--bind-address=127.0.0.1",
-		fmt.Sprintf("--secure-port=%d", c.webhookPort.number),
-		"--permit-port-sharing",
+	p, err := c.startWebhookAt(EverynodeWebhook, c.webhookPort,
 		"--tls-cert-file="+c.ca.path(EverynodeWebhook+".crt"),
 		"--tls-private-key-file="+c.ca.path(EverynodeWebhook+".key"),
 	)
@@ -249,6 +241,37 @@ func (c *Cluster) startWebhook(ctx context.Context) error {
 		return err
 	}
 	return c.registerWebhook(ctx)
+}
+
+// startWebhookAt starts an everynode-webhook under any name, with the rights that it
+// has in a cluster.
+func (c *Cluster) startWebhookAt(name string, port *port, args ...string) (*Process, error) {
+	kubeconfig, err := c.ca.issueKubeconfig(name, c.server(), "system:serviceaccount:"+deploy.Namespace+":"+EverynodeWebhook)
+	if err != nil {
+		return nil, err
+	}
+	return c.start(name, c.binary(EverynodeWebhook), append([]string{
+		"--kubeconfig=" + kubeconfig,
+		"--bind-address=127.0.0.1",
+		fmt.Sprintf("--secure-port=%d", port.number),
+		"--permit-port-sharing",
+	}, args...)...)
+}
+
+// StartReplica starts one more everynode-webhook, named after the process that it
+// shall be, on a port of its own, which it returns. The replica makes its
+// certificates itself unless args say otherwise, need not be ready yet, and is
+// not registered.
+func (c *Cluster) StartReplica(name string, args ...string) (int, error) {
+	port, err := reservePort()
+	if err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	c.replicaPorts = append(c.replicaPorts, port)
+	c.mu.Unlock()
+	_, err = c.startWebhookAt(name, port, append([]string{"--namespace=" + deploy.Namespace}, args...)...)
+	return port.number, err
 }
 
 // registerWebhook registers the shipped webhook configurations, unless they are there
