@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -117,8 +118,8 @@ func (r *replicas) register() {
 	}
 }
 
-// trusted returns the CAs that the API server trusts, which have to be the same in
-// all webhooks.
+// trusted returns the CAs that the API server trusts in all webhooks. The two
+// configurations cannot be written at once: what is served has to be right in between.
 func (r *replicas) trusted(ctx context.Context) ([]*x509.Certificate, error) {
 	api := r.Client.AdmissionregistrationV1()
 	mutating, err := api.MutatingWebhookConfigurations().Get(ctx, "everynode", metav1.GetOptions{})
@@ -129,13 +130,21 @@ func (r *replicas) trusted(ctx context.Context) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	bundle := validating.Webhooks[0].ClientConfig.CABundle
-	for i := range mutating.Webhooks {
-		if !bytes.Equal(mutating.Webhooks[i].ClientConfig.CABundle, bundle) {
-			return nil, fmt.Errorf("webhook %s has another caBundle than %s", mutating.Webhooks[i].Name, validating.Webhooks[0].Name)
-		}
+	common, err := certutil.ParseCertsPEM(validating.Webhooks[0].ClientConfig.CABundle)
+	if err != nil {
+		return nil, err
 	}
-	return certutil.ParseCertsPEM(bundle)
+	for i := range mutating.Webhooks {
+		bundle, err := certutil.ParseCertsPEM(mutating.Webhooks[i].ClientConfig.CABundle)
+		if err != nil {
+			return nil, err
+		}
+		common = slices.DeleteFunc(common, func(ca *x509.Certificate) bool { return !slices.ContainsFunc(bundle, ca.Equal) })
+	}
+	if len(common) == 0 {
+		return nil, errors.New("no CA is in the caBundles of all webhooks")
+	}
+	return common, nil
 }
 
 // get reads a path of a replica in a connection of its own, as a client that
