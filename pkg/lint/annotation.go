@@ -18,53 +18,20 @@ import (
 
 // IgnoreAnnotation on a DaemonSet names rules, separated by commas, that are not
 // checked for it. Errors cannot be silenced.
-const IgnoreAnnotation = annotationPrefix + "lint-ignore"
+const IgnoreAnnotation = daemonset.AnnotationPrefix + "lint-ignore"
 
-const (
-	// annotationPrefix is what all of our annotations start with.
-	annotationPrefix = "everynode.dev/"
-	// requiresAnnotation belongs on pods; the scheduler's DaemonSetReadiness reads it.
-	requiresAnnotation = annotationPrefix + "requires"
-	// resourcesAnnotation sizes pods by their nodes.
-	resourcesAnnotation = annotationPrefix + "resources"
-)
+// requiresAnnotation belongs on pods; the scheduler's DaemonSetReadiness reads it.
+const requiresAnnotation = daemonset.AnnotationPrefix + "requires"
 
-// onDaemonSet are the annotations that belong on DaemonSets, with what says whether
-// a value is right; nil takes any.
-var onDaemonSet = map[string]func(value string) error{
-	daemonset.HoldAnnotation:       oneOf("true", "false"),
-	daemonset.GateAnnotation:       oneOf("true", "false"),
-	daemonset.PreemptAnnotation:    oneOf("true", "false"),
-	daemonset.SchedulingAnnotation: oneOf(daemonset.SchedulingScheduler, daemonset.SchedulingDirect),
-	// SEAM: daemonset.ParseSizes goes here, and a warning for containers that don't exist.
-	resourcesAnnotation: nil,
-	// The rule ignored-unknown looks at the value.
-	IgnoreAnnotation: nil,
+// belongsOnDaemonSet says whether DaemonSets have an annotation of that name.
+func belongsOnDaemonSet(key string) bool {
+	return key == IgnoreAnnotation || !errors.Is(daemonset.ValidateAnnotation(key, ""), daemonset.ErrUnknownAnnotation)
 }
 
-// onPod are the annotations that belong on pods.
-var onPod = map[string]func(value string) error{
-	requiresAnnotation: requires,
-}
-
-func oneOf(values ...string) func(string) error {
-	return func(value string) error {
-		if slices.Contains(values, value) {
-			return nil
-		}
-		return errors.New(`must be "` + strings.Join(values, `" or "`) + `"`)
-	}
-}
-
-// requires repeats ParseRequires of pkg/plugins/readiness.
-func requires(value string) error {
-	for part := range strings.SplitSeq(value, ",") {
-		namespace, name, ok := strings.Cut(strings.TrimSpace(part), "/")
-		if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
-			return errors.New("must be the namespace/name of DaemonSets, separated by commas")
-		}
-	}
-	return nil
+// annotationNames are all that a misspelt one can mean.
+var annotationNames = []string{
+	daemonset.SchedulingAnnotation, daemonset.HoldAnnotation, daemonset.GateAnnotation, daemonset.PreemptAnnotation,
+	daemonset.ResourcesAnnotation, IgnoreAnnotation, requiresAnnotation,
 }
 
 // annotation is one of our annotations and its place in the manifest.
@@ -92,7 +59,7 @@ func ourAnnotations(ds *appsv1.DaemonSet) []annotation {
 		}
 		first := len(ours)
 		for key, value := range annotations {
-			if strings.HasPrefix(key, annotationPrefix) {
+			if strings.HasPrefix(key, daemonset.AnnotationPrefix) {
 				ours = append(ours, annotation{key, value, onPod})
 			}
 		}
@@ -105,9 +72,9 @@ var annotationValue = Rule{
 	ID:       "annotation-value",
 	Severity: Error,
 	Title:    "Annotation with a value that means nothing",
-	Reason: "everynode's annotations take few values. Where one is misspelt, the DaemonSet is treated as if the annotation were not there, which is the opposite of what was asked for. " +
-		"A DaemonSet whose pods wait for the DaemonSet itself never starts.",
-	Fix: "Write one of the values that the message names; in YAML, with quotes.",
+	Reason: "What cannot be read has no effect: the DaemonSet is treated as if it were not annotated, which is the opposite of what was asked for. " +
+		"Pods whose everynode.dev/requires cannot be read never start, nor do pods that require their own DaemonSet.",
+	Fix: "Correct the value; in YAML, true and false need quotes.",
 	Example: `metadata:
   annotations:
     everynode.dev/gate: "true"
@@ -117,29 +84,32 @@ var annotationValue = Rule{
 
 func checkAnnotationValue(m *manifest) {
 	for _, a := range m.annotations {
-		validate := onDaemonSet[a.key]
-		if a.onPod {
-			validate = onPod[a.key]
-		}
-		if validate == nil {
-			continue
-		}
-		if err := validate(a.value); err != nil {
-			m.report(a.path(), fmt.Sprintf("%q means nothing: %v", a.value, err))
-		} else if a.key == requiresAnnotation && m.names(a.value) {
-			m.report(a.path(), "pods wait for their own DaemonSet to be Ready, so none starts")
+		switch {
+		case a.onPod && a.key == requiresAnnotation:
+			m.checkRequires(a)
+		case !a.onPod && a.key != IgnoreAnnotation:
+			err := daemonset.ValidateAnnotation(a.key, a.value)
+			if err != nil && !errors.Is(err, daemonset.ErrUnknownAnnotation) {
+				// JSON may have several lines, a finding has one.
+				m.report(a.path(), "it has no effect: "+strings.Join(strings.Fields(err.Error()), " "))
+			}
 		}
 	}
 }
 
-// names says whether the DaemonSet is one of the required ones.
-func (m *manifest) names(required string) bool {
-	for part := range strings.SplitSeq(required, ",") {
-		if namespace, name, _ := strings.Cut(strings.TrimSpace(part), "/"); namespace == m.ds.Namespace && name == m.ds.Name {
-			return true
+// checkRequires reads a.value as ParseRequires of pkg/plugins/readiness does.
+func (m *manifest) checkRequires(a annotation) {
+	for part := range strings.SplitSeq(a.value, ",") {
+		namespace, name, ok := strings.Cut(strings.TrimSpace(part), "/")
+		switch {
+		case !ok || namespace == "" || name == "" || strings.Contains(name, "/"):
+			m.report(a.path(), fmt.Sprintf("no pod starts: %q is not the namespace/name of a DaemonSet", part))
+			return
+		case namespace == m.ds.Namespace && name == m.ds.Name:
+			m.report(a.path(), "no pod starts: they wait for their own DaemonSet to be Ready")
+			return
 		}
 	}
-	return false
 }
 
 var annotationUnknown = Rule{
@@ -150,9 +120,8 @@ var annotationUnknown = Rule{
 	Fix:      "Correct the name or remove the annotation.",
 	check: func(m *manifest) {
 		for _, a := range m.annotations {
-			_, known := onDaemonSet[a.key]
-			if _, knownOnPod := onPod[a.key]; !known && !knownOnPod {
-				m.report(a.path(), "nobody reads it"+meant(a.key, slices.Concat(slices.Collect(maps.Keys(onDaemonSet)), slices.Collect(maps.Keys(onPod)))))
+			if !belongsOnDaemonSet(a.key) && a.key != requiresAnnotation {
+				m.report(a.path(), "nobody reads it"+meant(a.key, annotationNames))
 			}
 		}
 	},
@@ -175,16 +144,49 @@ spec:
         everynode.dev/requires: kube-system/cilium`,
 	check: func(m *manifest) {
 		for _, a := range m.annotations {
-			_, belongsOnDaemonSet := onDaemonSet[a.key]
-			_, belongsOnPod := onPod[a.key]
 			switch {
-			case a.onPod && belongsOnDaemonSet:
+			case a.onPod && belongsOnDaemonSet(a.key):
 				m.report(a.path(), "nobody reads it on pods: it belongs in the DaemonSet's own metadata.annotations")
-			case !a.onPod && belongsOnPod:
+			case !a.onPod && a.key == requiresAnnotation:
 				m.report(a.path(), "nobody reads it on a DaemonSet: it belongs in spec.template.metadata.annotations")
 			}
 		}
 	},
+}
+
+var sizeWithoutEffect = Rule{
+	ID:       "size-without-effect",
+	Severity: Warning,
+	Title:    "Size that nothing gets",
+	Reason: "The annotation everynode.dev/resources sizes containers, init containers and sidecars by their names. A name that no container has sizes nothing, " +
+		"and where the pod as a whole has resources (spec.template.spec.resources), no container is sized.",
+	Fix: "Name a container of the template, and leave out the resources of the pod as a whole.",
+	Example: `metadata:
+  annotations:
+    everynode.dev/resources: '{"agent": {"cpu": "2%", "memory": "1.5%"}}'
+spec:
+  template:
+    spec:
+      containers:
+        - name: agent`,
+	check: checkSizeWithoutEffect,
+}
+
+func checkSizeWithoutEffect(m *manifest) {
+	if len(m.sizes) == 0 {
+		return
+	}
+	at := annotation{key: daemonset.ResourcesAnnotation}.path()
+	if m.pod.Resources != nil {
+		m.report(at, "no container is sized, because the pod as a whole has resources")
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.sizes)) {
+		named := func(c container) bool { return c.Name == name }
+		if !slices.ContainsFunc(m.running, named) && !slices.ContainsFunc(m.starting, named) {
+			m.report(at, fmt.Sprintf("it sizes container %q, which there is none of", name))
+		}
+	}
 }
 
 var ignoredUnknown = Rule{
@@ -219,8 +221,7 @@ func checkIgnoredUnknown(m *manifest) {
 // like it.
 func meant(misspelt string, names []string) string {
 	// A third of the letters may be wrong, but two always.
-	best, distance := "", max(2, len(strings.TrimPrefix(misspelt, annotationPrefix))/3)+1
-	slices.Sort(names)
+	best, distance := "", max(2, len(strings.TrimPrefix(misspelt, daemonset.AnnotationPrefix))/3)+1
 	for _, name := range names {
 		if d := editDistance(misspelt, name); d < distance {
 			best, distance = name, d

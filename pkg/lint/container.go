@@ -72,7 +72,7 @@ var noRequests = Rule{
 	Severity: Warning,
 	Title:    "Container without a CPU or memory request",
 	Reason: "The scheduler fills nodes by requests. A daemon pod without them is placed on any node, however full, gets next to no CPU when the node is busy and, unless it is critical, is among " +
-		"the first to be killed or evicted when memory is short. No room is held for it either. (A limit counts as a request where there is none.)",
+		"the first to be killed or evicted when memory is short. No room is held for it either. (A limit counts as a request where there is none, and so does a size by everynode.dev/resources.)",
 	Fix: "Request what it uses on a busy node.",
 	Example: `resources:
   requests:
@@ -95,14 +95,23 @@ func checkNoRequests(m *manifest) {
 	}
 }
 
-// requests says whether something of a resource is requested for c. Limits become
-// requests in pods (SetDefaults_Pod in k8s.io/kubernetes/pkg/apis/core/v1).
+// requests says whether something of a resource will be requested for c. Limits become
+// requests in pods (SetDefaults_Pod in k8s.io/kubernetes/pkg/apis/core/v1), and
+// everynode-webhook sets those that are sized after the node.
 func (m *manifest) requests(c container, name corev1.ResourceName) bool {
 	list := c.Resources.Requests
 	if _, ok := list[name]; !ok {
 		list = c.Resources.Limits
 	}
-	return has(list, name) || m.podLevel(name)
+	return has(list, name) || m.podLevel(name) || m.sized(c, name)
+}
+
+func (m *manifest) sized(c container, name corev1.ResourceName) bool {
+	if m.pod.Resources != nil {
+		return false
+	}
+	size := m.sizes[c.Name]
+	return name == corev1.ResourceCPU && size.CPU > 0 || name == corev1.ResourceMemory && size.Memory > 0
 }
 
 // podLevel says whether the pod as a whole requests something of a resource.
@@ -119,7 +128,7 @@ var noMemoryLimit = Rule{
 	ID:       "no-memory-limit",
 	Severity: Warning,
 	Title:    "Container without a memory limit",
-	Reason: "A leak in a container without a limit takes the node's memory, on every node at about the same time, and the kernel kills whom it likes. " +
+	Reason: "A leak in a container without a limit takes the node's memory, on every node at about the same time, and others there are killed for it. " +
 		"A CPU limit is a matter of taste, and not asked for: requests share the CPU already, and a limit slows the agent down when its node needs it most.",
 	Fix: "Limit memory well above what the container uses.",
 	Example: `resources:
@@ -240,7 +249,7 @@ var floatingImage = Rule{
 	ID:       "floating-image",
 	Severity: Warning,
 	Title:    "Image without a tag, or with latest",
-	Reason:   "What runs on a node depends on the day when its pod was started: nodes differ, an update cannot be undone, and every start of a pod asks the registry, also when it is down.",
+	Reason:   "What runs on a node depends on the day when its pod was started: nodes differ, an update cannot be undone and, by default, no pod starts while the registry is down.",
 	Fix:      "Name a version, or a digest.",
 	Example: `containers:
   - name: fluentd

@@ -95,12 +95,33 @@ func TestDocumentation(t *testing.T) {
 		if rule.Doc() != "docs/lint.md#"+rule.ID {
 			t.Errorf("%s is explained in %s", rule.ID, rule.Doc())
 		}
-		fmt.Fprintf(&page, "\n## %s\n\n**%s.** %s\n\n*Instead:* %s\n", rule.ID, rule.Title, rule.Reason, rule.Fix)
+		text := fmt.Sprintf("%s\n%s", wrap("**"+rule.Title+".** "+rule.Reason), wrap("*Instead:* "+rule.Fix))
+		fmt.Fprintf(&page, "\n## %s\n\n%s", rule.ID, strings.ReplaceAll(text, "docs/configuration.md", "the [configuration](configuration.md#annotations)"))
 		if rule.Example != "" {
 			fmt.Fprintf(&page, "\n```yaml\n%s\n```\n", rule.Example)
 		}
 	}
 	compare(t, "../../docs/lint.md", page.String())
+}
+
+// wrap breaks a paragraph into lines of at most 120 characters.
+func wrap(paragraph string) string {
+	var lines strings.Builder
+	width := 0
+	for word := range strings.FieldsSeq(paragraph) {
+		switch {
+		case width == 0:
+		case width+1+len(word) > 120:
+			lines.WriteByte('\n')
+			width = 0
+		default:
+			lines.WriteByte(' ')
+			width++
+		}
+		lines.WriteString(word)
+		width += len(word)
+	}
+	return lines.String() + "\n"
 }
 
 const introduction = `# What is wrong with a DaemonSet

@@ -6,10 +6,13 @@ package lint
 import (
 	"slices"
 	"strings"
+	"unicode"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"everynode.dev/everynode/pkg/daemonset"
 )
 
 // Severity says how bad a finding is.
@@ -49,6 +52,10 @@ func Check(ds *appsv1.DaemonSet) []Finding {
 		ds: ds, pod: &ds.Spec.Template.Spec, annotations: ourAnnotations(ds),
 		rules: rules, ignored: ignoredRules(ds), findings: []Finding{},
 	}
+	if value, ok := ds.Annotations[daemonset.ResourcesAnnotation]; ok {
+		// What cannot be parsed is a finding of its own.
+		m.sizes, _ = daemonset.ParseSizes(value)
+	}
 	for i := range m.pod.InitContainers {
 		container := container{&m.pod.InitContainers[i], "initContainers", i}
 		if policy := container.RestartPolicy; policy != nil && *policy == corev1.ContainerRestartPolicyAlways {
@@ -77,6 +84,8 @@ type manifest struct {
 	// starting are the init containers that end before them.
 	running, starting []container
 	annotations       []annotation
+	// sizes are those of containers that are sized after their nodes.
+	sizes daemonset.Sizes
 	// ignored are the rules that the DaemonSet asks to be silent.
 	ignored []string
 
@@ -114,5 +123,5 @@ func ignoredRules(ds *appsv1.DaemonSet) []string {
 	if !ok {
 		return nil
 	}
-	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }

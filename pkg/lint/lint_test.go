@@ -286,27 +286,27 @@ var tests = map[string]struct {
 	"a port on two addresses of the node, both of them": {"host-port-twice", all(pod(hostNetwork), another(corev1.ContainerPort{ContainerPort: 8080, HostPort: 8080, HostIP: "10.0.0.1"})), nil},
 
 	"an affinity that asks for two values at once": {"node-affinity-impossible", nodeTerms(term("zone In a", "zone In b")), []string{
-		impossible + "no value of label zone is all that is asked of it",
+		impossible + "no value of label zone meets all that is required of it",
 	}},
 	"an affinity that asks for a value and excludes it": {"node-affinity-impossible", nodeTerms(term("disk In ssd", "disk NotIn ssd hdd")), []string{
-		impossible + "no value of label disk is all that is asked of it",
+		impossible + "no value of label disk meets all that is required of it",
 	}},
 	"an affinity for a label and its absence": {"node-affinity-impossible", nodeTerms(term("disk Exists", "disk DoesNotExist")), []string{
-		impossible + "no value of label disk is all that is asked of it",
+		impossible + "no value of label disk meets all that is required of it",
 	}},
 	"an affinity for a number between two neighbours": {"node-affinity-impossible", nodeTerms(term("cores Gt 4", "cores Lt 5")), []string{
-		impossible + "no value of label cores is all that is asked of it",
+		impossible + "no value of label cores meets all that is required of it",
 	}},
 	"an affinity that compares with no number": {"node-affinity-impossible", nodeTerms(term("cores Gt four")), []string{
-		impossible + "no value of label cores is all that is asked of it",
+		impossible + "no value of label cores meets all that is required of it",
 	}},
 	"an affinity that contradicts the node selector": {"node-affinity-impossible", all(nodeTerms(term("disk In hdd")), pod(func(spec *corev1.PodSpec) {
 		spec.NodeSelector = map[string]string{"disk": "ssd"}
 	})), []string{
-		impossible + "no value of label disk is all that is asked of it",
+		impossible + "no value of label disk meets all that is required of it",
 	}},
 	"an affinity for two nodes at once": {"node-affinity-impossible", nodeTerms(term("metadata.name In a", "metadata.name In b")), []string{
-		impossible + "no node has the name that is asked for",
+		impossible + "no node name meets all that is required of it",
 	}},
 	"an affinity of empty terms": {"node-affinity-impossible", nodeTerms(term(), term()), []string{
 		impossible + "an empty term matches nothing",
@@ -336,22 +336,25 @@ var tests = map[string]struct {
 	"a selector that any revision meets": {"selector-on-revision", selector(metav1.LabelSelectorRequirement{Key: "controller-revision-hash", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"x"}}), nil},
 
 	"a misspelt gate": {"annotation-value", annotated("everynode.dev/gate", "True"), []string{
-		`metadata.annotations[everynode.dev/gate]: "True" means nothing: must be "true" or "false"`,
+		`metadata.annotations[everynode.dev/gate]: it has no effect: "True" is not among the values true, false`,
 	}},
 	"a misspelt hold": {"annotation-value", annotated("everynode.dev/hold", "no"), []string{
-		`metadata.annotations[everynode.dev/hold]: "no" means nothing: must be "true" or "false"`,
+		`metadata.annotations[everynode.dev/hold]: it has no effect: "no" is not among the values true, false`,
 	}},
 	"an empty preempt": {"annotation-value", annotated("everynode.dev/preempt", ""), []string{
-		`metadata.annotations[everynode.dev/preempt]: "" means nothing: must be "true" or "false"`,
+		`metadata.annotations[everynode.dev/preempt]: it has no effect: "" is not among the values true, false`,
 	}},
 	"a misspelt way of scheduling": {"annotation-value", annotated("everynode.dev/scheduling", "Direct"), []string{
-		`metadata.annotations[everynode.dev/scheduling]: "Direct" means nothing: must be "scheduler" or "direct"`,
+		`metadata.annotations[everynode.dev/scheduling]: it has no effect: "Direct" is not among the values scheduler, direct`,
 	}},
 	"a requirement without a namespace": {"annotation-value", podAnnotated("everynode.dev/requires", "cilium"), []string{
-		`spec.template.metadata.annotations[everynode.dev/requires]: "cilium" means nothing: must be the namespace/name of DaemonSets, separated by commas`,
+		`spec.template.metadata.annotations[everynode.dev/requires]: no pod starts: "cilium" is not the namespace/name of a DaemonSet`,
 	}},
 	"a requirement of itself": {"annotation-value", podAnnotated("everynode.dev/requires", "kube-system/cilium, logging/agent"), []string{
-		"spec.template.metadata.annotations[everynode.dev/requires]: pods wait for their own DaemonSet to be Ready, so none starts",
+		"spec.template.metadata.annotations[everynode.dev/requires]: no pod starts: they wait for their own DaemonSet to be Ready",
+	}},
+	"a size that is no percentage": {"annotation-value", annotated("everynode.dev/resources", "{\n  \"agent\": {\"cpu\": \"2\"}\n}"), []string{
+		`metadata.annotations[everynode.dev/resources]: it has no effect: parsing { "agent": {"cpu": "2"} }: "2" is not a percentage from 0.001% to 100%, such as "1.5%"`,
 	}},
 	"annotations with values that mean something": {"annotation-value", all(annotated("everynode.dev/gate", "true"), annotated("everynode.dev/hold", "false"),
 		annotated("everynode.dev/preempt", "false"), annotated("everynode.dev/scheduling", "scheduler"), podAnnotated("everynode.dev/requires", "kube-system/cilium,logging/other")), nil},
@@ -376,11 +379,26 @@ var tests = map[string]struct {
 		`metadata.annotations[everynode.dev/lint-ignore]: there is no rule "nonsense"`,
 	}},
 	"an ignored error": {"ignored-unknown", all(ignoring("annotation-value"), annotated("everynode.dev/hold", "no")), []string{
-		`metadata.annotations[everynode.dev/hold]: "no" means nothing: must be "true" or "false"`,
+		`metadata.annotations[everynode.dev/hold]: it has no effect: "no" is not among the values true, false`,
 		"metadata.annotations[everynode.dev/lint-ignore]: rule annotation-value is about what can never work, so it cannot be ignored",
 	}},
 	"ignored rules": {"ignored-unknown", all(ignoring(" no-priority-class, privileged,"), main(isPrivileged), pod(func(spec *corev1.PodSpec) { spec.PriorityClassName = "" })), nil},
 
+	"a size for a container that does not exist": {"size-without-effect", annotated("everynode.dev/resources", `{"agent": {"cpu": "2%"}, "agnet": {"cpu": "2%"}}`), []string{
+		`metadata.annotations[everynode.dev/resources]: it sizes container "agnet", which there is none of`,
+	}},
+	"a size where the pod as a whole has resources": {"size-without-effect", all(annotated("everynode.dev/resources", `{"agent": {"cpu": "2%"}}`), pod(func(spec *corev1.PodSpec) {
+		spec.Resources = &corev1.ResourceRequirements{Limits: memoryLimit("1Gi")}
+	})), []string{
+		"metadata.annotations[everynode.dev/resources]: no container is sized, because the pod as a whole has resources",
+	}},
+	"sizes for a container and an init container": {"size-without-effect", all(annotated("everynode.dev/resources", `{"agent": {"cpu": "2%"}, "init": {"cpu": "1%"}}`), initContainer(false, func(*corev1.Container) {})), nil},
+
+	"a container whose CPU is sized after its node": {"no-requests", all(annotated("everynode.dev/resources", `{"agent": {"cpu": "2%"}}`), resources(nil, memory)), nil},
+	"a container whose memory is sized after its node": {"no-requests", all(annotated("everynode.dev/resources", `{"agent": {"memory": "2%"}}`), resources(nil, nil)), []string{
+		"spec.template.spec.containers[0].resources.requests.cpu: container agent requests no CPU: on a busy node it gets what others leave",
+		"spec.template.spec.containers[0].resources.limits.memory: a leak in container agent takes the memory of every node",
+	}},
 	"a container without requests": {"no-requests", resources(nil, memoryLimit("0")), []string{
 		"spec.template.spec.containers[0].resources.requests: container agent requests neither CPU nor memory: no room is kept for it, and it gets the CPU that others leave",
 		"spec.template.spec.containers[0].resources.limits.memory: a leak in container agent takes the memory of every node",
@@ -527,7 +545,7 @@ var tests = map[string]struct {
 		spec.PriorityClassName = "system-node-critical"
 	})), nil},
 	"a log agent that tolerates everything for a while": {"wildcard-toleration", tolerates(forAWhile()), nil},
-	"a log agent that tolerates one taint": {"wildcard-toleration", tolerates(corev1.Toleration{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists}), nil},
+	"a log agent that tolerates one taint":              {"wildcard-toleration", tolerates(corev1.Toleration{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists}), nil},
 
 	"a log agent without a toleration": {"no-tolerations", all(tolerates(), mounts("/var/log", false)), []string{
 		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes of the control plane get none",
@@ -550,11 +568,11 @@ var tests = map[string]struct {
 	"a limit that the controller does not know as its own": {"toleration-seconds", tolerates(notReady(corev1.TolerationOpEqual)), nil},
 
 	"a node name": {"node-name", pod(func(spec *corev1.PodSpec) { spec.NodeName = "node-1" }), []string{
-		"spec.template.spec.nodeName: only this node gets a pod, and no scheduler finds room for it there",
+		"spec.template.spec.nodeName: no other node gets a pod, and stock Kubernetes binds it there without looking for room",
 	}},
 	"a node name that the affinity excludes": {"node-affinity-impossible", all(nodeTerms(term("metadata.name NotIn node-1")), pod(func(spec *corev1.PodSpec) { spec.NodeName = "node-1" })), []string{
-		impossible + "no node has the name that is asked for",
-		"spec.template.spec.nodeName: only this node gets a pod, and no scheduler finds room for it there",
+		impossible + "no node name meets all that is required of it",
+		"spec.template.spec.nodeName: no other node gets a pod, and stock Kubernetes binds it there without looking for room",
 	}},
 	"a node by its label": {"node-name", pod(func(spec *corev1.PodSpec) { spec.NodeSelector = map[string]string{corev1.LabelHostname: "node-1"} }), nil},
 

@@ -32,7 +32,7 @@ func contradiction(term *corev1.NodeSelectorTerm, spec *corev1.PodSpec) string {
 		}
 	}
 	if name.none() {
-		return "no node has the name that is asked for"
+		return "no node name meets all that is required of it"
 	}
 	return ""
 }
@@ -54,7 +54,7 @@ func contradictoryLabel(requirements []corev1.NodeSelectorRequirement, selector 
 			}
 		}
 		if label.none() {
-			return "no value of label " + key + " is all that is asked of it"
+			return "no value of label " + key + " meets all that is required of it"
 		}
 	}
 	return ""

@@ -84,13 +84,13 @@ var nodeNameSet = Rule{
 	ID:       "node-name",
 	Severity: Warning,
 	Title:    "nodeName in the template",
-	Reason: "It limits the DaemonSet to one node, whatever its selectors say, and binds the pod without a scheduler: nobody makes room for it, " +
-		"and the kubelet refuses it if it does not fit. The pod is made and refused over and over.",
+	Reason: "It limits the DaemonSet to one node and, unless everynode-webhook sees to it, binds the pod there without a scheduler: nobody looks for room, " +
+		"and a pod that does not fit is refused by the kubelet and made again, over and over.",
 	Fix:     "Choose nodes by label.",
 	Example: "nodeSelector:\n  kubernetes.io/hostname: node-1",
 	check: func(m *manifest) {
 		if m.pod.NodeName != "" {
-			m.report(podPath().Child("nodeName"), "only this node gets a pod, and no scheduler finds room for it there")
+			m.report(podPath().Child("nodeName"), "no other node gets a pod, and stock Kubernetes binds it there without looking for room")
 		}
 	},
 }

@@ -44,6 +44,7 @@ var rules = []Rule{
 	annotationUnknown,
 	annotationMisplaced,
 	ignoredUnknown,
+	sizeWithoutEffect,
 
 	noRequests,
 	noMemoryLimit,
