@@ -89,6 +89,10 @@ perf: ## Measure the throughput beside the stock scheduler, PAIRS (5) times each
 	@hack/progress.sh 'Building benchstat' $(tool_build) golang.org/x/perf/cmd/benchstat
 	hack/perf.sh $(PAIRS) _artifacts/perf.txt
 
+.PHONY: perf-webhook
+perf-webhook: build ## Measure how many requests the webhook answers, beside a server that does nothing
+	go test ./test/perf/webhook -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -pairs $(PAIRS)
+
 FUZZTIME ?= 30s
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)

@@ -92,7 +92,7 @@ func CheckConfig(out io.Writer, path string) error {
 	if err != nil {
 		return fmt.Errorf("--check-config: %w", err)
 	}
-	fmt.Fprintf(out, "%s is valid: %d policies\n", path, source.Policies().Len())
+	fmt.Fprintf(out, "%s is valid, policies: %d\n", path, source.Policies().Len())
 	return nil
 }
 

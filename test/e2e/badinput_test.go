@@ -128,6 +128,8 @@ func TestWebhookBadInput(t *testing.T) {
 		"a missing certificate": {[]string{"--tls-cert-file=/nowhere", "--tls-private-key-file=/nowhere", "--kubeconfig=KUBECONFIG"}, "--tls-cert-file, --tls-private-key-file: open /nowhere: no such file or directory"},
 		"a misspelt flag":       {[]string{"--tls-cert-fil=x"}, "unknown flag: --tls-cert-fil"},
 		"an argument":           {[]string{"serve"}, `unknown command "serve"`},
+		"missing policies":      {[]string{"--config=/nowhere", "--kubeconfig=KUBECONFIG"}, "--config: open /nowhere: no such file or directory"},
+		"wrong policies":        {[]string{"--check-config=KUBECONFIG"}, `kubeconfig: unknown field "clusters"`},
 		"a missing kubeconfig":  {[]string{"--tls-cert-file=x", "--tls-private-key-file=x", "--kubeconfig=/nowhere"}, "--kubeconfig: stat /nowhere: no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -144,5 +146,14 @@ func TestWebhookBadInput(t *testing.T) {
 				t.Errorf("failed is %v, output is\n%s\nwant %s", failed, output, tc.want)
 			}
 		})
+	}
+}
+
+func TestCheckConfig(t *testing.T) {
+	t.Parallel()
+	file := newPolicyFile(t, "  - {name: all, pod: {schedulerName: everynode-scheduler}}")
+	output, err := exec.CommandContext(t.Context(), filepath.Join(*binDir, "everynode-webhook"), "--check-config="+string(file)).CombinedOutput()
+	if want := string(file) + " is valid, policies: 1\n"; err != nil || string(output) != want {
+		t.Errorf("output is %q (%v), want %q", output, err, want)
 	}
 }
