@@ -4,6 +4,7 @@
 package certs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -459,7 +460,7 @@ func TestReplicasFollowChanges(t *testing.T) {
 			return false
 		}
 		for _, bundle := range a.bundles(t) {
-			if string(bundle) != string(want) {
+			if !bytes.Equal(bundle, want) {
 				return false
 			}
 		}
