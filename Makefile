@@ -50,7 +50,7 @@ down: ## End the cluster that make up has started
 
 .PHONY: build
 build: ## Build everynode, and a Kubernetes control plane to run it in, into bin/
-	@hack/progress.sh 'Building everynode' $(go_build) -ldflags '$(LDFLAGS)' ./cmd/everynode-scheduler ./cmd/everynode-webhook
+	@hack/progress.sh 'Building everynode' $(go_build) -ldflags '$(LDFLAGS)' ./cmd/everynode-scheduler ./cmd/everynode-webhook ./cmd/kubectl-everynode
 	@hack/progress.sh 'Building the Kubernetes $(KUBERNETES) control plane' $(go_build) -ldflags '$(KUBERNETES_LDFLAGS)' \
 	  ./cmd/localcluster ./test/demo k8s.io/kubernetes/cmd/kubectl
 	@hack/progress.sh 'Building kwok, which plays the kubelets' $(tool_build) sigs.k8s.io/kwok/cmd/kwok

@@ -1,0 +1,452 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes/scheme"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/clientcmd"
+	st "k8s.io/kubernetes/pkg/scheduler/testing"
+	testingclock "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
+
+	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+)
+
+var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
+
+// now is when all clusters of the tests are looked at.
+var now = metav1.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) metav1.Time { return metav1.NewTime(now.Add(-d)) }
+
+// world is a cluster of twelve nodes with a DaemonSet for each kind of trouble.
+func world() []runtime.Object {
+	var objects []runtime.Object
+	for n := 1; n <= 12; n++ {
+		objects = append(objects, node(n))
+	}
+	objects = append(objects, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "daemons"}, Value: 1000})
+	return slices.Concat(objects, agents(), giants(), rolling(), refusedDaemons(), webs())
+}
+
+// node has 4 cores; node-11 is tainted, and node-12 is not an ssd node.
+func node(n int) *corev1.Node {
+	name := fmt.Sprintf("node-%d", n)
+	w := st.MakeNode().Name(name).Label(corev1.LabelHostname, name).Label("disktype", "ssd").Capacity(map[corev1.ResourceName]string{
+		corev1.ResourceCPU: "4", corev1.ResourceMemory: "16Gi", corev1.ResourcePods: "110",
+	})
+	if n == 11 {
+		w.Taints([]corev1.Taint{{Key: "role", Value: "gpu", Effect: corev1.TaintEffectNoSchedule}})
+	}
+	if n == 12 {
+		w.Label("disktype", "hdd")
+	}
+	w.CreationTimestamp = ago(48 * time.Hour)
+	w.Node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: ago(47 * time.Hour)}}
+	return w.Obj()
+}
+
+func daemons(namespace, name, cpu string) *appsv1.DaemonSet {
+	ds := daemonsettest.Make(name).Requests(map[corev1.ResourceName]string{corev1.ResourceCPU: cpu}).Obj()
+	ds.Namespace = namespace
+	ds.CreationTimestamp = ago(24 * time.Hour)
+	ds.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}
+	ds.Spec.Template.Labels = map[string]string{"app": name}
+	ds.Spec.Template.Spec.SchedulerName = corev1.DefaultSchedulerName
+	ds.Status.ObservedGeneration = 1
+	return ds
+}
+
+func counts(ds *appsv1.DaemonSet, desired, current, ready int32) {
+	ds.Status.DesiredNumberScheduled, ds.Status.CurrentNumberScheduled, ds.Status.NumberReady = desired, current, ready
+}
+
+func daemonPod(ds *appsv1.DaemonSet, n int, edit func(*corev1.Pod)) *corev1.Pod {
+	pod := daemonsettest.Pod(ds, fmt.Sprintf("node-%d", n))
+	pod.CreationTimestamp = ago(5 * time.Minute)
+	edit(pod)
+	return pod
+}
+
+func ready(pod *corev1.Pod) {
+	pod.Spec.NodeName, _ = nodeOf(pod)
+	pod.CreationTimestamp = ago(20 * time.Hour)
+	pod.Status.Phase = corev1.PodRunning
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: ago(19 * time.Hour)}}
+}
+
+func nodeOf(pod *corev1.Pod) (string, bool) {
+	return pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchFields[0].Values[0], true
+}
+
+func unschedulable(pod *corev1.Pod) {
+	pod.Status.Phase = corev1.PodPending
+	pod.Status.Conditions = []corev1.PodCondition{{
+		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, LastTransitionTime: ago(5 * time.Minute),
+		Message: "0/12 nodes are available: 1 Insufficient cpu. preemption: 0/12 nodes are available: 1 No preemption victims found for incoming pod.",
+	}}
+}
+
+// agents run on the ssd nodes but the tainted one, and have no room on node-9 and node-10.
+func agents() []runtime.Object {
+	ds := daemons("default", "agent", "500m")
+	ds.Spec.Template.Spec.NodeSelector = map[string]string{"disktype": "ssd"}
+	counts(ds, 10, 10, 8)
+	objects := []runtime.Object{ds}
+	for n := 1; n <= 8; n++ {
+		objects = append(objects, daemonPod(ds, n, ready))
+	}
+	return append(objects, daemonPod(ds, 9, unschedulable), daemonPod(ds, 10, unschedulable))
+}
+
+// giants fit nowhere.
+func giants() []runtime.Object {
+	ds := daemons("default", "giant", "8")
+	ds.Spec.Template.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	counts(ds, 12, 12, 0)
+	objects := []runtime.Object{ds}
+	for n := 1; n <= 12; n++ {
+		objects = append(objects, daemonPod(ds, n, unschedulable))
+	}
+	return objects
+}
+
+// rolling is in the middle of an update whose image does not exist.
+func rolling() []runtime.Object {
+	ds := daemons("kube-system", "proxy", "100m")
+	ds.Spec.Template.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	old := ds.DeepCopy()
+	ds.Generation, ds.Status.ObservedGeneration = 2, 2
+	ds.Annotations[appsv1.DeprecatedTemplateGeneration] = "2"
+	counts(ds, 12, 12, 11)
+	objects := []runtime.Object{ds}
+	for n := 1; n <= 11; n++ {
+		objects = append(objects, daemonPod(old, n, ready))
+	}
+	return append(objects, daemonPod(ds, 12, func(pod *corev1.Pod) {
+		pod.Spec.NodeName = "node-12"
+		pod.Status.Phase = corev1.PodPending
+		pod.Status.StartTime = ptr.To(ago(5 * time.Minute))
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+			Name: "main", Image: "example/proxy:3", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+				Reason: "ImagePullBackOff", Message: `Back-off pulling image "example/proxy:3"`,
+			}},
+		}}
+	}))
+}
+
+// refusedDaemons are beyond the quota.
+func refusedDaemons() []runtime.Object {
+	ds := daemons("team", "logs", "100m")
+	counts(ds, 11, 0, 0)
+	return []runtime.Object{ds, &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: "team", Name: "logs.1"},
+		InvolvedObject: corev1.ObjectReference{Kind: "DaemonSet", Namespace: "team", Name: "logs", UID: "logs"},
+		Reason:         "FailedCreate",
+		Message:        `Error creating: pods "logs-8xk2p" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=30, limited: pods=30`,
+		FirstTimestamp: ago(10 * time.Minute), LastTimestamp: ago(2 * time.Minute), Count: 12,
+	}}
+}
+
+// webs fill node-9 and node-10.
+func webs() []runtime.Object {
+	web := func(name, node, cpu string, priority int32) *corev1.Pod {
+		pod := st.MakePod().Namespace("shop").Name(name).UID(name).Node(node).Label("pod-template-hash", "abc").Priority(priority).
+			Req(map[corev1.ResourceName]string{corev1.ResourceCPU: cpu}).StartTime(ago(time.Hour)).Obj()
+		owner := name[:strings.LastIndex(name, "-")] + "-abc"
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: owner, UID: types.UID(owner), Controller: ptr.To(true)}}
+		return pod
+	}
+	return []runtime.Object{
+		web("web-1", "node-9", "2", 0), web("web-2", "node-9", "1500m", 0), web("api-1", "node-9", "300m", 100),
+		web("web-3", "node-10", "2", 0), web("api-2", "node-10", "1600m", 100),
+	}
+}
+
+// run runs a command line in a cluster and returns what it prints, and how it ends.
+func run(t *testing.T, client *fake.Clientset, stdin string, args ...string) string {
+	t.Helper()
+	t.Setenv("NO_COLOR", "")
+	in, out, errOut := strings.NewReader(stdin), &bytes.Buffer{}, &bytes.Buffer{}
+	config := newConnection()
+	config.rules = &clientcmd.ClientConfigLoadingRules{Precedence: []string{"testdata/kubeconfig"}}
+	command := newCommand(&environment{
+		IOStreams: genericiooptions.IOStreams{In: in, Out: out, ErrOut: errOut},
+		clock:     testingclock.NewFakeClock(now.Time), config: config, client: client,
+	})
+	command.SetArgs(args)
+	err := command.ExecuteContext(t.Context())
+	text := out.String()
+	if errOut.Len() > 0 {
+		text += "--- standard error\n" + errOut.String()
+	}
+	if err != nil && !errors.Is(err, ErrFindings) {
+		text += "--- error\n" + err.Error() + "\n"
+	}
+	if code := ExitCode(err); code != 0 {
+		text += fmt.Sprintf("--- exit code %d\n", code)
+	}
+	return text
+}
+
+// golden compares text with a file of testdata.
+func golden(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(text, "\n")); diff != "" {
+		t.Errorf("%s (-want,+got), -update writes it anew:\n%s", path, diff)
+	}
+}
+
+// planned is the manifest that plan and lint are tried with.
+const planned = `# A comment, and a document without anything.
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: exporter}
+---
+
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: exporter}
+spec:
+  selector: {matchLabels: {app: exporter}}
+  template:
+    metadata: {labels: {app: exporter}}
+    spec:
+      containers:
+      - {name: main, image: example/exporter, resources: {requests: {cpu: 600m}, limits: {memory: 100Mi}}}
+`
+
+func TestGolden(t *testing.T) {
+	// The environment of the process is set: no t.Parallel.
+	tests := map[string][]string{
+		"explain.txt":            {"explain", "ds/agent"},
+		"explain-wide.txt":       {"explain", "ds/agent", "-o", "wide"},
+		"explain.json":           {"explain", "ds/agent", "-o", "json"},
+		"explain.yaml":           {"explain", "ds/agent", "-o", "yaml"},
+		"explain-never-fits.txt": {"explain", "daemonset.apps/giant"},
+		"explain-rollout.txt":    {"explain", "ds/proxy", "-n", "kube-system"},
+		"explain-refused.txt":    {"explain", "logs", "--namespace=team", "--context=prod"},
+		"explain-node.txt":       {"explain", "ds/agent", "--node", "node-9"},
+		"explain-node-ready.txt": {"explain", "ds/agent", "--node", "node-1"},
+		"explain-node.json":      {"explain", "ds/agent", "--node", "node-9", "-o", "json"},
+		"status.txt":             {"status"},
+		"status-all.txt":         {"status", "-A"},
+		"status-wide.txt":        {"status", "-A", "-o", "wide"},
+		"status.json":            {"status", "ds/agent", "-o", "json"},
+		"status.yaml":            {"status", "ds/agent", "-o", "yaml"},
+		"status-none.txt":        {"status", "-n", "empty"},
+		"plan.txt":               {"plan", "-f", "-"},
+		"plan-wide.txt":          {"plan", "-f", "-", "-o", "wide"},
+		"plan.json":              {"plan", "-f", "-", "-o", "json"},
+		"plan.yaml":              {"plan", "-f", "-", "-o", "yaml"},
+		"lint.txt":               {"lint", "-f", "-"},
+		"lint-strict.txt":        {"lint", "-f", "-", "--fail-on=warning"},
+		"lint.json":              {"lint", "-f", "-", "-o", "json"},
+		"lint.yaml":              {"lint", "-f", "-", "-o", "yaml"},
+		"lint.sarif":             {"lint", "-f", "-", "-o", "sarif"},
+		"lint-cluster.txt":       {"lint", "ds/agent", "ds/giant"},
+	}
+	for name, args := range tests {
+		t.Run(name, func(t *testing.T) {
+			golden(t, name, run(t, fake.NewClientset(world()...), planned, args...))
+		})
+	}
+}
+
+// A cluster that is in files tells the same as the real one, but for what admission
+// would do.
+func TestPlanFromFiles(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, objects []runtime.Object) string {
+		list := &corev1.List{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "List"}}
+		for _, object := range objects {
+			kinds, _, err := scheme.Scheme.ObjectKinds(object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			object.GetObjectKind().SetGroupVersionKind(kinds[0])
+			list.Items = append(list.Items, runtime.RawExtension{Object: object})
+		}
+		content, err := yaml.Marshal(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	var nodes, others []runtime.Object
+	for _, object := range world() {
+		if _, ok := object.(*corev1.Node); ok {
+			nodes = append(nodes, object)
+		} else {
+			others = append(others, object)
+		}
+	}
+	golden(t, "plan-files.txt", run(t, nil, planned, "plan", "-f", "-", "--nodes", write("nodes.yaml", nodes), "--pods", write("pods.yaml", others)))
+}
+
+// What the API server says to a pod that would be created is part of a plan.
+func TestPlanRefused(t *testing.T) {
+	client := fake.NewClientset(world()...)
+	client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "exporter-x2c4v",
+			errors.New("exceeded quota: compute, requested: pods=1, used: pods=30, limited: pods=30"))
+	})
+	golden(t, "plan-refused.txt", run(t, client, planned, "plan", "-f", "-"))
+}
+
+// What admission makes of a pod is part of a plan.
+func TestPlanAdmission(t *testing.T) {
+	client := fake.NewClientset(world()...)
+	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		create := action.(clienttesting.CreateActionImpl)
+		if !slices.Equal(create.CreateOptions.DryRun, []string{metav1.DryRunAll}) {
+			t.Errorf("a pod is created with the options %+v", create.CreateOptions)
+		}
+		pod := create.Object.(*corev1.Pod).DeepCopy()
+		pod.Spec.NodeSelector = map[string]string{"disktype": "hdd"}
+		return true, pod, nil
+	})
+	golden(t, "plan-admission.txt", run(t, client, planned, "plan", "-f", "-"))
+}
+
+func TestErrors(t *testing.T) {
+	forbid := func(resource string) *fake.Clientset {
+		client := fake.NewClientset(world()...)
+		client.PrependReactor("list", resource, func(clienttesting.Action) (bool, runtime.Object, error) {
+			return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("no"))
+		})
+		return client
+	}
+	tests := map[string]struct {
+		client *fake.Clientset
+		args   string
+		want   string
+	}{
+		"no such DaemonSet":        {args: "explain ds/none", want: "there is no DaemonSet none in namespace default: name another namespace with -n"},
+		"no such node":             {args: "explain ds/agent --node none", want: "there is no node none: see kubectl get nodes"},
+		"another kind":             {args: "explain deploy/agent", want: `"deploy/agent" is no DaemonSet: write ds/NAME`},
+		"no name":                  {args: "explain ds/", want: `"ds/" has no name: write ds/NAME`},
+		"another format":           {args: "explain ds/agent -o table", want: `--output is "table", must be one of wide, json, yaml`},
+		"no file":                  {args: "plan", want: "--filename is missing: name the file with the DaemonSet, or - for the standard input"},
+		"half a cluster":           {args: "plan -f - --nodes nodes.json", want: "--nodes and --pods belong together: to plan without a cluster takes both"},
+		"a name of all spaces":     {args: "status -A ds/agent", want: "a name belongs to one namespace: leave out --all-namespaces"},
+		"no pause":                 {args: "status --interval 1ms", want: "--interval is 1ms, must be at least 1s"},
+		"neither file nor name":    {args: "lint", want: "name either files with --filename, or DaemonSets of the cluster as ds/NAME"},
+		"another severity":         {args: "lint -f - --fail-on info", want: `--fail-on is "info", must be one of error, warning, none`},
+		"a file that is not there": {args: "lint -f testdata/none.yaml", want: "open testdata/none.yaml: no such file or directory"},
+		"no access to nodes": {client: forbid("nodes"), args: "explain ds/agent",
+			want: "no access: RBAC has to allow you the verb list on the resource nodes in all namespaces"},
+		"no access to pods": {client: forbid("pods"), args: "status",
+			want: "no access: RBAC has to allow you the verb list on the resource pods in all namespaces"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if tc.client == nil {
+				tc.client = fake.NewClientset(world()...)
+			}
+			want := "--- error\n" + tc.want + "\n--- exit code 2\n"
+			if diff := cmp.Diff(want, run(t, tc.client, planned, strings.Fields(tc.args)...)); diff != "" {
+				t.Errorf("(-want,+got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What may be missing is missing in the output only, which says so.
+func TestOptionalAccess(t *testing.T) {
+	client := fake.NewClientset(world()...)
+	client.PrependReactor("list", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		switch resource := action.GetResource().Resource; resource {
+		case "nodes", "pods", "daemonsets":
+			return false, nil, nil
+		default:
+			return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("no"))
+		}
+	})
+	golden(t, "explain-no-access.txt", run(t, client, "", "explain", "ds/agent"))
+}
+
+func TestUnknownFieldsAreErrors(t *testing.T) {
+	text := run(t, nil, strings.Replace(planned, "cpu: 600m", "cpu: 600m}, request: {", 1), "lint", "-f", "-")
+	if want := `-:8: strict decoding error: unknown field "spec.template.spec.containers[0].resources.request"`; !strings.Contains(text, want) {
+		t.Errorf("%s\nwant %s", text, want)
+	}
+}
+
+func TestSplitDocuments(t *testing.T) {
+	t.Parallel()
+	content := "# comment\n\na: 1\n---\n# nothing\n--- # comment\nb: |\n  ---x\n---\n---\n{c: 3}\n"
+	var have []string
+	for _, part := range splitDocuments([]byte(content)) {
+		have = append(have, fmt.Sprintf("%d %q", part.line, part.content))
+	}
+	want := []string{`3 "# comment\n\na: 1\n"`, `7 " # comment\nb: |\n  ---x\n"`, `11 "\n{c: 3}\n"`}
+	if diff := cmp.Diff(want, have); diff != "" {
+		t.Errorf("(-want,+got):\n%s", diff)
+	}
+}
+
+// Lines that people read fit a terminal, but for commands, tables and names.
+func TestLinesAreShort(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		if strings.Contains(file, "wide") {
+			continue
+		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(content)) {
+			line = strings.TrimSpace(line)
+			if len([]rune(line)) > width && !strings.HasPrefix(line, "Next") && !strings.Contains(line, "  ") {
+				t.Errorf("%s: this line is longer than %d characters: %s", file, width, line)
+			}
+		}
+	}
+}

@@ -1,0 +1,166 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/component-base/version"
+	"k8s.io/utils/clock"
+
+	"everynode.dev/everynode/pkg/explain"
+)
+
+// ErrFindings says that a verb did its work and found something that a script wants to
+// hear of by the exit code. It is no failure, and needs no message.
+var ErrFindings = errors.New("there are findings")
+
+// Exit codes.
+const (
+	exitFindings = 1
+	exitError    = 2
+)
+
+// ExitCode returns the exit code of the program for an error of a command.
+func ExitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, ErrFindings):
+		return exitFindings
+	default:
+		return exitError
+	}
+}
+
+// NewCommand returns the command kubectl everynode.
+func NewCommand(streams genericiooptions.IOStreams, clock clock.WithTicker) *cobra.Command {
+	return newCommand(&environment{IOStreams: streams, clock: clock, config: newConnection()})
+}
+
+func newCommand(e *environment) *cobra.Command {
+	command := &cobra.Command{
+		Use:   "kubectl-everynode",
+		Short: "Why does a DaemonSet not run on a node?",
+		Long: `kubectl everynode says why the pods of a DaemonSet are, or are not, running on each
+node of a cluster, what would happen if a DaemonSet were applied, and how all of
+them fare. It works with any scheduler, and changes nothing.`,
+		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl everynode"},
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		DisableAutoGenTag: true,
+		Version:           version.Get().GitVersion,
+	}
+	command.SetIn(e.In)
+	command.SetOut(e.Out)
+	command.SetErr(e.ErrOut)
+	e.config.addFlags(command.PersistentFlags())
+	e.flags = command.PersistentFlags()
+	command.AddCommand(newExplainCommand(e), newLintCommand(e), newPlanCommand(e), newStatusCommand(e))
+	command.InitDefaultHelpCmd()
+	return command
+}
+
+// environment is what all verbs share.
+type environment struct {
+	genericiooptions.IOStreams
+	clock  clock.WithTicker
+	config *connection
+	flags  *pflag.FlagSet
+	// client is set by tests.
+	client kubernetes.Interface
+}
+
+// connect returns a client of the cluster that the flags lead to.
+func (e *environment) connect() (kubernetes.Interface, error) {
+	if e.client != nil {
+		return e.client, nil
+	}
+	config, err := e.config.restConfig()
+	if err != nil {
+		return nil, err
+	}
+	// A few lists, each of many pages, are no danger to a server that protects itself
+	// by priority and fairness.
+	config.QPS = -1
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	return kubernetes.NewForConfig(config)
+}
+
+// kubectl returns how to call kubectl so that it comes to the same cluster.
+func (e *environment) kubectl() string {
+	words := []string{"kubectl"}
+	for _, name := range []string{"kubeconfig", "context", "cluster", "user", "as"} {
+		if flag := e.flags.Lookup(name); flag != nil && flag.Changed {
+			words = append(words, "--"+name+"="+explain.Quote(flag.Value.String()))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// engine returns the engine for a cluster that has just been read.
+func (e *environment) engine(command *cobra.Command, cluster *explain.Cluster) (*explain.Engine, error) {
+	return explain.New(command.Context(), cluster, explain.Options{Now: e.clock.Now(), Kubectl: e.kubectl()})
+}
+
+// The formats that verbs print in.
+const (
+	formatTable = ""
+	formatWide  = "wide"
+	formatJSON  = "json"
+	formatYAML  = "yaml"
+)
+
+// output is the flag --output.
+type output struct {
+	format  string
+	formats []string
+}
+
+func (o *output) addFlag(command *cobra.Command, formats ...string) {
+	o.formats = formats
+	command.Flags().StringVarP(&o.format, "output", "o", "", "Output format: "+strings.Join(formats, ", ")+".")
+	// The flag exists.
+	_ = command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (o *output) validate() error {
+	if o.format != formatTable && !slices.Contains(o.formats, o.format) {
+		return fmt.Errorf("--output is %q, must be one of %s", o.format, strings.Join(o.formats, ", "))
+	}
+	return nil
+}
+
+// parseDaemonSet returns the name in ds/NAME. The resource may be written in all the ways
+// that kubectl knows, or be left out.
+func parseDaemonSet(arg string) (string, error) {
+	resource, name, found := strings.Cut(arg, "/")
+	if !found {
+		return arg, nil
+	}
+	if !slices.Contains([]string{"ds", "daemonset", "daemonsets", "daemonset.apps", "daemonsets.apps"}, strings.ToLower(resource)) {
+		return "", fmt.Errorf("%q is no DaemonSet: write ds/NAME", arg)
+	}
+	if name == "" {
+		return "", fmt.Errorf("%q has no name: write ds/NAME", arg)
+	}
+	return name, nil
+}
+
+// find returns the DaemonSet that a user has named.
+func find(engine *explain.Engine, namespace, name string) (*appsv1.DaemonSet, error) {
+	if ds := engine.Find(namespace, name); ds != nil {
+		return ds, nil
+	}
+	return nil, fmt.Errorf("there is no DaemonSet %s in namespace %s: name another namespace with -n", name, namespace)
+}

@@ -1,0 +1,188 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"everynode.dev/everynode/pkg/explain"
+)
+
+// strict refuses fields that do not exist, as kubectl apply does.
+var strict = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+
+// lenient takes what a cluster of another version has written.
+var lenient = scheme.Codecs.UniversalDeserializer()
+
+// document is an object of a file, and the line that it begins on.
+type document struct {
+	object runtime.Object
+	line   int
+}
+
+// readDocuments returns the objects in a file, or in the standard input for "-". Lists
+// are taken apart, and objects of kinds that client-go does not know are left out.
+func (e *environment) readDocuments(path string, decoder runtime.Decoder) ([]document, error) {
+	content, err := e.readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var documents []document
+	for _, part := range splitDocuments(content) {
+		objects, err := decodeObject(part.content, decoder)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", path, part.line, err)
+		}
+		for _, object := range objects {
+			documents = append(documents, document{object, part.line})
+		}
+	}
+	return documents, nil
+}
+
+func (e *environment) readFile(path string) ([]byte, error) {
+	if path == "-" {
+		content, err := io.ReadAll(e.In)
+		if err != nil {
+			return nil, fmt.Errorf("reading the standard input: %w", err)
+		}
+		return content, nil
+	}
+	return os.ReadFile(path)
+}
+
+// part is a document of a YAML file before it is decoded. JSON is a single one.
+type part struct {
+	content []byte
+	// line is that of the first thing in it that is no comment.
+	line int
+}
+
+// splitDocuments splits content at lines that begin with ---. Documents without
+// anything in them are left out.
+func splitDocuments(content []byte) []part {
+	var parts []part
+	var current part
+	flush := func() {
+		if current.line > 0 {
+			parts = append(parts, current)
+		}
+		current = part{}
+	}
+	number := 0
+	for line := range bytes.Lines(content) {
+		number++
+		if rest, ok := bytes.CutPrefix(line, []byte("---")); ok && len(bytes.TrimLeft(rest, " \t\r\n")) < len(rest) {
+			flush()
+			// What follows the dashes belongs to the document, but for a comment.
+			line = rest
+		}
+		if text := bytes.TrimSpace(line); len(text) > 0 && text[0] != '#' && current.line == 0 {
+			current.line = number
+		}
+		current.content = append(current.content, line...)
+	}
+	flush()
+	return parts
+}
+
+func decodeObject(raw []byte, decoder runtime.Decoder) ([]runtime.Object, error) {
+	object, _, err := decoder.Decode(raw, nil, nil)
+	if runtime.IsNotRegisteredError(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	list, ok := object.(*corev1.List)
+	if !ok {
+		return []runtime.Object{object}, nil
+	}
+	var objects []runtime.Object
+	for n := range list.Items {
+		decoded, err := decodeObject(list.Items[n].Raw, decoder)
+		if err != nil {
+			return nil, fmt.Errorf("item %d: %w", n, err)
+		}
+		objects = append(objects, decoded...)
+	}
+	return objects, nil
+}
+
+// readDaemonSets returns the DaemonSets of a file, those without a namespace in the
+// given one, and the other objects beside them.
+func (e *environment) readDaemonSets(path, namespace string) (daemonSets []*appsv1.DaemonSet, others []runtime.Object, err error) {
+	documents, err := e.readDocuments(path, strict)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, document := range documents {
+		ds, ok := document.object.(*appsv1.DaemonSet)
+		if !ok {
+			others = append(others, document.object)
+			continue
+		}
+		if ds.Namespace == "" {
+			ds.Namespace = namespace
+		}
+		daemonSets = append(daemonSets, ds)
+	}
+	if len(daemonSets) == 0 {
+		return nil, nil, noDaemonSet(path)
+	}
+	return daemonSets, others, nil
+}
+
+func noDaemonSet(path string) error {
+	return fmt.Errorf("%s: there is no DaemonSet of apps/v1 in it", path)
+}
+
+// readClusterFiles returns a cluster as kubectl get -o json has written it.
+func (e *environment) readClusterFiles(paths ...string) (*explain.Cluster, error) {
+	c := &explain.Cluster{}
+	for _, path := range paths {
+		documents, err := e.readDocuments(path, lenient)
+		if err != nil {
+			return nil, err
+		}
+		for _, document := range documents {
+			addObject(c, document.object)
+		}
+	}
+	if len(c.Nodes) == 0 {
+		return nil, fmt.Errorf("%s: there are no nodes in it: write it with kubectl get nodes -o json", strings.Join(paths, ", "))
+	}
+	c.Unread = []string{"admission, and what else the files don't tell."}
+	return c, nil
+}
+
+// addObject adds an object of a kind that an engine looks at.
+func addObject(c *explain.Cluster, object runtime.Object) {
+	switch object := object.(type) {
+	case *corev1.Node:
+		c.Nodes = append(c.Nodes, object)
+	case *corev1.Pod:
+		c.Pods = append(c.Pods, object)
+	case *appsv1.DaemonSet:
+		c.DaemonSets = append(c.DaemonSets, object)
+	case *corev1.Namespace:
+		c.Namespaces = append(c.Namespaces, object)
+	case *schedulingv1.PriorityClass:
+		c.PriorityClasses = append(c.PriorityClasses, object)
+	case *policyv1.PodDisruptionBudget:
+		c.Budgets = append(c.Budgets, object)
+	}
+}

@@ -1,0 +1,203 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	resourcehelper "k8s.io/component-helpers/resource"
+
+	"everynode.dev/everynode/pkg/daemonset"
+)
+
+// nodeSelectorAnnotations on a namespace are node selectors that its pods get: that of
+// the admission plugin PodNodeSelector, and OpenShift's.
+var nodeSelectorAnnotations = []string{"scheduler.alpha.kubernetes.io/node-selector", "openshift.io/node-selector"}
+
+// admissionOf says how pod differs from the template it was made from: somebody
+// changed it when it was created. Nothing is said of pods of earlier templates.
+func (i *inquiry) admissionOf(pod *corev1.Pod) []string {
+	if !i.updated(pod) {
+		return nil
+	}
+	return i.changes(pod)
+}
+
+// changes says how pod differs from the template.
+func (i *inquiry) changes(pod *corev1.Pod) []string {
+	var changes []string
+	change := func(what, template, have string) {
+		if template != have {
+			changes = append(changes, fmt.Sprintf("%s: %s, the template has %s", what, orNone(have), orNone(template)))
+		}
+	}
+	template, spec := i.template(), &pod.Spec
+	change("nodeSelector", describeLabels(template.NodeSelector), describeLabels(spec.NodeSelector))
+	changes = append(changes, affinityChanges(spec)...)
+	changes = append(changes, i.tolerationChanges(spec)...)
+	if template.PriorityClassName != spec.PriorityClassName {
+		change("priorityClassName", template.PriorityClassName, spec.PriorityClassName)
+	}
+	scheduler := template.SchedulerName
+	if scheduler == "" {
+		scheduler = corev1.DefaultSchedulerName
+	}
+	change("schedulerName", scheduler, spec.SchedulerName)
+	change("schedulingGates", describeGates(template.SchedulingGates), describeGates(spec.SchedulingGates))
+	change("containers", describeContainers(template.Containers), describeContainers(spec.Containers))
+	change("requests", describeRequests(i.compiled.NeedsOn(i.node).Resources), describeRequests(daemonset.NewResources(
+		resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}))))
+	return changes
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "none"
+	}
+	return text
+}
+
+// affinityChanges says what the pod's node affinity asks for besides its node.
+func affinityChanges(spec *corev1.PodSpec) []string {
+	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil || spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return nil
+	}
+	var added []string
+	for _, term := range spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+		for n := range term.MatchExpressions {
+			added = append(added, describeRequirement(&term.MatchExpressions[n]))
+		}
+	}
+	if len(added) == 0 {
+		return nil
+	}
+	// The controller replaces the template's required terms by the node's name, so
+	// these are somebody else's.
+	return []string{"required node affinity: " + strings.Join(added, " and ") + ", besides the node's name"}
+}
+
+func (i *inquiry) tolerationChanges(spec *corev1.PodSpec) []string {
+	var changes []string
+	without := func(list, other []corev1.Toleration) []string {
+		var missing []string
+		for n := range list {
+			if !slices.ContainsFunc(other, func(t corev1.Toleration) bool { return equality.Semantic.DeepEqual(t, list[n]) }) {
+				missing = append(missing, describeToleration(&list[n]))
+			}
+		}
+		return missing
+	}
+	if added := without(spec.Tolerations, i.tolerations); len(added) > 0 {
+		changes = append(changes, "tolerations added: "+strings.Join(added, ", "))
+	}
+	// A toleration of the template gives way to the controller's own with the same key and effect.
+	removed := without(i.template().Tolerations, append(slices.Clip(spec.Tolerations), replaced(i.template())...))
+	if len(removed) > 0 {
+		changes = append(changes, "tolerations removed: "+strings.Join(removed, ", "))
+	}
+	return changes
+}
+
+// replaced returns those of the template's tolerations that the controller puts its
+// own in place of (AddOrUpdateTolerationInPodSpec in k8s.io/kubernetes/pkg/apis/core/v1/helper).
+func replaced(template *corev1.PodSpec) []corev1.Toleration {
+	own := daemonset.DefaultTolerations(template.HostNetwork)
+	return slices.DeleteFunc(slices.Clone(template.Tolerations), func(t corev1.Toleration) bool {
+		return !slices.ContainsFunc(own, func(o corev1.Toleration) bool { return o.MatchToleration(&t) })
+	})
+}
+
+func describeToleration(t *corev1.Toleration) string {
+	text := t.Key
+	if text == "" {
+		text = "any key"
+	}
+	if t.Operator != corev1.TolerationOpExists {
+		text += "=" + t.Value
+	}
+	if t.Effect != "" {
+		text += ":" + string(t.Effect)
+	}
+	if t.TolerationSeconds != nil {
+		text += fmt.Sprintf(" for %ds", *t.TolerationSeconds)
+	}
+	return text
+}
+
+func describeLabels(labels map[string]string) string {
+	texts := make([]string, 0, len(labels))
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		texts = append(texts, key+"="+labels[key])
+	}
+	return strings.Join(texts, ",")
+}
+
+func describeGates(gates []corev1.PodSchedulingGate) string {
+	names := make([]string, len(gates))
+	for n := range gates {
+		names[n] = gates[n].Name
+	}
+	return strings.Join(names, ",")
+}
+
+func describeContainers(containers []corev1.Container) string {
+	names := make([]string, len(containers))
+	for n := range containers {
+		names[n] = containers[n].Name
+	}
+	return strings.Join(names, ",")
+}
+
+// describeRequests leaves out the pod slot, which nobody writes down.
+func describeRequests(resources daemonset.Resources) string {
+	resources.Pods = 0
+	return describeResources(resources)
+}
+
+// addedSelector returns the labels that the pod asks for and the template doesn't,
+// and that the node lacks.
+func (i *inquiry) addedSelector(pod *corev1.Pod) []mismatch {
+	return slices.DeleteFunc(selectorMismatches(pod.Spec.NodeSelector, i.node), func(m mismatch) bool {
+		return i.template().NodeSelector[m.key] == m.want
+	})
+}
+
+// narrowed says that somebody has had the pod ask for labels that its node lacks.
+func (i *inquiry) narrowed(added []mismatch) {
+	message := "The controller wants the pod here, but admission added a node selector that the node does not match: " + describeMismatches(added) + "."
+	i.cause.labels = added
+	if annotation := i.namespaceSelector(added); annotation != "" {
+		i.cause.annotation = annotation
+		message += fmt.Sprintf(" It comes from the annotation %s of namespace %s.", annotation, i.ds.Namespace)
+	}
+	i.end(StepAdmission, ReasonNarrowed, message)
+}
+
+// namespaceSelector returns the namespace's annotation that asks for added, or "".
+func (i *inquiry) namespaceSelector(added []mismatch) string {
+	namespace := i.namespaces[i.ds.Namespace]
+	if namespace == nil {
+		return ""
+	}
+	for _, key := range nodeSelectorAnnotations {
+		value := namespace.Annotations[key]
+		if slices.ContainsFunc(added, func(m mismatch) bool { return slices.Contains(splitSelector(value), m.label()) }) {
+			return key
+		}
+	}
+	return ""
+}
+
+func splitSelector(selector string) []string {
+	parts := strings.Split(selector, ",")
+	for n := range parts {
+		parts[n] = strings.TrimSpace(parts[n])
+	}
+	return parts
+}

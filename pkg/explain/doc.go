@@ -1,0 +1,27 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package explain says why a DaemonSet's pod is, or is not, running on a node.
+//
+// It reads API objects and returns verdicts. It talks to no API server and has no
+// clock of its own: [New] takes the objects of a cluster at one moment, and the
+// time of that moment. What it says of the DaemonSet controller and of the
+// schedulers is what their own code says when it is run on these objects:
+// [daemonset.DaemonSet] for where a DaemonSet belongs, the filters and the
+// preemption of kube-scheduler, and the plugins of everynode-scheduler.
+//
+// # Words
+//
+//   - verdict: what is to be said of one DaemonSet on one node ([Verdict]).
+//   - step: a link of the chain from the DaemonSet to a Ready pod ([Step]). A
+//     verdict names the step at which the chain ends.
+//   - gap: a node that a DaemonSet belongs on and has no Ready pod on.
+//   - blocker: a pod that has what the daemon pod needs.
+//
+// # Order of reading
+//
+// cluster.go (what goes in), verdict.go (what comes out), engine.go, then the
+// steps in their order: controller.go, creation.go, admission.go, queue.go,
+// filters.go with scheduler.go, preemption.go, kubelet.go. What is made of
+// verdicts: group.go, status.go, rollout.go, plan.go, remedy.go.
+package explain

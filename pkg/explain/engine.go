@@ -1,0 +1,344 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	corev1helper "k8s.io/component-helpers/scheduling/corev1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	schedulingv1helper "k8s.io/kubernetes/pkg/apis/scheduling/v1"
+	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
+
+	"everynode.dev/everynode/pkg/daemonset"
+)
+
+// Options are what an Engine has to know besides the cluster.
+type Options struct {
+	// Now is the moment at which the cluster was read.
+	Now time.Time
+	// Kubectl begins the commands that verdicts name: the program, and the flags that
+	// lead it to the cluster. Default: kubectl.
+	Kubectl string
+}
+
+// Engine answers questions about a Cluster. It may be asked by one goroutine at a time.
+type Engine struct {
+	cluster    *Cluster
+	now        time.Time
+	commands   commands
+	set        *daemonset.Set
+	nodes      map[string]*corev1.Node
+	namespaces map[string]*corev1.Namespace
+	priorities priorities
+	// on are the live pods of each node: bound and not ended.
+	on         map[string][]*corev1.Pod
+	subjects   map[types.UID]*subject
+	events     map[types.UID][]*corev1.Event
+	nominated  nominations
+	schedulers *schedulers
+}
+
+// subject is a DaemonSet that questions are asked about.
+type subject struct {
+	ds       *appsv1.DaemonSet
+	compiled *daemonset.DaemonSet
+	// pods are its pods by the node that the controller counts them on, and unpinned
+	// those that it cannot tell the node of.
+	pods     map[string][]*corev1.Pod
+	unpinned []*corev1.Pod
+	// tolerations are those of its pods, the controller's own among them.
+	tolerations []corev1.Toleration
+	// hash is the mark of pods of the current template, "" if unknown; generation is
+	// the other mark, nil if unknown.
+	hash       string
+	generation *int64
+	creation   *creationTrouble
+}
+
+// New returns an Engine for cluster. What it runs in the background ends with ctx.
+func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error) {
+	e := &Engine{
+		cluster:    cluster,
+		now:        options.Now,
+		commands:   commands{kubectl: cmp.Or(options.Kubectl, "kubectl")},
+		nodes:      make(map[string]*corev1.Node, len(cluster.Nodes)),
+		namespaces: make(map[string]*corev1.Namespace, len(cluster.Namespaces)),
+		priorities: newPriorities(cluster),
+		on:         make(map[string][]*corev1.Pod, len(cluster.Nodes)),
+		subjects:   make(map[types.UID]*subject, len(cluster.DaemonSets)),
+		events:     make(map[types.UID][]*corev1.Event),
+		nominated:  newNominations(cluster.Pods),
+	}
+	e.set = daemonset.NewSet(nil, cluster.DaemonSets, daemonset.Options{Priority: e.priorities.of})
+	for _, node := range cluster.Nodes {
+		e.nodes[node.Name] = node
+	}
+	for _, namespace := range cluster.Namespaces {
+		e.namespaces[namespace.Name] = namespace
+	}
+	for _, event := range cluster.Events {
+		uid := event.InvolvedObject.UID
+		e.events[uid] = append(e.events[uid], event)
+	}
+	for _, ds := range cluster.DaemonSets {
+		e.subjects[ds.UID] = e.newSubject(ds)
+	}
+	e.sortPods()
+	var err error
+	e.schedulers, err = newSchedulers(ctx, cluster, e.on)
+	return e, err
+}
+
+func (e *Engine) newSubject(ds *appsv1.DaemonSet) *subject {
+	s := &subject{
+		ds:          ds,
+		compiled:    e.set.Get(ds.UID),
+		pods:        make(map[string][]*corev1.Pod),
+		tolerations: append(slices.Clip(ds.Spec.Template.Spec.Tolerations), daemonset.DefaultTolerations(ds.Spec.Template.Spec.HostNetwork)...),
+	}
+	// An annotation that is no number is as good as none.
+	s.generation, _ = daemonutil.GetTemplateGeneration(ds)
+	var newest int64
+	for _, revision := range e.cluster.Revisions {
+		if metav1.IsControlledBy(revision, ds) && revision.Revision > newest {
+			newest, s.hash = revision.Revision, revision.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]
+		}
+	}
+	s.creation = newCreationTrouble(e.events[ds.UID])
+	return s
+}
+
+// sortPods gives every pod to its node and to its DaemonSet.
+func (e *Engine) sortPods() {
+	for _, pod := range e.cluster.Pods {
+		if pod.Spec.NodeName != "" && !podutil.IsPodTerminal(pod) {
+			e.on[pod.Spec.NodeName] = append(e.on[pod.Spec.NodeName], pod)
+		}
+		compiled := e.set.OwnerOf(pod)
+		if compiled == nil {
+			continue
+		}
+		s := e.subjects[compiled.UID]
+		if node, ok := daemonset.TargetNode(pod); ok {
+			s.pods[node] = append(s.pods[node], pod)
+		} else {
+			s.unpinned = append(s.unpinned, pod)
+		}
+	}
+}
+
+// updated says whether pod is of the current template, as the controller does.
+func (s *subject) updated(pod *corev1.Pod) bool {
+	return daemonutil.IsPodUpdated(pod, s.hash, s.generation)
+}
+
+// template is the pod's spec that the DaemonSet asks for.
+func (s *subject) template() *corev1.PodSpec {
+	return &s.ds.Spec.Template.Spec
+}
+
+// Find returns the DaemonSet of that name, or nil.
+func (e *Engine) Find(namespace, name string) *appsv1.DaemonSet {
+	if compiled := e.set.Named(namespace, name); compiled != nil {
+		return e.subjects[compiled.UID].ds
+	}
+	return nil
+}
+
+// DaemonSets returns all DaemonSets in the order of their namespaces and names.
+func (e *Engine) DaemonSets() []*appsv1.DaemonSet {
+	return slices.SortedFunc(slices.Values(e.cluster.DaemonSets), func(a, b *appsv1.DaemonSet) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), compareNames(a.Name, b.Name))
+	})
+}
+
+// Node returns the node of that name, or nil.
+func (e *Engine) Node(name string) *corev1.Node {
+	return e.nodes[name]
+}
+
+// Nodes returns all nodes in the order of their names, numbers as numbers: node-2 is
+// before node-10.
+func (e *Engine) Nodes() []*corev1.Node {
+	return slices.SortedFunc(maps.Values(e.nodes), func(a, b *corev1.Node) int { return compareNames(a.Name, b.Name) })
+}
+
+// Verdict says why ds, one of the cluster's DaemonSets, has or has not a Ready pod on
+// node.
+func (e *Engine) Verdict(ctx context.Context, ds *appsv1.DaemonSet, node *corev1.Node) (Verdict, error) {
+	return e.verdict(ctx, e.subjects[ds.UID], node, true)
+}
+
+// Glance is Verdict without blockers, preemption and next command: as much as a
+// table of all DaemonSets on all nodes takes, and much quicker.
+func (e *Engine) Glance(ctx context.Context, ds *appsv1.DaemonSet, node *corev1.Node) (Verdict, error) {
+	return e.verdict(ctx, e.subjects[ds.UID], node, false)
+}
+
+// verdict follows the chain. Without detail it stops where it knows the reason.
+func (e *Engine) verdict(ctx context.Context, s *subject, node *corev1.Node, detail bool) (Verdict, error) {
+	i := &inquiry{Engine: e, subject: s, node: node, detail: detail, v: Verdict{Node: node.Name}}
+	run, goOn := s.compiled.ShouldRun(node)
+	i.v.Wanted = run && s.ds.DeletionTimestamp == nil
+	pods := s.pods[node.Name]
+	var err error
+	switch {
+	case s.ds.DeletionTimestamp != nil:
+		i.end(StepController, ReasonDeleting, "The DaemonSet is being deleted.")
+	case !run:
+		i.unwanted(pods, goOn)
+	case len(pods) == 0:
+		i.noPod()
+	default:
+		err = i.havePods(ctx, pods)
+	}
+	if detail {
+		i.v.Next = i.next()
+	}
+	return i.v, err
+}
+
+// inquiry is the making of one verdict.
+type inquiry struct {
+	*Engine
+	*subject
+	node   *corev1.Node
+	detail bool
+	pod    *corev1.Pod
+	v      Verdict
+	// cause is what the next command depends on, besides the verdict.
+	cause cause
+}
+
+// end says where the chain ends.
+func (i *inquiry) end(step Step, reason Reason, message string) {
+	i.v.Step, i.v.Reason, i.v.Message = step, reason, message
+}
+
+// fact adds a sentence about this node alone.
+func (i *inquiry) fact(sentence string) {
+	if i.detail {
+		i.v.Facts = append(i.v.Facts, sentence)
+	}
+}
+
+// about has the verdict be about pod.
+func (i *inquiry) about(pod *corev1.Pod) {
+	i.pod = pod
+	described := i.describe(pod)
+	i.v.Pod = &described
+	i.v.Since = gapOf(pod)
+	if i.detail {
+		i.v.Admission = i.admissionOf(pod)
+	}
+}
+
+// gapOf returns since when a pod is not Ready, or nil if it is.
+func gapOf(pod *corev1.Pod) *metav1.Time {
+	if daemonset.IsReady(pod) {
+		return nil
+	}
+	since := pod.CreationTimestamp
+	if ready := podutil.GetPodReadyCondition(pod.Status); ready != nil && since.Before(&ready.LastTransitionTime) {
+		since = ready.LastTransitionTime
+	}
+	return &since
+}
+
+// describe returns what is told of a pod.
+func (e *Engine) describe(pod *corev1.Pod) Pod {
+	described := Pod{
+		Namespace: pod.Namespace,
+		Name:      pod.Name,
+		Owner:     ownerOf(pod),
+		Priority:  corev1helper.PodPriority(pod),
+		Scheduler: pod.Spec.SchedulerName,
+		Created:   pod.CreationTimestamp,
+	}
+	if said := scheduledCondition(pod); said != nil && said.Status == corev1.ConditionFalse {
+		described.Said = said.Message
+		if !said.LastTransitionTime.IsZero() {
+			described.SaidAt = said.LastTransitionTime.DeepCopy()
+		}
+	}
+	return described
+}
+
+func scheduledCondition(pod *corev1.Pod) *corev1.PodCondition {
+	_, condition := podutil.GetPodCondition(&pod.Status, corev1.PodScheduled)
+	return condition
+}
+
+// ownerOf names what controls pod. A ReplicaSet whose name ends in the hash of its
+// pods' template was made by a Deployment.
+func ownerOf(pod *corev1.Pod) string {
+	owner := metav1.GetControllerOfNoCopy(pod)
+	if owner == nil {
+		return ""
+	}
+	if hash := pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey]; owner.Kind == "ReplicaSet" && hash != "" {
+		if deployment, ok := strings.CutSuffix(owner.Name, "-"+hash); ok {
+			return "Deployment " + deployment
+		}
+	}
+	return owner.Kind + " " + owner.Name
+}
+
+// priorities are the values of PriorityClasses.
+type priorities struct {
+	byName map[string]int32
+	// classes are those that one can choose, the lowest first.
+	classes []string
+}
+
+// newPriorities resolves names as the API server's Priority admission does
+// (k8s.io/kubernetes/plugin/pkg/admission/priority). Where the classes are not known,
+// the pods that name one tell its value.
+func newPriorities(cluster *Cluster) priorities {
+	p := priorities{byName: make(map[string]int32)}
+	for _, class := range schedulingv1helper.SystemPriorityClasses() {
+		p.byName[class.Name] = class.Value
+	}
+	for _, pod := range cluster.Pods {
+		if name := pod.Spec.PriorityClassName; name != "" && pod.Spec.Priority != nil {
+			p.byName[name] = *pod.Spec.Priority
+		}
+	}
+	hasDefault := false
+	for _, class := range cluster.PriorityClasses {
+		p.byName[class.Name] = class.Value
+		if class.GlobalDefault && (!hasDefault || class.Value < p.byName[""]) {
+			p.byName[""], hasDefault = class.Value, true
+		}
+	}
+	p.classes = slices.SortedFunc(maps.Keys(p.byName), func(a, b string) int {
+		return cmp.Or(cmp.Compare(p.byName[a], p.byName[b]), cmp.Compare(a, b))
+	})
+	p.classes = slices.DeleteFunc(p.classes, func(name string) bool { return name == "" })
+	return p
+}
+
+// of returns the priority of pods with that class, 0 for a class that is not known.
+func (p priorities) of(name string) int32 {
+	return p.byName[name]
+}
+
+// above returns the lowest class whose priority is above that one.
+func (p priorities) above(priority int32) (name string, ok bool) {
+	i := slices.IndexFunc(p.classes, func(name string) bool { return p.byName[name] > priority })
+	if i < 0 {
+		return "", false
+	}
+	return p.classes[i], true
+}

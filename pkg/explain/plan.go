@@ -1,0 +1,278 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
+	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
+	"k8s.io/utils/ptr"
+
+	"everynode.dev/everynode/pkg/daemonset"
+)
+
+// ReasonWouldRun is for nodes in a plan: the pod fits there as things are.
+const ReasonWouldRun Reason = "WouldRun"
+
+// Plan is what would happen if a DaemonSet were applied to a cluster.
+type Plan struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Exists says whether the cluster has the DaemonSet: then its pods are replaced.
+	Exists bool `json:"exists"`
+	// Wanted are the nodes that the DaemonSet belongs on, Runs those where the pod fits as
+	// things are.
+	Wanted int `json:"wanted"`
+	Runs   int `json:"runs"`
+	// Least and Most are what one pod takes, on the smallest and on the largest node if
+	// pods are sized after their nodes. Total is what those on all of Wanted take together.
+	Least corev1.ResourceList `json:"least"`
+	Most  corev1.ResourceList `json:"most"`
+	Total corev1.ResourceList `json:"total"`
+	// Priority is that of its pods.
+	Priority int32 `json:"priority"`
+	// Refused is why the API server would not take the pods, if it would not.
+	Refused string `json:"refused,omitempty"`
+	// Evicted are whom each scheduler would evict.
+	Evicted Evictions `json:"evicted"`
+	// Groups are the nodes with the same verdict, trouble first.
+	Groups []Group `json:"groups"`
+	// Verdicts are those of each node.
+	Verdicts []Verdict `json:"verdicts"`
+	// NotChecked says what was left out, a sentence each.
+	NotChecked []string `json:"notChecked,omitempty"`
+
+	least, most, total daemonset.Resources
+}
+
+// Evictions are pods that would have to go, by the scheduler that the cluster has.
+type Evictions struct {
+	Stock     []Pod `json:"kubeScheduler,omitempty"`
+	Everynode []Pod `json:"everynodeScheduler,omitempty"`
+}
+
+// Room says in words what the pods take.
+func (p *Plan) Room() string {
+	each := cmp.Or(describeRequests(p.most), "nothing but a pod slot")
+	if !reflect.DeepEqual(p.least, p.most) {
+		each = describeRequests(p.least) + " to " + each
+	}
+	return fmt.Sprintf("Each pod takes %s; all together %s.", each, cmp.Or(describeRequests(p.total), "no more than that"))
+}
+
+// With returns a copy of c in which ds is as given. A DaemonSet that is new gets a UID.
+func (c *Cluster) With(ds *appsv1.DaemonSet) (_ *Cluster, exists bool) {
+	changed := *c
+	changed.DaemonSets = slices.Clone(c.DaemonSets)
+	n := slices.IndexFunc(changed.DaemonSets, func(other *appsv1.DaemonSet) bool {
+		return other.Name == ds.Name && other.Namespace == ds.Namespace
+	})
+	if n < 0 {
+		ds.UID = types.UID("planned/" + ds.Namespace + "/" + ds.Name)
+		changed.DaemonSets = append(changed.DaemonSets, ds)
+		return &changed, false
+	}
+	old := changed.DaemonSets[n]
+	ds.UID, ds.CreationTimestamp, ds.Status = old.UID, old.CreationTimestamp, old.Status
+	changed.DaemonSets[n] = ds
+	return &changed, true
+}
+
+// Plan says what would happen if ds were applied, one of the cluster's DaemonSets
+// ([Cluster.With]). admitted is a pod of it as the API server would admit it, or nil
+// if that is not known: then it is made from the template.
+func (e *Engine) Plan(ctx context.Context, ds *appsv1.DaemonSet, admitted *corev1.Pod) (*Plan, error) {
+	s := e.subjects[ds.UID]
+	pods := e.newPods(s, admitted)
+	p := &Plan{
+		Namespace: ds.Namespace, Name: ds.Name, Exists: len(s.pods) > 0 || !ds.CreationTimestamp.IsZero(),
+		Priority: s.compiled.Priority, NotChecked: e.notChecked(ds),
+	}
+	for _, node := range e.Nodes() {
+		verdict, pod, err := e.planned(ctx, s, node, pods)
+		if err != nil {
+			return nil, err
+		}
+		p.count(&verdict, pod)
+		p.Verdicts = append(p.Verdicts, verdict)
+	}
+	p.Least, p.Most, p.Total = p.least.List(), p.most.List(), p.total.List()
+	p.Groups = groups(p.Verdicts)
+	return p, nil
+}
+
+func (p *Plan) count(v *Verdict, pod *corev1.Pod) {
+	if !v.Wanted {
+		return
+	}
+	p.Wanted++
+	needs := daemonset.PodResources(pod)
+	p.total = p.total.Plus(needs)
+	if p.Wanted == 1 || needs.FitsIn(p.least) {
+		p.least = needs
+	}
+	if p.most.FitsIn(needs) {
+		p.most = needs
+	}
+	if v.Reason == ReasonWouldRun {
+		p.Runs++
+	}
+	if v.Preemption != nil {
+		p.Evicted.Stock = append(p.Evicted.Stock, v.Preemption.Stock.Victims...)
+		p.Evicted.Everynode = append(p.Evicted.Everynode, v.Preemption.Everynode.Victims...)
+	}
+}
+
+// planned is the verdict on a node of a plan, and the pod that it is about, if any.
+func (e *Engine) planned(ctx context.Context, s *subject, node *corev1.Node, pods *newPods) (Verdict, *corev1.Pod, error) {
+	i := &inquiry{Engine: e, subject: s, node: node, detail: true, v: Verdict{Node: node.Name}}
+	run, goOn := s.compiled.ShouldRun(node)
+	i.v.Wanted = run
+	if !run {
+		i.unwanted(s.pods[node.Name], goOn)
+		i.v.Pod = nil
+		return i.v, nil, nil
+	}
+	pod := pods.on(node)
+	if pods.admitted {
+		i.v.Admission = i.changes(pod)
+	}
+	var gone []*corev1.Pod
+	if !s.compiled.Surges {
+		gone = slices.DeleteFunc(slices.Clone(e.on[node.Name]), func(pod *corev1.Pod) bool { return e.set.OwnerOf(pod) != s.compiled })
+	}
+	fits, err := i.offer(ctx, pod, gone...)
+	if fits {
+		i.end(StepReady, ReasonWouldRun, "The pod fits.")
+	}
+	return i.v, pod, err
+}
+
+// newPods are the pods that the controller would create.
+type newPods struct {
+	// pattern is one of them, and admitted says whether it has been through admission.
+	pattern  *corev1.Pod
+	admitted bool
+	// sizes are applied to each, nil for none.
+	sizes daemonset.Sizes
+}
+
+// newPods returns the pods of a plan. Where a pod has been through admission, that has
+// shown whether pods are sized after their nodes.
+func (e *Engine) newPods(s *subject, admitted *corev1.Pod) *newPods {
+	// What cannot be parsed sizes nothing.
+	sizes, _ := daemonset.ParseSizes(s.ds.Annotations[daemonset.ResourcesAnnotation])
+	if admitted == nil {
+		return &newPods{pattern: e.newPod(s), sizes: sizes}
+	}
+	name, _ := daemonset.PinnedNode(admitted)
+	if node := e.nodes[name]; node == nil || !reflect.DeepEqual(s.compiled.NeedsOn(node).Resources, daemonset.PodResources(admitted)) {
+		sizes = nil
+	}
+	return &newPods{pattern: admitted, admitted: true, sizes: sizes}
+}
+
+// on returns the pod for node.
+func (p *newPods) on(node *corev1.Node) *corev1.Pod {
+	pod := pinned(p.pattern, node.Name)
+	if p.sizes != nil {
+		p.sizes.Apply(&pod.Spec, node.Status.Allocatable)
+	}
+	return pod
+}
+
+// NewPod returns the pod that the controller would create for the first node that ds
+// belongs on, nil if there is none: to ask the API server what admission makes of it.
+func (e *Engine) NewPod(ds *appsv1.DaemonSet) *corev1.Pod {
+	s := e.subjects[ds.UID]
+	for _, node := range e.Nodes() {
+		if run, _ := s.compiled.ShouldRun(node); run {
+			return pinned(e.newPod(s), node.Name)
+		}
+	}
+	return nil
+}
+
+// newPod returns the pod that the controller would create, without its node, as far as
+// admission leaves it alone.
+func (e *Engine) newPod(s *subject) *corev1.Pod {
+	template := daemonutil.CreatePodTemplate(s.ds.Spec.Template, s.generation, s.hash)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:       s.ds.Namespace,
+			GenerateName:    s.ds.Name + "-",
+			Labels:          template.Labels,
+			Annotations:     template.Annotations,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(s.ds, appsv1.SchemeGroupVersion.WithKind("DaemonSet"))},
+		},
+		Spec: template.Spec,
+	}
+	pod.Spec.Priority = ptr.To(s.compiled.Priority)
+	pod.Spec.PreemptionPolicy = e.preemptionPolicy(template.Spec.PriorityClassName)
+	corev1defaults.SetObjectDefaults_Pod(pod)
+	return pod
+}
+
+// preemptionPolicy returns that of a PriorityClass, nil for the default one.
+func (e *Engine) preemptionPolicy(class string) *corev1.PreemptionPolicy {
+	n := slices.IndexFunc(e.cluster.PriorityClasses, func(c *schedulingv1.PriorityClass) bool { return c.Name == class })
+	if n < 0 {
+		return nil
+	}
+	return e.cluster.PriorityClasses[n].PreemptionPolicy
+}
+
+// pinned returns pod for node. A pod that has been through admission may be bound, or
+// ask for more than its node's name, which stays.
+func pinned(pod *corev1.Pod, node string) *corev1.Pod {
+	pod = pod.DeepCopy()
+	if _, ok := daemonset.NamedNode(pod); !ok {
+		pod.Spec.NodeName = ""
+		pod.Spec.Affinity = daemonutil.ReplaceDaemonSetPodNodeNameNodeAffinity(pod.Spec.Affinity, node)
+		return pod
+	}
+	for _, term := range pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+		for n := range term.MatchFields {
+			if term.MatchFields[n].Key == metav1.ObjectNameField {
+				term.MatchFields[n].Values = []string{node}
+			}
+		}
+	}
+	return pod
+}
+
+// Summary says in one or two sentences what would happen.
+func (p *Plan) Summary() string {
+	text := fmt.Sprintf("It belongs on %d of %d nodes, and fits on %d as things are.", p.Wanted, len(p.Verdicts), p.Runs)
+	switch stock, everynode := len(p.Evicted.Stock), len(p.Evicted.Everynode); {
+	case stock == 0 && everynode == 0:
+		text += " Nobody would be evicted."
+	case stock == everynode:
+		text += fmt.Sprintf(" %s would be evicted to make room.", countPods(everynode))
+	default:
+		text += fmt.Sprintf(" To make room, everynode-scheduler would evict %s, kube-scheduler %s.", countPods(everynode), countPods(stock))
+	}
+	return text
+}
+
+func countPods(n int) string {
+	switch n {
+	case 0:
+		return "nobody"
+	case 1:
+		return "1 pod"
+	default:
+		return fmt.Sprintf("%d pods", n)
+	}
+}

@@ -1,0 +1,161 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	corev1helper "k8s.io/component-helpers/scheduling/corev1"
+	fwk "k8s.io/kube-scheduler/framework"
+
+	"everynode.dev/everynode/pkg/daemonset"
+	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
+)
+
+// everynodeProfile is the name under which everynode-scheduler can be asked for beside
+// another scheduler (deploy/scheduler-config/second.yaml).
+const everynodeProfile = "everynode-scheduler"
+
+// leaving returns the pods on the node that are ending, without those that count as
+// gone already.
+func (i *inquiry) leaving(gone []*corev1.Pod) []*corev1.Pod {
+	return slices.DeleteFunc(slices.Clone(i.on[i.node.Name]), func(pod *corev1.Pod) bool {
+		return pod.DeletionTimestamp == nil || slices.Contains(gone, pod)
+	})
+}
+
+// makingRoom is for pods that will fit when leaving have left.
+func (i *inquiry) makingRoom(leaving []*corev1.Pod) {
+	i.end(StepPreemption, ReasonPreempting, "Pods on the node are ending, and what they leave is enough for the pod.")
+	for _, pod := range leaving {
+		i.v.Blockers = append(i.v.Blockers, Blocker{Pod: i.describe(pod), Takes: "ending for " + i.age(*pod.DeletionTimestamp), holder: pod})
+	}
+}
+
+// preemption asks both schedulers whom they would evict from the node that refuses
+// pod.
+func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, a *attempt, gone []*corev1.Pod) error {
+	p := &Preemption{InForce: rulesInForce(pod)}
+	var err error
+	if p.Stock, err = i.eviction(ctx, i.schedulers.stock, pod, a); err != nil {
+		return err
+	}
+	b, err := i.schedulers.everynode.try(ctx, pod, node, gone...)
+	if err != nil {
+		return err
+	}
+	if p.Everynode, err = i.eviction(ctx, i.schedulers.everynode, pod, b); err != nil {
+		return err
+	}
+	i.v.Preemption = p
+	return nil
+}
+
+func (e *Engine) eviction(ctx context.Context, s *scheduler, pod *corev1.Pod, a *attempt) (Eviction, error) {
+	victims, overBudget, whyNot, err := s.evict(ctx, pod, a, e.schedulers.budgets)
+	if err != nil {
+		return Eviction{}, fmt.Errorf("trying preemption for pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	eviction := Eviction{OverBudget: overBudget}
+	if len(victims) == 0 {
+		eviction.WhyNot = explainNoVictims(whyNot, corev1helper.PodPriority(pod))
+	}
+	for _, victim := range victims {
+		eviction.Victims = append(eviction.Victims, e.describe(victim))
+	}
+	return eviction, nil
+}
+
+// explainNoVictims says in other words why a scheduler evicts nobody. The first text is
+// that of SelectVictimsOnNode in k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption.
+func explainNoVictims(why string, priority int32) string {
+	switch {
+	case strings.Contains(why, "No preemption victims found"):
+		return fmt.Sprintf("no pod on the node has a lower priority than %d", priority)
+	case strings.Contains(why, everynodepreemption.ErrReasonNoVictims):
+		return fmt.Sprintf("none of the pods of priority %d and lower may make room, or it would not be enough", priority)
+	case strings.Contains(why, "preemptionPolicy=Never"):
+		return "the pod's preemptionPolicy is Never"
+	default:
+		return fmt.Sprintf("without all pods of lower priority than %d it would not fit either (%s)", priority, why)
+	}
+}
+
+// rulesInForce says by whose rules the scheduler of pod preempts, as far as it has
+// shown it: everynode's has words of its own for daemon pods that it makes no room for.
+func rulesInForce(pod *corev1.Pod) string {
+	said := ""
+	if condition := scheduledCondition(pod); condition != nil {
+		said = condition.Message
+	}
+	switch {
+	case strings.Contains(said, everynodepreemption.ErrReasonNoVictims), strings.Contains(said, everynodepreemption.ErrReasonTerminating),
+		pod.Spec.SchedulerName == everynodeProfile:
+		return Everynode
+	case strings.Contains(said, "preemption: "):
+		return Stock
+	default:
+		return ""
+	}
+}
+
+// Annotations by which autoscalers are asked not to evict a pod, which everynode's
+// rules respect (pkg/plugins/preemption).
+const (
+	safeToEvictAnnotation  = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+	doNotDisruptAnnotation = "karpenter.sh/do-not-disrupt"
+)
+
+// whySpared says which rule keeps holder from being evicted for pod; nothing if
+// kube-scheduler evicts it. That of equal priority everynode may evict.
+func (i *inquiry) whySpared(holder, pod *corev1.Pod) string {
+	priority, own := corev1helper.PodPriority(holder), corev1helper.PodPriority(pod)
+	_, pinned := daemonset.NamedNode(holder)
+	switch {
+	case holder.DeletionTimestamp != nil:
+		return "it is ending"
+	case priority > own:
+		return "higher priority"
+	case priority < own:
+		return ""
+	case i.set.OwnerOf(holder) != nil:
+		return "daemon pod of the same priority"
+	case daemonset.IsMirror(holder):
+		return "static pod"
+	case pinned:
+		return "same priority, and can run here only"
+	case metav1.GetControllerOfNoCopy(holder) == nil:
+		return "same priority, and nothing would create it again"
+	case holder.Annotations[safeToEvictAnnotation] == "false":
+		return "same priority, and annotated " + safeToEvictAnnotation + ": false"
+	case holder.Annotations[doNotDisruptAnnotation] == "true":
+		return "same priority, and annotated " + doNotDisruptAnnotation + ": true"
+	}
+	if budget := i.exhaustedBudget(holder); budget != "" {
+		return "same priority, and PodDisruptionBudget " + budget + " allows no disruption"
+	}
+	return "same priority"
+}
+
+// exhaustedBudget names a PodDisruptionBudget that keeps pod from being evicted, or "".
+func (e *Engine) exhaustedBudget(pod *corev1.Pod) string {
+	i := slices.IndexFunc(e.cluster.Budgets, func(budget *policyv1.PodDisruptionBudget) bool {
+		if budget.Namespace != pod.Namespace || budget.Status.DisruptionsAllowed > 0 || budget.Spec.Selector == nil {
+			return false
+		}
+		selector, err := metav1.LabelSelectorAsSelector(budget.Spec.Selector)
+		return err == nil && selector.Matches(labels.Set(pod.Labels))
+	})
+	if i < 0 {
+		return ""
+	}
+	return e.cluster.Budgets[i].Name
+}

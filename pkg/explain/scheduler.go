@@ -1,0 +1,309 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	schedulerconfig "k8s.io/kubernetes/pkg/scheduler/apis/config"
+	configscheme "k8s.io/kubernetes/pkg/scheduler/apis/config/scheme"
+	"k8s.io/kubernetes/pkg/scheduler/backend/cache"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+	inTree "k8s.io/kubernetes/pkg/scheduler/framework/plugins"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodevolumelimits"
+	"k8s.io/kubernetes/pkg/scheduler/framework/preemption"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	"k8s.io/kubernetes/pkg/scheduler/metrics"
+
+	"everynode.dev/everynode/deploy"
+	"everynode.dev/everynode/pkg/plugins/headroom"
+	"everynode.dev/everynode/pkg/plugins/placement"
+	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
+	"everynode.dev/everynode/pkg/plugins/queuesort"
+	"everynode.dev/everynode/pkg/plugins/readiness"
+	"everynode.dev/everynode/pkg/plugins/tracker"
+)
+
+// schedulers are kube-scheduler and everynode-scheduler with their own plugins, which
+// are asked what they would do with a pod. They do nothing.
+type schedulers struct {
+	snapshot         *cache.Snapshot
+	stock, everynode *scheduler
+	budgets          []*policyv1.PodDisruptionBudget
+}
+
+// scheduler is one of them.
+type scheduler struct {
+	framework framework.Framework
+	preempt   *preemption.Evaluator
+}
+
+// newSchedulers prepares both schedulers for cluster. on are the live pods by node.
+// What they run in the background, which is nothing to wait for, ends with ctx.
+func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev1.Pod) (*schedulers, error) {
+	// Plugins report durations, and panic without anybody to report to.
+	metrics.Register()
+	factory, err := newInformers(cluster)
+	if err != nil {
+		return nil, err
+	}
+	var pods []*corev1.Pod
+	for _, node := range cluster.Nodes {
+		pods = append(pods, on[node.Name]...)
+	}
+	s := &schedulers{snapshot: cache.NewSnapshot(pods, cluster.Nodes), budgets: cluster.Budgets}
+	nominated := newNominations(cluster.Pods)
+	if s.stock, err = newScheduler(ctx, stockConfig, s.snapshot, factory, nominated); err != nil {
+		return nil, fmt.Errorf("preparing kube-scheduler's plugins: %w", err)
+	}
+	if s.everynode, err = newScheduler(ctx, deploy.ReplaceConfig, s.snapshot, factory, nominated); err != nil {
+		return nil, fmt.Errorf("preparing everynode-scheduler's plugins: %w", err)
+	}
+	return s, nil
+}
+
+// stockConfig is the configuration of a kube-scheduler that was given none.
+var stockConfig = []byte("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n")
+
+func newScheduler(ctx context.Context, config []byte, snapshot *cache.Snapshot, factory informers.SharedInformerFactory, nominated nominations) (*scheduler, error) {
+	profile, err := decodeProfile(config)
+	if err != nil {
+		return nil, err
+	}
+	s := &scheduler{}
+	registry := registry()
+	for _, name := range []string{names.DefaultPreemption, everynodepreemption.Name} {
+		registry[name] = s.keepPreemption(registry[name])
+	}
+	s.framework, err = frameworkruntime.NewFramework(quiet(ctx), registry, profile,
+		frameworkruntime.WithInformerFactory(factory),
+		frameworkruntime.WithSnapshotSharedLister(snapshot),
+		frameworkruntime.WithMutableSnapshotLister(snapshot),
+		frameworkruntime.WithPodNominator(nominated),
+		frameworkruntime.WithSharedCSIManager(nodevolumelimits.NewCSIManager(factory.Storage().V1().CSINodes().Lister())),
+		frameworkruntime.WithParallelism(1),
+	)
+	return s, err
+}
+
+// decodeProfile returns the profile of pods that name no scheduler.
+func decodeProfile(config []byte) (*schedulerconfig.KubeSchedulerProfile, error) {
+	object, _, err := configscheme.Codecs.UniversalDecoder().Decode(config, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	decoded, ok := object.(*schedulerconfig.KubeSchedulerConfiguration)
+	if !ok {
+		return nil, fmt.Errorf("a %T is no KubeSchedulerConfiguration", object)
+	}
+	i := slices.IndexFunc(decoded.Profiles, func(profile schedulerconfig.KubeSchedulerProfile) bool {
+		return profile.SchedulerName == corev1.DefaultSchedulerName
+	})
+	if i < 0 {
+		return nil, fmt.Errorf("no profile has the name %s", corev1.DefaultSchedulerName)
+	}
+	profile := &decoded.Profiles[i]
+	// Claimed devices take objects that nobody reads here: verdicts say that they were not checked.
+	profile.Plugins.MultiPoint.Enabled = slices.DeleteFunc(profile.Plugins.MultiPoint.Enabled, func(plugin schedulerconfig.Plugin) bool {
+		return plugin.Name == names.DynamicResources
+	})
+	return profile, nil
+}
+
+// registry returns kube-scheduler's plugins and ours. Those of other people, which
+// everynode-scheduler knows too, are in no shipped configuration.
+func registry() frameworkruntime.Registry {
+	trackers := tracker.NewPool()
+	registry := inTree.NewInTreeRegistry()
+	maps.Copy(registry, frameworkruntime.Registry{
+		headroom.Name:            headroom.NewFactory(trackers),
+		placement.Name:           placement.NewFactory(trackers),
+		everynodepreemption.Name: everynodepreemption.NewFactory(trackers),
+		queuesort.Name:           queuesort.New,
+		readiness.Name:           readiness.NewFactory(trackers),
+	})
+	return registry
+}
+
+// keepPreemption returns a factory that keeps what it makes in s.
+func (s *scheduler) keepPreemption(factory frameworkruntime.PluginFactory) frameworkruntime.PluginFactory {
+	return func(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
+		plugin, err := factory(ctx, args, handle)
+		switch plugin := plugin.(type) {
+		case *defaultpreemption.DefaultPreemption:
+			s.preempt = plugin.Evaluator
+		case *everynodepreemption.Preemption:
+			s.preempt = plugin.Evaluator
+		}
+		return plugin, err
+	}
+}
+
+// quiet returns a context in which plugins log nothing: what they have to say is in
+// their statuses.
+func quiet(ctx context.Context) context.Context {
+	return klog.NewContext(ctx, klog.Logger{})
+}
+
+// refusal is what one plugin of a scheduler has against a node.
+type refusal struct {
+	plugin  string
+	reasons []string
+	// final: to evict pods cannot help.
+	final bool
+}
+
+// attempt is the outcome of offering a node to a pod.
+type attempt struct {
+	state    fwk.CycleState
+	node     fwk.NodeInfo
+	refusals []refusal
+}
+
+// fits says whether the pod could be bound.
+func (a *attempt) fits() bool {
+	return len(a.refusals) == 0
+}
+
+// final says whether to evict pods cannot help.
+func (a *attempt) final() bool {
+	return slices.ContainsFunc(a.refusals, func(r refusal) bool { return r.final })
+}
+
+// try offers node to pod. gone are pods on node that are taken to have left.
+func (s *scheduler) try(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone ...*corev1.Pod) (*attempt, error) {
+	ctx = quiet(ctx)
+	a := &attempt{state: framework.NewCycleState(), node: node}
+	_, status, _ := s.framework.RunPreFilterPlugins(ctx, a.state, pod)
+	if !status.IsSuccess() {
+		if !status.IsRejected() {
+			return nil, status.AsError()
+		}
+		a.add(status)
+		return a, nil
+	}
+	if err := s.remove(ctx, pod, a, gone); err != nil {
+		return nil, err
+	}
+	// A framework stops at the first plugin that refuses. To hear all of them, those
+	// that have spoken are skipped.
+	probe := a.state.Clone()
+	spoken := probe.GetSkipFilterPlugins().Clone()
+	for {
+		status := s.framework.RunFilterPluginsWithNominatedPods(ctx, probe, pod, a.node)
+		if status.IsSuccess() {
+			return a, nil
+		}
+		if !status.IsRejected() {
+			return nil, status.AsError()
+		}
+		a.add(status)
+		spoken = spoken.Clone().Insert(status.Plugin())
+		probe.SetSkipFilterPlugins(spoken)
+	}
+}
+
+func (a *attempt) add(status *fwk.Status) {
+	a.refusals = append(a.refusals, refusal{
+		plugin:  status.Plugin(),
+		reasons: status.Reasons(),
+		final:   status.Code() == fwk.UnschedulableAndUnresolvable,
+	})
+}
+
+// remove takes pods out of a copy of the node, as preemption does.
+func (s *scheduler) remove(ctx context.Context, pod *corev1.Pod, a *attempt, gone []*corev1.Pod) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	a.node = a.node.Snapshot()
+	for _, old := range gone {
+		info, err := framework.NewPodInfo(old)
+		if err != nil {
+			return err
+		}
+		if err := a.node.RemovePod(klog.Logger{}, old); err != nil {
+			return err
+		}
+		if err := s.framework.RunPreFilterExtensionRemovePod(ctx, a.state, pod, info, a.node).AsError(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// evict says whom the scheduler would evict from the node of a failed attempt, or why
+// nobody. budgets are all PodDisruptionBudgets.
+func (s *scheduler) evict(ctx context.Context, pod *corev1.Pod, a *attempt, budgets []*policyv1.PodDisruptionBudget) (victims []*corev1.Pod, overBudget int, whyNot string, err error) {
+	if a.final() {
+		return nil, 0, "to evict pods does not help", nil
+	}
+	ctx = quiet(ctx)
+	if eligible, why := s.preempt.PodEligibleToPreemptOthers(ctx, pod, nil); !eligible {
+		return nil, 0, why, nil
+	}
+	candidates, statuses, err := s.preempt.DryRunPreemption(ctx, a.state, pod, []fwk.NodeInfo{a.node}, budgets, 0, 1)
+	if err != nil {
+		return nil, 0, "", err
+	}
+	if len(candidates) == 0 {
+		return nil, 0, statuses.Get(a.node.Node().Name).Message(), nil
+	}
+	chosen := candidates[0].Victims()
+	return chosen.Pods, int(chosen.NumPDBViolations), "", nil
+}
+
+// nominations are the pods that wait for room on a node that was made for them.
+type nominations map[string][]fwk.PodInfo
+
+func newNominations(pods []*corev1.Pod) nominations {
+	n := make(nominations)
+	for _, pod := range pods {
+		if pod.Spec.NodeName != "" || pod.Status.NominatedNodeName == "" || pod.DeletionTimestamp != nil {
+			continue
+		}
+		// A pod whose affinity cannot be parsed is in no scheduler's queue.
+		if info, err := framework.NewPodInfo(pod); err == nil {
+			n[pod.Status.NominatedNodeName] = append(n[pod.Status.NominatedNodeName], info)
+		}
+	}
+	return n
+}
+
+// of returns the pods that are nominated to a node, without the one with that UID.
+func (n nominations) of(node string, except types.UID) []*corev1.Pod {
+	var pods []*corev1.Pod
+	for _, info := range n[node] {
+		if info.GetPod().UID != except {
+			pods = append(pods, info.GetPod())
+		}
+	}
+	return pods
+}
+
+// NominatedPodsForNode implements [fwk.PodNominator].
+func (n nominations) NominatedPodsForNode(node string) []fwk.PodInfo {
+	return n[node]
+}
+
+// AddNominatedPod implements [fwk.PodNominator]. Nobody is nominated here.
+func (n nominations) AddNominatedPod(klog.Logger, fwk.PodInfo, *fwk.NominatingInfo) {}
+
+// DeleteNominatedPodIfExists implements [fwk.PodNominator].
+func (n nominations) DeleteNominatedPodIfExists(*corev1.Pod) {}
+
+// UpdateNominatedPod implements [fwk.PodNominator].
+func (n nominations) UpdateNominatedPod(klog.Logger, *corev1.Pod, fwk.PodInfo) {}

@@ -1,0 +1,235 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"everynode.dev/everynode/pkg/daemonset"
+)
+
+// Status is how a DaemonSet fares, counted in nodes. What the DaemonSet controller
+// counts too is counted by its rules.
+type Status struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Desired are the nodes that the DaemonSet belongs on.
+	Desired int `json:"desired"`
+	// Created are those of Desired with a pod that may still wait for its node. The
+	// controller calls them currentNumberScheduled.
+	Created int `json:"created"`
+	// Scheduled are those of Desired with a pod that is bound.
+	Scheduled int `json:"scheduled"`
+	// Ready are those of Desired with a Ready pod.
+	Ready int `json:"ready"`
+	// Missing are those of Desired where no pod is bound that goes on: without it
+	// nothing of the DaemonSet runs there.
+	Missing int `json:"missing"`
+	// Misscheduled are the nodes that it has a pod on and does not belong on.
+	Misscheduled int `json:"misscheduled"`
+	// Held is the room that everynode-scheduler holds for the missing pods, on all
+	// nodes together; kube-scheduler holds none. HeldNodes is on how many.
+	Held      corev1.ResourceList `json:"held,omitempty"`
+	HeldNodes int                 `json:"heldNodes,omitempty"`
+	// GapSince is when the oldest gap opened, if there is one and the objects tell.
+	GapSince *metav1.Time `json:"gapSince,omitempty"`
+	// Top is the most frequent reason for gaps, or for not being wanted if no node is.
+	Top *TopReason `json:"top,omitempty"`
+	// Controller says in what the controller's own count differs, which it does while
+	// it has not caught up.
+	Controller []string `json:"controller,omitempty"`
+
+	held daemonset.Resources
+}
+
+// TopReason is a reason and the nodes it holds for.
+type TopReason struct {
+	Reason  Reason   `json:"reason"`
+	Message string   `json:"message"`
+	Nodes   []string `json:"nodes"`
+}
+
+// HeldText writes the room that is held, "" for none.
+func (s *Status) HeldText() string {
+	return describeRequests(s.held)
+}
+
+// Statuses returns how the DaemonSets fare, in their order.
+func (e *Engine) Statuses(ctx context.Context, daemonSets []*appsv1.DaemonSet) ([]Status, error) {
+	held, heldNodes := e.held()
+	nodes := e.Nodes()
+	statuses := make([]Status, 0, len(daemonSets))
+	for _, ds := range daemonSets {
+		verdicts, err := e.glances(ctx, ds, nodes)
+		if err != nil {
+			return nil, err
+		}
+		status := e.status(ds, verdicts)
+		status.held, status.HeldNodes = held[ds.UID], heldNodes[ds.UID]
+		if resources := status.held; !resources.IsZero() {
+			status.Held = resources.List()
+		}
+		statuses = append(statuses, status)
+	}
+	return statuses, nil
+}
+
+func (e *Engine) glances(ctx context.Context, ds *appsv1.DaemonSet, nodes []*corev1.Node) ([]Verdict, error) {
+	verdicts := make([]Verdict, 0, len(nodes))
+	for _, node := range nodes {
+		verdict, err := e.Glance(ctx, ds, node)
+		if err != nil {
+			return nil, err
+		}
+		verdicts = append(verdicts, verdict)
+	}
+	return verdicts, nil
+}
+
+// status counts. verdicts are those of all nodes.
+func (e *Engine) status(ds *appsv1.DaemonSet, verdicts []Verdict) Status {
+	status := Status{Namespace: ds.Namespace, Name: ds.Name}
+	s := e.subjects[ds.UID]
+	for n := range verdicts {
+		status.count(&verdicts[n], s.pods[verdicts[n].Node])
+	}
+	status.Top = topReason(verdicts, status.Desired)
+	status.Controller = differences(&status, ds)
+	return status
+}
+
+func (s *Status) count(v *Verdict, pods []*corev1.Pod) {
+	if !v.Wanted {
+		if len(pods) > 0 {
+			s.Misscheduled++
+		}
+		return
+	}
+	s.Desired++
+	if len(pods) > 0 {
+		s.Created++
+	}
+	if slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return pod.Spec.NodeName != "" }) {
+		s.Scheduled++
+	}
+	if !slices.ContainsFunc(pods, isRunning) {
+		s.Missing++
+	}
+	if v.Ready {
+		s.Ready++
+		return
+	}
+	if v.Since != nil && (s.GapSince == nil || v.Since.Before(s.GapSince)) {
+		s.GapSince = v.Since
+	}
+}
+
+// isRunning says whether pod is bound and goes on.
+func isRunning(pod *corev1.Pod) bool {
+	return pod.Spec.NodeName != "" && pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded
+}
+
+// topReason returns the reason that most gaps have. Where no node is wanted at all, it
+// is the one that most nodes are not.
+func topReason(verdicts []Verdict, desired int) *TopReason {
+	type key struct {
+		reason  Reason
+		message string
+	}
+	reasons := make(map[key]*TopReason)
+	var top *TopReason
+	for n := range verdicts {
+		v := &verdicts[n]
+		if v.Ready || v.Wanted != (desired > 0) {
+			continue
+		}
+		reason := reasons[key{v.Reason, v.Message}]
+		if reason == nil {
+			reason = &TopReason{Reason: v.Reason, Message: v.Message}
+			reasons[key{v.Reason, v.Message}] = reason
+		}
+		reason.Nodes = append(reason.Nodes, v.Node)
+		if top == nil || len(reason.Nodes) > len(top.Nodes) {
+			top = reason
+		}
+	}
+	return top
+}
+
+// differences says in what the controller's count differs.
+func differences(s *Status, ds *appsv1.DaemonSet) []string {
+	if ds.DeletionTimestamp != nil {
+		return nil
+	}
+	var texts []string
+	if ds.Status.ObservedGeneration < ds.Generation {
+		texts = append(texts, "it has not seen the latest version of the DaemonSet")
+	}
+	for _, number := range []struct {
+		name         string
+		ours, theirs int
+	}{
+		{"desired", s.Desired, int(ds.Status.DesiredNumberScheduled)},
+		{"created", s.Created, int(ds.Status.CurrentNumberScheduled)},
+		{"ready", s.Ready, int(ds.Status.NumberReady)},
+		{"misscheduled", s.Misscheduled, int(ds.Status.NumberMisscheduled)},
+	} {
+		if number.ours != number.theirs {
+			texts = append(texts, fmt.Sprintf("it counts %d %s, the objects show %d", number.theirs, number.name, number.ours))
+		}
+	}
+	return texts
+}
+
+// held returns the room that everynode-scheduler holds for each DaemonSet, and on how
+// many nodes.
+func (e *Engine) held() (map[types.UID]daemonset.Resources, map[types.UID]int) {
+	held, nodes := make(map[types.UID]daemonset.Resources), make(map[types.UID]int)
+	for _, node := range e.cluster.Nodes {
+		expected := e.set.Expected(node, daemonset.DefaultStartupTaints())
+		// Most nodes have all their pods, and to sum those up is what takes time.
+		if !slices.ContainsFunc(expected, func(ds *daemonset.DaemonSet) bool { return ds.Holds && !e.settled(ds, node.Name) }) {
+			continue
+		}
+		var before daemonset.Resources
+		for _, hold := range daemonset.NewView(e.set, node, expected, e.present(node.Name)).Held {
+			held[hold.DaemonSet.UID] = held[hold.DaemonSet.UID].Plus(hold.Total.Minus(before))
+			nodes[hold.DaemonSet.UID]++
+			before = hold.Total
+		}
+	}
+	return held, nodes
+}
+
+// settled says whether ds has exactly one pod on the node and that is up to date, so
+// that no room is held for it.
+func (e *Engine) settled(ds *daemonset.DaemonSet, node string) bool {
+	s := e.subjects[ds.UID]
+	pods := s.pods[node]
+	return len(pods) == 1 && isRunning(pods[0]) && s.updated(pods[0])
+}
+
+// present yields the pods that a scheduler counts on a node, with what they take.
+func (e *Engine) present(node string) iter.Seq2[*corev1.Pod, daemonset.Resources] {
+	pods := slices.Concat(e.on[node], e.nominated.of(node, ""))
+	taken := make([]daemonset.Resources, len(pods))
+	for n, pod := range pods {
+		taken[n] = daemonset.PodResources(pod)
+	}
+	return func(yield func(*corev1.Pod, daemonset.Resources) bool) {
+		for n, pod := range pods {
+			if !yield(pod, taken[n]) {
+				return
+			}
+		}
+	}
+}

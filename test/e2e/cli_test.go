@@ -1,0 +1,558 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/controller/daemon"
+	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
+
+	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/test/localcluster"
+)
+
+// everynode runs kubectl everynode and returns what it prints.
+func (c *cluster) everynode(args ...string) (string, error) {
+	return c.run(exec.CommandContext(c.t.Context(), filepath.Join(*binDir, "kubectl"), append([]string{"everynode"}, args...)...))
+}
+
+// run runs a command with the cluster's kubeconfig, kubectl and its plugin on its path.
+func (c *cluster) run(command *exec.Cmd) (string, error) {
+	command.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "PATH="+*binDir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	output, err := command.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(command.Args, " "), err, exit.Stderr)
+	}
+	return string(output), err
+}
+
+// runNext runs the command that a verdict names, as it stands, in a shell.
+func (c *cluster) runNext(command string) {
+	c.t.Helper()
+	if _, err := c.run(exec.CommandContext(c.t.Context(), "bash", "-euc", command)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// explained returns what explain says of a DaemonSet.
+func (c *cluster) explained(name string) (*explain.Explanation, error) {
+	output, err := c.everynode("explain", "ds/"+name, "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	x := &explain.Explanation{}
+	return x, json.Unmarshal([]byte(output), x)
+}
+
+// statusOf returns what status says of a DaemonSet.
+func (c *cluster) statusOf(name string) (explain.Status, error) {
+	output, err := c.everynode("status", "ds/"+name, "-o", "json")
+	if err != nil {
+		return explain.Status{}, err
+	}
+	var list struct{ Items []explain.Status }
+	if err := json.Unmarshal([]byte(output), &list); err != nil {
+		return explain.Status{}, err
+	}
+	return list.Items[0], nil
+}
+
+// says checks the reason on each node, by its name.
+func (c *cluster) says(name string, want map[string]explain.Reason) func(context.Context) error {
+	return func(context.Context) error {
+		x, err := c.explained(name)
+		if err != nil {
+			return err
+		}
+		for n := range x.Verdicts {
+			if v := &x.Verdicts[n]; v.Reason != want[v.Node] {
+				return fmt.Errorf("%s: %s (%s), want %s", v.Node, v.Reason, v.Message, want[v.Node])
+			}
+		}
+		return nil
+	}
+}
+
+// verdict returns what is said of one node.
+func (c *cluster) verdict(name, node string) explain.Verdict {
+	c.t.Helper()
+	x, err := c.explained(name)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	i := slices.IndexFunc(x.Verdicts, func(v explain.Verdict) bool { return v.Node == node })
+	if i < 0 {
+		c.t.Fatalf("nothing is said of %s: %+v", node, x.Verdicts)
+	}
+	return x.Verdicts[i]
+}
+
+// wantText fails unless text has all those parts.
+func wantText(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	// Text is folded where a line ends.
+	flat := strings.Join(strings.Fields(text), " ")
+	for _, part := range parts {
+		if !strings.Contains(flat, part) {
+			t.Errorf("this lacks %q:\n%s", part, text)
+		}
+	}
+}
+
+// T8: the three usual causes are each named for the node they hold for, and the command
+// that the verdict names makes it good.
+func TestT8ExplainNamesTheCause(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	nodes := localcluster.Nodes(1, 4)
+	for n := range 3 {
+		nodes[n].Labels["disktype"] = "ssd"
+	}
+	nodes[1].Taints = []corev1.Taint{{Key: "node-role", Value: "compute", Effect: corev1.TaintEffectNoSchedule}}
+	c.addNodes(nodes...)
+	// Neither scheduler evicts these for a pod of the same priority.
+	filler := strings.Replace(restrict(deployment("filler", 1, "cpu: 3800m"), onNode("node-3")), "template:\n    metadata: {",
+		"template:\n    metadata: {annotations: {cluster-autoscaler.kubernetes.io/safe-to-evict: \"false\"}, ", 1)
+	c.apply(filler)
+	c.eventually(20*time.Second, "the node is full", c.running("filler", 1))
+	c.apply(daemonSet("agent", "cpu: 500m", "nodeSelector: {disktype: ssd}"))
+	c.eventually(20*time.Second, "each cause is named", c.says("agent", map[string]explain.Reason{
+		"node-1": explain.ReasonReady,
+		"node-2": explain.ReasonTaint,
+		"node-3": explain.ReasonNoRoom,
+		"node-4": explain.ReasonNodeSelector,
+	}))
+
+	text, err := c.everynode("explain", "ds/agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, text, "Ready on 1 of 2 nodes that it belongs on",
+		"TAINT NOT TOLERATED on node-2", "node-role=compute:NoSchedule",
+		"NO ROOM on node-3", "not enough cpu left", "It needs cpu 500m; free: 200m of 4.", "Deployment default/filler",
+		"NOT SELECTED on node-4", "wants disktype=ssd, the node has no label disktype")
+	for _, line := range strings.Split(text, "\n") {
+		if len(line) > 80 && !strings.Contains(line, "Next: ") && !strings.Contains(line, "priority") {
+			t.Errorf("this line is longer than 80 characters: %s", line)
+		}
+	}
+
+	for _, node := range []string{"node-4", "node-2", "node-3"} {
+		next := c.verdict("agent", node).Next
+		t.Logf("%s: %s", node, next)
+		c.runNext(next)
+		c.eventually(30*time.Second, "the node is repaired", func(context.Context) error {
+			if v := c.verdict("agent", node); !v.Ready {
+				return fmt.Errorf("%s: %s", v.Reason, v.Message)
+			}
+			return nil
+		})
+	}
+}
+
+// A20: a DaemonSet that asks for more than a node has can never fit, and is told how
+// much it may ask for.
+func TestA20ExplainNeverFits(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Nodes(1, 2)...)
+	c.apply(daemonSet("small", "cpu: 500m", "") + daemonSet("huge", "cpu: '8', memory: 1Gi", ""))
+	c.eventually(20*time.Second, "the small one runs", c.running("small", 2))
+	c.eventually(20*time.Second, "the huge one never fits", c.says("huge", map[string]explain.Reason{
+		"node-1": explain.ReasonNeverFits, "node-2": explain.ReasonNeverFits,
+	}))
+	v := c.verdict("huge", "node-1")
+	wantText(t, v.Message, "can never fit", "asks for cpu 8", "has cpu 4 in all")
+	status, err := c.statusOf("huge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(status.Held) > 0 || status.Missing != 2 || status.Top == nil || status.Top.Reason != explain.ReasonNeverFits {
+		t.Errorf("status: %+v", status)
+	}
+	c.runNext(v.Next)
+	c.eventually(30*time.Second, "it fits now", c.running("huge", 2))
+}
+
+// A9, https://github.com/kubernetes/kubernetes/issues/61886: a node selector of the
+// namespace narrows the pods to no node.
+func TestA9ExplainNamespaceSelector(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, func(options *localcluster.Options) {
+		options.Args = map[string][]string{localcluster.APIServer: {"--enable-admission-plugins=PodNodeSelector"}}
+	})
+	c.addNodes(localcluster.Nodes(1, 3)...)
+	c.kubectl("annotate", "namespace", "default", "scheduler.alpha.kubernetes.io/node-selector=env=prod")
+	c.apply(daemonSet("agent", "cpu: 100m", ""))
+	narrowed := map[string]explain.Reason{"node-1": explain.ReasonNarrowed, "node-2": explain.ReasonNarrowed, "node-3": explain.ReasonNarrowed}
+	c.eventually(20*time.Second, "admission is named", c.says("agent", narrowed))
+	before := c.podUIDs("agent")
+
+	text, err := c.everynode("explain", "ds/agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, text, "Ready on 0 of 3 nodes that it belongs on", "NARROWED BY ADMISSION on node-1 node-2 node-3",
+		"wants env=prod, the node has no label env", "scheduler.alpha.kubernetes.io/node-selector of namespace default")
+	// Nothing makes the controller create other pods.
+	if after := c.podUIDs("agent"); len(after) != 3 || !slices.Equal(before, after) {
+		t.Errorf("pods were %v and are %v", before, after)
+	}
+	c.runNext(c.verdict("agent", "node-1").Next)
+	c.eventually(30*time.Second, "it runs", c.running("agent", 3))
+}
+
+// podUIDs returns the UIDs of an app's pods, in order.
+func (c *cluster) podUIDs(name string) []types.UID {
+	c.t.Helper()
+	pods, err := c.pods(c.t.Context(), app(name))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var uids []types.UID
+	for i := range pods {
+		uids = append(uids, pods[i].UID)
+	}
+	slices.Sort(uids)
+	return uids
+}
+
+// A10, https://github.com/kubernetes/kubernetes/issues/106417: with maxSurge, the new
+// pod waits for a host port that the old pod of the same DaemonSet has.
+func TestA10ExplainHostPortWithSurge(t *testing.T) {
+	t.Parallel()
+	// The webhook would not let it come to this.
+	c := newCluster(t, func(options *localcluster.Options) { options.Webhook = false })
+	c.addNodes(localcluster.Nodes(1, 2)...)
+	agent := func(image string) string {
+		manifest := strings.Replace(daemonSet("agent", "cpu: 100m", ""), "name: main,", "name: main, ports: [{containerPort: 54323, hostPort: 54323}],", 1)
+		manifest = strings.Replace(manifest, "spec:\n  selector", "spec:\n  updateStrategy: {rollingUpdate: {maxSurge: 2, maxUnavailable: 0}}\n  selector", 1)
+		return strings.Replace(manifest, "agent:1.0", image, 1)
+	}
+	c.apply(agent("agent:1.0"))
+	c.eventually(20*time.Second, "it runs", c.running("agent", 2))
+	old := c.boundUIDs("agent")
+	c.apply(agent("agent:2.0"))
+	c.eventually(20*time.Second, "the port is named", c.says("agent", map[string]explain.Reason{
+		"node-1": explain.ReasonPortTaken, "node-2": explain.ReasonPortTaken,
+	}))
+	v := c.verdict("agent", "node-1")
+	wantText(t, v.Message, "old pod of the same DaemonSet has the host port 54323", "maxSurge")
+	if len(v.Blockers) != 1 || v.Blockers[0].Owner != "DaemonSet agent" || !v.Ready {
+		t.Errorf("verdict: %+v", v)
+	}
+	if _, err := c.Client.CoreV1().Pods("default").Get(t.Context(), v.Blockers[0].Name, metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+	x, err := c.explained("agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x.Rollout == nil || !x.Rollout.Stalled || !slices.Equal(x.Rollout.Unavailable, []string{"node-1", "node-2"}) {
+		t.Errorf("rollout: %+v", x.Rollout)
+	}
+	c.runNext(v.Next)
+	c.eventually(60*time.Second, "the update completes", func(ctx context.Context) error {
+		for uid := range c.boundUIDs("agent") {
+			if _, ok := old[uid]; ok {
+				return errors.New("an old pod is left")
+			}
+		}
+		return c.complete(ctx, "default", "agent", 2)
+	})
+}
+
+// A14, https://github.com/kubernetes/kubernetes/issues/132459: a node with a pod that
+// does not belong there is deleted and joins again.
+func TestA14StatusAgreesWithTheController(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	nodes := localcluster.Nodes(1, 3)
+	c.addNodes(nodes...)
+	c.apply(daemonSet("agent", "cpu: 100m", ""))
+	agrees := func(want explain.Status) func(context.Context) error {
+		return func(context.Context) error {
+			have, err := c.statusOf("agent")
+			if err != nil {
+				return err
+			}
+			if have.Desired != want.Desired || have.Ready != want.Ready || have.Misscheduled != want.Misscheduled || have.Missing != 0 || len(have.Controller) > 0 {
+				return fmt.Errorf("status: %+v, want %+v", have, want)
+			}
+			return nil
+		}
+	}
+	c.eventually(20*time.Second, "all is well", agrees(explain.Status{Desired: 3, Ready: 3}))
+	c.kubectl("taint", "node", "node-2", "maintenance=now:NoSchedule")
+	// Such a taint does not wake the controller. The objects tell all the same.
+	status, err := c.statusOf("agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status.Misscheduled != 1 {
+		t.Errorf("status: %+v, want one misscheduled pod", status)
+	}
+	c.kubectl("annotate", "daemonset", "agent", "wake=up")
+	c.eventually(20*time.Second, "one pod is misscheduled", agrees(explain.Status{Desired: 2, Ready: 2, Misscheduled: 1}))
+	if err := c.RemoveNode(t.Context(), "node-2"); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually(30*time.Second, "the node is gone", agrees(explain.Status{Desired: 2, Ready: 2}))
+	c.addNodes(nodes[1])
+	c.eventually(30*time.Second, "the node is back", agrees(explain.Status{Desired: 3, Ready: 3}))
+}
+
+// An update that stands still names the nodes that use up maxUnavailable.
+func TestExplainStalledUpdate(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Nodes(1, 4)...)
+	c.apply(daemonSet("agent", "cpu: 100m", ""))
+	c.eventually(20*time.Second, "it runs", c.running("agent", 4))
+	c.kubectl("set", "image", "daemonset/agent", "main=example/agent:non-existent")
+	var stuck string
+	c.eventually(30*time.Second, "the update is said to stand still", func(context.Context) error {
+		x, err := c.explained("agent")
+		if err != nil {
+			return err
+		}
+		if x.Rollout == nil || !x.Rollout.Stalled || len(x.Rollout.Unavailable) != 1 || x.Status.Ready != 3 {
+			return fmt.Errorf("rollout: %+v", x.Rollout)
+		}
+		stuck = x.Rollout.Unavailable[0]
+		return nil
+	})
+	c.eventually(10*time.Second, "the image is named", func(context.Context) error {
+		if v := c.verdict("agent", stuck); v.Reason != explain.ReasonImage {
+			return fmt.Errorf("%s: %s", v.Reason, v.Message)
+		}
+		return nil
+	})
+	text, err := c.everynode("explain", "ds/agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, text, "UPDATE STALLED: 1 of 4 nodes have the current template. It goes no further before a pod becomes available on "+stuck+": maxUnavailable is 1.",
+		"IMAGE NOT PULLED on "+stuck, "example/agent:non-existent", "READY, TO BE UPDATED on")
+}
+
+// truthSeeds is small: each seed is a cluster.
+var truthSeeds = flag.Int("truth-seeds", 2, "how many random clusters to compare verdicts with")
+
+// A19: what the command says of every DaemonSet on every node, in advance and
+// afterwards, is what the controller and the scheduler then do. So with kube-scheduler too.
+func TestA19VerdictsAreTrue(t *testing.T) {
+	t.Parallel()
+	for seed := 1; seed <= *truthSeeds; seed++ {
+		if *onlySeed != 0 && seed != *onlySeed {
+			continue
+		}
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(uint64(seed), 19)) //nolint:gosec // nothing secret
+			c := newCluster(t, nil)
+			c.apply(priorityClasses)
+			nodes := make([]localcluster.Node, 2+random.IntN(4))
+			for i := range nodes {
+				nodes[i] = drawNode(random, i+1)
+			}
+			c.addNodes(nodes...)
+			var ordinary strings.Builder
+			for i := range 2 + random.IntN(5) {
+				ordinary.WriteString(drawDeployment(random, i))
+			}
+			c.apply(ordinary.String())
+			c.eventually(60*time.Second, "ordinary pods are settled", c.verdictsAreTrue)
+			for i := range 2 + random.IntN(3) {
+				manifest := drawDaemonSet(random, i)
+				plan := c.planned(manifest)
+				c.apply(manifest)
+				c.eventually(60*time.Second, "the verdicts are true", c.verdictsAreTrue)
+				for _, lie := range c.lies(plan) {
+					t.Errorf("%s, in the plan for\n%s", lie, manifest)
+				}
+			}
+		})
+	}
+}
+
+// planned returns what plan says of a manifest.
+func (c *cluster) planned(manifest string) *explain.Plan {
+	c.t.Helper()
+	path := filepath.Join(c.t.TempDir(), "daemonset.yaml")
+	if err := os.WriteFile(path, []byte(manifest), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	output, err := c.everynode("plan", "-f", path, "-o", "json")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	plan := &explain.Plan{}
+	if err := json.Unmarshal([]byte(output), plan); err != nil {
+		c.t.Fatal(err)
+	}
+	return plan
+}
+
+// lies returns the nodes on which something else came than was planned.
+func (c *cluster) lies(plan *explain.Plan) []string {
+	c.t.Helper()
+	pods, err := c.pods(c.t.Context(), app(plan.Name))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var lies []string
+	for i := range plan.Verdicts {
+		v := &plan.Verdicts[i]
+		runs := slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return pod.Spec.NodeName == v.Node && isReady(&pod) })
+		will := v.Reason == explain.ReasonWouldRun || v.Preemption != nil && len(c.inForce(v.Preemption).Victims) > 0
+		if runs != will {
+			lies = append(lies, fmt.Sprintf("%s: runs: %t, but: %s (%s) %+v", v.Node, runs, v.Reason, v.Message, v.Preemption))
+		}
+	}
+	return lies
+}
+
+// inForce returns what is said of the scheduler under test.
+func (c *cluster) inForce(p *explain.Preemption) *explain.Eviction {
+	if localcluster.Scheduler(*scheduler) == localcluster.Stock {
+		return &p.Stock
+	}
+	return &p.Everynode
+}
+
+// verdictsAreTrue compares the verdicts of all DaemonSets with the cluster.
+func (c *cluster) verdictsAreTrue(ctx context.Context) error {
+	pods, err := c.pods(ctx, nil)
+	if err != nil {
+		return err
+	}
+	for i := range pods {
+		pod := &pods[i]
+		if pod.DeletionTimestamp != nil || pod.Status.NominatedNodeName != "" || !isReady(pod) && scheduledFalse(pod) == "" {
+			return fmt.Errorf("pod %s is on its way", pod.Name)
+		}
+	}
+	nodes, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	daemonSets, err := c.Client.AppsV1().DaemonSets("default").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for i := range daemonSets.Items {
+		ds := &daemonSets.Items[i]
+		x, err := c.explained(ds.Name)
+		if err != nil {
+			return err
+		}
+		if len(x.Status.Controller) > 0 {
+			return fmt.Errorf("DaemonSet %s: the controller does not agree: %v", ds.Name, x.Status.Controller)
+		}
+		for n := range nodes.Items {
+			if err := c.verdictIsTrue(x, ds, &nodes.Items[n], pods); err != nil {
+				return fmt.Errorf("DaemonSet %s on %s: %w", ds.Name, nodes.Items[n].Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// scheduledFalse returns why the scheduler has not placed a pod, "" if it has not said.
+func scheduledFalse(pod *corev1.Pod) string {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionFalse {
+			return condition.Message
+		}
+	}
+	return ""
+}
+
+func (c *cluster) verdictIsTrue(x *explain.Explanation, ds *appsv1.DaemonSet, node *corev1.Node, pods []corev1.Pod) error {
+	i := slices.IndexFunc(x.Verdicts, func(v explain.Verdict) bool { return v.Node == node.Name })
+	if i < 0 {
+		return errors.New("no verdict")
+	}
+	v := &x.Verdicts[i]
+	if wanted, _ := daemon.NodeShouldRunDaemonPod(klog.Background(), node, ds); v.Wanted != wanted {
+		return fmt.Errorf("wanted: %t, but: %s (%s)", wanted, v.Reason, v.Message)
+	}
+	i = slices.IndexFunc(pods, func(pod corev1.Pod) bool {
+		target, err := daemonutil.GetTargetNodeName(&pod)
+		return metav1.IsControlledBy(&pod, ds) && err == nil && target == node.Name
+	})
+	switch {
+	case (i >= 0) != v.Wanted:
+		return fmt.Errorf("there is a pod: %t, but: %s (%s)", i >= 0, v.Reason, v.Message)
+	case i < 0:
+		return nil
+	case isReady(&pods[i]) != v.Ready, v.Ready != (v.Reason == explain.ReasonReady):
+		return fmt.Errorf("ready: %t, but: %s (%s)", isReady(&pods[i]), v.Reason, v.Message)
+	case v.Ready:
+		return nil
+	}
+	return c.refusalIsTrue(v, scheduledFalse(&pods[i]))
+}
+
+// refusalIsTrue compares a verdict with what the scheduler has said of the pod.
+func (c *cluster) refusalIsTrue(v *explain.Verdict, said string) error {
+	for _, shortage := range v.Shortages {
+		words := "Insufficient " + shortage.Resource
+		if shortage.Resource == string(corev1.ResourcePods) {
+			words = "Too many pods"
+		}
+		// The scheduler stops at the first plugin that refuses, and tries ports before resources.
+		if v.Reason != explain.ReasonPortTaken && !strings.Contains(said, words) {
+			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
+		}
+	}
+	switch {
+	case v.Reason == explain.ReasonNoRoom, v.Reason == explain.ReasonNeverFits:
+		if len(v.Shortages) == 0 {
+			return fmt.Errorf("nothing is short, but: %s (%s)", v.Reason, v.Message)
+		}
+	case v.Reason == explain.ReasonPortTaken:
+		if !strings.Contains(said, "free ports") || len(v.Blockers) == 0 {
+			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
+		}
+	default:
+		return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
+	}
+	if v.Preemption == nil {
+		return nil
+	}
+	if eviction := c.inForce(v.Preemption); len(eviction.Victims) > 0 {
+		return fmt.Errorf("nobody was evicted, but: %+v", eviction.Victims)
+	}
+	if v.Preemption.InForce != "" && v.Preemption.InForce != c.schedulerName() {
+		return fmt.Errorf("the scheduler is %s, but the rules are said to be those of %s", c.schedulerName(), v.Preemption.InForce)
+	}
+	return nil
+}
+
+func (c *cluster) schedulerName() string {
+	if localcluster.Scheduler(*scheduler) == localcluster.Stock {
+		return explain.Stock
+	}
+	return explain.Everynode
+}
