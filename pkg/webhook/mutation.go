@@ -72,7 +72,7 @@ type priorityClasses func(name string) (exists, isDefault bool)
 // apply gives the pod spec at path what a policy wants.
 func (m *mutation) apply(settings *policy.Settings, spec *corev1.PodSpec, path string, classes priorityClasses) {
 	if settings.SchedulerName != "" && (spec.SchedulerName == "" || spec.SchedulerName == corev1.DefaultSchedulerName) &&
-		spec.SchedulerName != settings.SchedulerName && spec.NodeName == "" {
+		spec.SchedulerName != settings.SchedulerName {
 		m.add(path+"/schedulerName", settings.SchedulerName)
 		m.audit("scheduler", settings.SchedulerName)
 	}
