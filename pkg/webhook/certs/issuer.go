@@ -37,8 +37,6 @@ const (
 	// maxCAs is how many CAs are trusted at most. Two is normal; but if the Secret is
 	// destroyed again and again, or clocks disagree, it must not grow for ever.
 	maxCAs = 10
-	// caName is the common name of our CAs.
-	caName = "everynode-webhook-ca"
 )
 
 // contents are what the Secret holds, as far as it can be used.
@@ -109,15 +107,15 @@ func (i *issuer) parse(data map[string][]byte) contents {
 	return c
 }
 
-// parseCAs returns the CAs in PEM that are ours, or nothing if they are garbled. Nobody
-// else's are trusted, whoever has put them there.
+// parseCAs returns the CAs in PEM that can sign for us and nobody else, as ours do, or
+// nothing if they are garbled. No other is trusted, whoever has put it there.
 func (i *issuer) parseCAs(pem []byte) []*x509.Certificate {
 	cas, err := certutil.ParseCertsPEM(pem)
 	if err != nil {
 		return nil
 	}
 	return slices.DeleteFunc(cas, func(ca *x509.Certificate) bool {
-		return !ca.IsCA || ca.Subject.CommonName != caName || !slices.Equal(ca.PermittedDNSDomains, []string{i.dnsName})
+		return !ca.IsCA || !slices.Equal(ca.PermittedDNSDomains, []string{i.dnsName})
 	})
 }
 
@@ -185,7 +183,7 @@ func (i *issuer) newCA(now time.Time) (*x509.Certificate, crypto.Signer, error) 
 		return nil, nil, err
 	}
 	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: caName},
+		Subject:               pkix.Name{CommonName: "everynode-webhook-ca"},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(caLifetimes * i.lifetime),
 		KeyUsage:              x509.KeyUsageCertSign,

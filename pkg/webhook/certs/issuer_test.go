@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	certutil "k8s.io/client-go/util/cert"
 )
 
 func testIssuer() *issuer { return &issuer{dnsName: testDNSName, lifetime: 90 * day} }
@@ -105,6 +106,33 @@ func TestNoCertificateOutlivesItsCA(t *testing.T) {
 	}
 	if !leaf.Leaf.NotAfter.Equal(c.cas[0].NotAfter) {
 		t.Errorf("it ends at %s, its CA at %s", leaf.Leaf.NotAfter, c.cas[0].NotAfter)
+	}
+}
+
+// What cannot sign is no CA, and one that could sign for others is not ours.
+func TestOnlyOurCAsAreTrusted(t *testing.T) {
+	key, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, template := range map[string]*x509.Certificate{
+		"no CA":            {PermittedDNSDomains: []string{testDNSName}},
+		"a CA for all":     {IsCA: true},
+		"a CA for two":     {IsCA: true, PermittedDNSDomains: []string{testDNSName, "example.com"}},
+		"a CA for another": {IsCA: true, PermittedDNSDomains: []string{"example.com"}},
+	} {
+		template.BasicConstraintsValid, template.NotAfter = true, began.Add(day)
+		certificate, err := sign(template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pem, err := certutil.EncodeCertificates(certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if trusted := testIssuer().parseCAs(pem); len(trusted) != 0 {
+			t.Errorf("%s is trusted", name)
+		}
 	}
 }
 

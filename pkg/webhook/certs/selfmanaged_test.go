@@ -20,7 +20,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	clienttesting "k8s.io/client-go/testing"
 	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/testutil"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
@@ -499,46 +501,87 @@ func TestReplicasFollowChanges(t *testing.T) {
 	}
 }
 
-// Failures are counted, retried less and less often, and end when the cause does.
-func TestFailuresBackOff(t *testing.T) {
-	a, clock := newFakeAPI(), clocktesting.NewFakeClock(began)
-	a.setAway(true)
-	counted := func() float64 {
-		value, err := testutil.GetCounterMetricValue(failures)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return value
+// timers is a clock that tells how long somebody waits.
+type timers struct {
+	*clocktesting.FakeClock
+	started chan time.Duration
+	// ended is closed when nobody listens any more.
+	ended <-chan struct{}
+}
+
+func (c timers) NewTimer(d time.Duration) clock.Timer {
+	timer := c.FakeClock.NewTimer(d)
+	select {
+	case c.started <- d:
+	case <-c.ended:
 	}
+	return timer
+}
+
+func counted(t *testing.T, counter metrics.CounterMetric) float64 {
+	t.Helper()
+	value, err := testutil.GetCounterMetricValue(counter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// Failures are counted, and retried less and less often until the cause is gone.
+func TestFailuresBackOff(t *testing.T) {
+	a, clock := newFakeAPI(), timers{clocktesting.NewFakeClock(began), make(chan time.Duration), t.Context().Done()}
+	a.setAway(true)
 	m := newManager(t, a.client(nil), clock)
-	before := counted()
+	before := counted(t, failures)
 	run(t, m)
-	for i := range 10 {
-		eventually(t, "it waits", func() bool { return clock.HasWaiters() && counted() >= before+float64(i+1) })
-		if got := counted() - before; got != float64(i+1) {
-			t.Errorf("%v failures are counted, want %d", got, i+1)
+	for round := range 10 {
+		clock.Step(36 * time.Second)
+		atLeast := min(200*time.Millisecond<<round, 30*time.Second)
+		if delay := <-clock.started; delay < atLeast || delay > atLeast*6/5 {
+			t.Errorf("after failure %d it waits %s, want %s to %s", round+1, delay, atLeast, atLeast*6/5)
 		}
-		clock.Step(min(200*time.Millisecond<<i*6/5, 36*time.Second))
 	}
 	a.setAway(false)
-	eventually(t, "it has a certificate", func() bool {
-		if clock.HasWaiters() {
-			clock.Step(time.Minute)
+	clock.Step(36 * time.Second)
+	if delay := <-clock.started; delay != checkInterval {
+		t.Errorf("when all is well it waits %s, want %s", delay, checkInterval)
+	}
+	if got := counted(t, failures) - before; got != 10 {
+		t.Errorf("%v failures are counted, want 10", got)
+	}
+	a.setAway(true)
+	// Changes that it has heard of meanwhile may wake it as well.
+	for delay := checkInterval; delay == checkInterval; {
+		clock.Step(checkInterval)
+		if delay = <-clock.started; delay > 240*time.Millisecond && delay != checkInterval {
+			t.Errorf("after the first failure since, it waits %s", delay)
 		}
-		return m.Healthy() == nil
-	})
+	}
+}
+
+// Whoever loses a race has nothing to complain of.
+func TestALostRaceIsNoFailure(t *testing.T) {
+	a, clock := newFakeAPI(), clocktesting.NewFakeClock(began)
+	before := counted(t, failures)
+	fast := newManager(t, a.client(nil), clock)
+	var once sync.Once
+	slow := newManager(t, a.client(func(action clienttesting.Action) error {
+		if action.GetVerb() == "create" {
+			once.Do(func() { syncNow(t, fast) })
+		}
+		return nil
+	}), clock)
+	run(t, slow)
+	eventually(t, "it is ready", func() bool { return slow.Healthy() == nil })
+	if got := counted(t, failures) - before; got != 0 {
+		t.Errorf("%v failures are counted", got)
+	}
 }
 
 func TestMetrics(t *testing.T) {
 	a, clock := newFakeAPI(), clocktesting.NewFakeClock(began)
 	m := newManager(t, a.client(nil), clock)
-	rotated := func(what string) float64 {
-		value, err := testutil.GetCounterMetricValue(rotations.WithLabelValues(what))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return value
-	}
+	rotated := func(what string) float64 { return counted(t, rotations.WithLabelValues(what)) }
 	cas, serving := rotated(rotatedCA), rotated(rotatedServing)
 	syncNow(t, m)
 	clock.Step(65 * day)
