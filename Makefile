@@ -25,6 +25,7 @@ KUBERNETES_LDFLAGS := -s -w $(call version_flags,$(KUBERNETES)) \
 
 go_build = go build -trimpath -o $(BIN)/
 tool_build = go build -trimpath -modfile=tools.mod -ldflags '-s -w' -o $(BIN)/
+node_build = go build -trimpath -modfile=test/localcluster/node.mod -ldflags '-s -w' -o $(BIN)/node/
 
 .PHONY: help
 help: ## Print this list
@@ -55,6 +56,17 @@ build: ## Build everynode, and a Kubernetes control plane to run it in, into bin
 	  ./cmd/localcluster ./test/demo k8s.io/kubernetes/cmd/kubectl
 	@hack/progress.sh 'Building kwok, which plays the kubelets' $(tool_build) sigs.k8s.io/kwok/cmd/kwok
 
+.PHONY: build-real
+build-real: build ## Build what real nodes are made of, into bin/node/ (needs libseccomp-dev)
+	@CGO_ENABLED=1 hack/progress.sh 'Building runc' $(node_build) -tags seccomp github.com/opencontainers/runc
+	@hack/progress.sh 'Building the kubelet and kube-proxy' go build -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o $(BIN)/node/ \
+	  k8s.io/kubernetes/cmd/kubelet k8s.io/kubernetes/cmd/kube-proxy
+	@hack/progress.sh 'Building containerd and its network plugins' $(node_build) -tags no_btrfs,no_devmapper,no_zfs \
+	  github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr} \
+	  github.com/containernetworking/plugins/plugins/{ipam/host-local,main/ptp,meta/portmap}
+	@hack/progress.sh 'Building what the containers run' go build -trimpath -ldflags '-s -w' -o $(BIN)/node/ \
+	  ./test/localcluster/pause ./test/real/workload
+
 .PHONY: clean
 clean: ## Remove what was built; Go's caches are kept
 	rm -rf $(BIN) _artifacts
@@ -62,7 +74,7 @@ clean: ## Remove what was built; Go's caches are kept
 ##@ Test
 
 .PHONY: test
-test: test-unit test-e2e ## Run all tests
+test: test-unit test-e2e ## Run all tests but those on real nodes
 
 .PHONY: test-unit
 test-unit: ## Run the unit tests, with the race detector (needs a C compiler)
@@ -76,6 +88,12 @@ CHURN ?= 0
 .PHONY: test-e2e
 test-e2e: build ## Run the end-to-end tests; SCHEDULER=stock shows which of them need everynode
 	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN)
+
+.PHONY: test-real
+test-real: build ## Run the tests on real nodes, with kubelets and containers (needs root, and says what else)
+	@$(BIN)/localcluster needs
+	@$(MAKE) build-real
+	go test ./test/real -timeout 15m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts'
 
 .PHONY: bench
 bench: ## Run the benchmarks of the hot paths

@@ -19,7 +19,7 @@ import (
 
 func main() {
 	// The control plane's components are this program under other names.
-	if code, ok := localcluster.RunComponent(os.Args); ok {
+	if code, ok := localcluster.RunComponent(context.Background(), os.Args); ok {
 		os.Exit(code)
 	}
 	command := &cobra.Command{
@@ -28,7 +28,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	command.AddCommand(newUpCommand(), newDownCommand(), newNodeCommand())
+	command.AddCommand(newUpCommand(), newDownCommand(), newNodeCommand(), newNeedsCommand())
 	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if err := command.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "localcluster:", err)

@@ -29,6 +29,8 @@ type upOptions struct {
 	webhook   string
 	config    string
 	detach    bool
+	real      int
+	images    []string
 }
 
 func newUpCommand() *cobra.Command {
@@ -40,10 +42,13 @@ func newUpCommand() *cobra.Command {
   localcluster up
 
   # The same with the scheduler that Kubernetes ships, to compare
-  localcluster up --scheduler stock --webhook off`,
+  localcluster up --scheduler stock --webhook off
+
+  # Three nodes with real kubelets and containers
+  sudo localcluster up --real 3`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.validate(); err != nil {
+			if err := o.validate(cmd.Flags().Changed); err != nil {
 				return err
 			}
 			if o.detach {
@@ -58,11 +63,13 @@ func newUpCommand() *cobra.Command {
 	flags.StringVar(&o.scheduler, "scheduler", "everynode", "who places pods: everynode, stock or none")
 	flags.StringVar(&o.webhook, "webhook", "on", "whether everynode-webhook sees DaemonSet pods: on or off")
 	flags.StringVar(&o.config, "scheduler-config", "", "file with the KubeSchedulerConfiguration of everynode-scheduler (default: deploy/scheduler-config/replace.yaml)")
+	flags.IntVar(&o.real, "real", 0, "number of nodes with real kubelets and containers, 1-100, in place of --nodes; needs root and more, see 'localcluster needs'")
+	flags.StringArrayVar(&o.images, "image", nil, "file with container images for the real nodes, which have no registry; can be repeated")
 	flags.BoolVar(&o.detach, "detach", false, "leave the cluster running in the background; end it with 'localcluster down'")
 	return command
 }
 
-func (o *upOptions) validate() error {
+func (o *upOptions) validate(changed func(flag string) bool) error {
 	if schedulers := []string{"everynode", "stock", "none"}; !slices.Contains(schedulers, o.scheduler) {
 		return fmt.Errorf("--scheduler is %q, must be one of %s", o.scheduler, strings.Join(schedulers, ", "))
 	}
@@ -71,6 +78,27 @@ func (o *upOptions) validate() error {
 	}
 	if o.nodes < 0 || o.nodes > 10000 {
 		return fmt.Errorf("--nodes is %d, must be between 0 and 10000", o.nodes)
+	}
+	if changed("real") {
+		return o.validateReal(changed)
+	}
+	if len(o.images) > 0 {
+		return errors.New("--image needs --real: the other nodes run no containers")
+	}
+	return nil
+}
+
+func (o *upOptions) validateReal(changed func(flag string) bool) error {
+	if o.real < 1 || o.real > localcluster.MaxRealNodes {
+		return fmt.Errorf("--real is %d, must be between 1 and %d", o.real, localcluster.MaxRealNodes)
+	}
+	if changed("nodes") {
+		return errors.New("--nodes and --real exclude each other: nodes are real or played")
+	}
+	for _, image := range o.images {
+		if _, err := os.Stat(image); err != nil {
+			return fmt.Errorf("--image: %w", err)
+		}
 	}
 	return nil
 }
@@ -87,6 +115,8 @@ func (o *upOptions) run(ctx context.Context, out io.Writer) error {
 		Dir:       o.state.dir(),
 		Scheduler: localcluster.Scheduler(o.scheduler),
 		Webhook:   o.webhook == "on",
+		RealNodes: o.real,
+		Images:    o.images,
 		Progress: func(component string, took time.Duration) {
 			fmt.Fprintf(out, "%-26s ready in %4.1fs\n", component, took.Seconds())
 		},
@@ -101,7 +131,7 @@ func (o *upOptions) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if o.nodes > 0 {
+	if o.real == 0 && o.nodes > 0 {
 		began := time.Now()
 		if err := cluster.AddNodes(ctx, localcluster.Nodes(1, o.nodes)...); err != nil {
 			return err

@@ -53,6 +53,13 @@ type Options struct {
 	SchedulerConfig []byte
 	// Webhook says whether everynode-webhook runs and is registered.
 	Webhook bool
+	// RealNodes is the number of nodes that are machines of their own with a kubelet,
+	// containerd and kube-proxy: 1 to 100. The cluster starts with them, and kwok
+	// does not run. Default: none, and kwok plays the kubelets of the nodes that are
+	// added. It takes what MissingForRealNodes looks for.
+	RealNodes int
+	// Images are files with container images, as ctr imports them, for all real nodes.
+	Images []string
 	// Args are further flags by the name of the component.
 	Args map[string][]string
 	// Progress is told of every component that has become ready. Default: nobody.
@@ -77,17 +84,23 @@ type Cluster struct {
 
 	apiServerPort, schedulerPort, webhookPort *port
 
+	// machines is nil where kwok plays the kubelets.
+	machines *machines
+
 	mu           sync.Mutex // protects the rest
 	processes    []*Process
 	replicaPorts []*port
 }
 
-// Start starts a cluster without nodes and waits until every component is ready.
-// The caller has to Stop it, also after an error.
+// Start starts a cluster, without nodes if they are not to be real, and waits until
+// every component is ready. The caller has to Stop it, also after an error.
 func Start(ctx context.Context, options Options) (*Cluster, error) {
 	c := &Cluster{options: options}
 	if c.options.Scheduler == "" {
 		c.options.Scheduler = Everynode
+	}
+	if c.options.RealNodes > 0 {
+		c.machines = &machines{nodes: realNodes(c.options.RealNodes)}
 	}
 	if err := c.prepare(); err != nil {
 		return c, fmt.Errorf("preparing the cluster: %w", err)
@@ -138,7 +151,11 @@ func (c *Cluster) findBinaries() error {
 
 // prepare makes all that components need to start.
 func (c *Cluster) prepare() error {
-	for _, step := range []func() error{c.checkBinaries, c.makeDir, c.reservePorts, c.issueCertificates, c.connect} {
+	steps := []func() error{c.checkBinaries, c.makeDir, c.reservePorts, c.issueCertificates, c.connect}
+	if c.machines != nil {
+		steps = append(steps, c.bootControlPlane)
+	}
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
@@ -157,7 +174,10 @@ func (c *Cluster) checkBinaries() error {
 	if err := c.findBinaries(); err != nil {
 		return err
 	}
-	needed := []string{c.self, c.binary(Kwok), c.binary(Kubectl)}
+	needed := []string{c.self, c.binary(Kubectl)}
+	if c.machines == nil {
+		needed = append(needed, c.binary(Kwok))
+	}
 	if c.options.Scheduler == Everynode {
 		needed = append(needed, c.binary(EverynodeScheduler))
 	}
@@ -169,8 +189,15 @@ func (c *Cluster) checkBinaries() error {
 			return fmt.Errorf("%w (run make build)", err)
 		}
 	}
+	if c.machines != nil {
+		return c.checkReal()
+	}
 	return nil
 }
+
+// maxSocket is the longest name of a socket: sockaddr_un on Linux has room for that
+// and a zero.
+const maxSocket = 107
 
 func (c *Cluster) makeDir() error {
 	c.dir = c.options.Dir
@@ -181,8 +208,7 @@ func (c *Cluster) makeDir() error {
 		}
 		c.dir, c.temporary = dir, true
 	}
-	// sockaddr_un on Linux has room for 107 characters and a zero.
-	if socket := c.path("etcd.sock.peer"); len(socket) > 107 {
+	if socket := c.path("etcd.sock.peer"); len(socket) > maxSocket {
 		return fmt.Errorf("the folder's name is too long for a socket in it: %s", socket)
 	}
 	return nil
@@ -241,7 +267,13 @@ func (c *Cluster) startAll(ctx context.Context) error {
 	}
 	var others errgroup.Group
 	others.Go(timed(ControllerManager, c.startControllerManager))
-	others.Go(timed(Kwok, c.startKwok))
+	if c.machines == nil {
+		others.Go(timed(Kwok, c.startKwok))
+	} else {
+		for _, node := range c.machines.nodes {
+			others.Go(timed(node.name, func(ctx context.Context) error { return c.startNode(ctx, node) }))
+		}
+	}
 	switch c.options.Scheduler {
 	case Everynode:
 		others.Go(timed(EverynodeScheduler, c.startScheduler))
@@ -252,7 +284,11 @@ func (c *Cluster) startAll(ctx context.Context) error {
 	if c.options.Webhook {
 		others.Go(timed(EverynodeWebhook, c.startWebhook))
 	}
-	return others.Wait()
+	if err := others.Wait(); err != nil || c.machines == nil {
+		return err
+	}
+	// It has to have a node, and borrows the first one.
+	return c.startKubeProxy(c.machines.controlPlane, controlPlane, c.machines.nodes[0].name)
 }
 
 // applyManifests creates what an installation of everynode brings along.
@@ -276,6 +312,7 @@ func (c *Cluster) Stop() {
 		}
 	}
 	c.apiServerPort, c.schedulerPort, c.webhookPort, c.replicaPorts = nil, nil, nil, nil
+	c.removeMachines()
 	if c.temporary {
 		// What cannot be removed is left to the system's own cleaning of temporary files.
 		_ = os.RemoveAll(c.dir)
@@ -396,9 +433,19 @@ func get(ctx context.Context, client *http.Client, url string) (_ string, err er
 	return string(body), nil
 }
 
-// start starts a component with its further flags and keeps it.
+// start starts a component of the control plane with its further flags and keeps it.
 func (c *Cluster) start(name, program string, args ...string) (*Process, error) {
-	p, err := startProcess(c.dir, name, program, append(args, c.options.Args[name]...)...)
+	args = append(args, c.options.Args[name]...)
+	if c.machines != nil {
+		return c.launch(name, c.machines.controlPlane.Command(program, args...), c.machines.controlPlane.Start)
+	}
+	command := exec.Command(program, args...) //nolint:noctx // Stop and Kill end it, not the end of a call
+	return c.launch(name, command, startOnLivingThread)
+}
+
+// launch has start start a command and keeps the process.
+func (c *Cluster) launch(name string, command *exec.Cmd, start func(*exec.Cmd) error) (*Process, error) {
+	p, err := startProcess(c.dir, name, command, start)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"everynode.dev/everynode/deploy"
+	"everynode.dev/everynode/test/localcluster/machine"
 )
 
 // The names under which the binary starts itself again.
@@ -47,7 +48,7 @@ const (
 
 // RunComponent runs the component that the program was started as, and returns
 // its exit code. ok is false if args[1] is none.
-func RunComponent(args []string) (code int, ok bool) {
+func RunComponent(ctx context.Context, args []string) (code int, ok bool) {
 	if len(args) < 2 {
 		return 0, false
 	}
@@ -61,6 +62,8 @@ func RunComponent(args []string) (code int, ok bool) {
 		run = func() int { return cli.Run(controllermanager.NewControllerManagerCommand()) }
 	case KubeScheduler:
 		run = func() int { return cli.Run(scheduler.NewSchedulerCommand()) }
+	case machine.Component:
+		run = func() int { return machine.Main(ctx, args[2:]) }
 	default:
 		return 0, false
 	}
@@ -131,6 +134,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--requestheader-group-headers=X-Remote-Group",
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 	}
+	args = append(args, c.machines.apiServerArgs(c.ca)...)
 	p, err := c.start(APIServer, c.self, args...)
 	if err != nil {
 		return err

@@ -10,4 +10,8 @@
 // Ready without a container. RBAC, service accounts and TLS are on. Every port
 // is a free one, everything is in one folder, and when the process that started
 // a cluster ends, however it ends, the cluster ends with it (on Linux).
+//
+// With Options.RealNodes nodes are machines of their own (package machine) with
+// containerd, a kubelet and kube-proxy, and so is the control plane, which has to
+// be on their network. It is served at the same addresses on the host as ever.
 package localcluster

@@ -46,17 +46,27 @@ func (a *authority) caPEM() []byte {
 	return pkiutil.EncodeCertPEM(a.cert)
 }
 
-// issueServer writes name.crt and name.key, for a server on the loopback address.
+// issueServer writes name.crt and name.key, for a server on the loopback address
+// or on the control plane's machine.
 func (a *authority) issueServer(name string, dnsNames ...string) error {
 	config := certutil.Config{
 		CommonName: name,
 		Usages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		AltNames: certutil.AltNames{
 			DNSNames: append(dnsNames, "localhost"),
-			IPs:      []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 0, 0, 1)},
+			IPs:      []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 0, 0, 1), net.ParseIP(controlPlaneAddress)},
 		},
 	}
 	cert, key, err := a.issue(config)
+	if err != nil {
+		return err
+	}
+	return pkiutil.WriteCertAndKey(a.dir, name, cert, key)
+}
+
+// issueClient writes name.crt and name.key, with which a client is user of groups.
+func (a *authority) issueClient(name, user string, groups ...string) error {
+	cert, key, err := a.issue(clientOf(user, groups))
 	if err != nil {
 		return err
 	}
@@ -77,11 +87,7 @@ func (a *authority) issueServiceAccountKey() error {
 
 // issueKubeconfig writes name.kubeconfig, with which a client is user of groups.
 func (a *authority) issueKubeconfig(name, server, user string, groups ...string) (string, error) {
-	cert, key, err := a.issue(certutil.Config{
-		CommonName:   user,
-		Organization: groups,
-		Usages:       []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
+	cert, key, err := a.issue(clientOf(user, groups))
 	if err != nil {
 		return "", err
 	}
@@ -96,6 +102,14 @@ func (a *authority) issueKubeconfig(name, server, user string, groups ...string)
 	config.CurrentContext = "localcluster"
 	path := a.path(name + ".kubeconfig")
 	return path, clientcmd.WriteToFile(*config, path)
+}
+
+func clientOf(user string, groups []string) certutil.Config {
+	return certutil.Config{
+		CommonName:   user,
+		Organization: groups,
+		Usages:       []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
 }
 
 func (a *authority) issue(config certutil.Config) (*x509.Certificate, crypto.Signer, error) {

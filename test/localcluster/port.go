@@ -5,6 +5,7 @@ package localcluster
 
 import (
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,6 +46,18 @@ func (p *port) bind() error {
 	}
 	p.number = address.(*unix.SockaddrInet4).Port
 	return nil
+}
+
+// listen returns a socket that listens on the port.
+func (p *port) listen() (*os.File, error) {
+	if err := unix.Listen(p.socket, unix.SOMAXCONN); err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", p.address(), err)
+	}
+	socket, err := unix.FcntlInt(uintptr(p.socket), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(socket), p.address()), nil
 }
 
 func (p *port) close() {

@@ -32,13 +32,13 @@ type Process struct {
 	err error
 }
 
-// startProcess starts a program whose output goes to dir/name.log. A process
-// that is started again appends to its log.
-func startProcess(dir, name, program string, args ...string) (*Process, error) {
+// startProcess has start start a command whose output goes to dir/name.log. A
+// process that is started again appends to its log.
+func startProcess(dir, name string, command *exec.Cmd, start func(*exec.Cmd) error) (*Process, error) {
 	p := &Process{
 		Name:   name,
 		Log:    filepath.Join(dir, name+".log"),
-		cmd:    exec.Command(program, args...), //nolint:noctx // Stop and Kill end it, not the end of a call
+		cmd:    command,
 		exited: make(chan struct{}),
 	}
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -46,15 +46,15 @@ func startProcess(dir, name, program string, args ...string) (*Process, error) {
 		return nil, err
 	}
 	defer log.Close()
-	fmt.Fprintf(log, "$ %s %s\n", program, strings.Join(args, " "))
+	fmt.Fprintf(log, "$ %s\n", strings.Join(command.Args, " "))
 	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{
-		// An interrupt typed in a terminal is for the process that owns the cluster.
-		Setpgid: true,
+	if p.cmd.SysProcAttr == nil {
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	dieWithParent(p.cmd.SysProcAttr)
-	if err := startOnLivingThread(p.cmd); err != nil {
+	// An interrupt typed in a terminal is for the process that owns the cluster.
+	p.cmd.SysProcAttr.Setpgid = true
+	if err := start(p.cmd); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	go func() {
@@ -64,10 +64,11 @@ func startProcess(dir, name, program string, args ...string) (*Process, error) {
 	return p, nil
 }
 
-// startOnLivingThread starts cmd from a thread that lives as long as the
-// program: Linux takes the end of the thread that started a child for the end of
+// startOnLivingThread starts cmd, to die with us, from a thread that lives as long
+// as the program: Linux takes the end of the thread that started a child for the end of
 // its parent (prctl(2), PR_SET_PDEATHSIG).
 func startOnLivingThread(cmd *exec.Cmd) error {
+	dieWithParent(cmd.SysProcAttr)
 	result := make(chan error)
 	starts() <- func() { result <- cmd.Start() }
 	return <-result
