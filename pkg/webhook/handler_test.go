@@ -140,7 +140,7 @@ func TestReviewsAreAllowed(t *testing.T) {
 			pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Update }},
 		"an object that is no pod": {
-			pod: &corev1.Pod{}, wantWarning: "reading the object: json: cannot unmarshal JSON number",
+			pod: &corev1.Pod{}, wantWarning: "unmarshal JSON number into Go v1.PodSpec within \"/request/object/spec\"",
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = []byte(`{"spec": 1}`) }},
 		"no object": {
 			pod: &corev1.Pod{}, wantWarning: "the request has no object",

@@ -89,7 +89,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	var listed []string
-	for _, match := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllSubmatch(page, -1) {
+	for _, match := range regexp.MustCompile("(?m)^\\| `(everynode_scheduler_[a-z_]+)` \\|").FindAllSubmatch(page, -1) {
 		listed = append(listed, string(match[1]))
 	}
 	slices.Sort(listed)

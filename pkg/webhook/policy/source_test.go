@@ -31,8 +31,8 @@ func TestSource(t *testing.T) {
 	}
 
 	write("[{name: a}]")
-	var told []error
-	source, err := NewSource(path, func(err error) { told = append(told, err) })
+	reloads := make(chan error, 10)
+	source, err := NewSource(path, func(err error) { reloads <- err })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,11 +52,14 @@ func TestSource(t *testing.T) {
 			{"it is back", func() { write("[{name: c}, {name: d}, {name: e}]") }, 3, ""},
 		}
 		for _, step := range steps {
-			told = nil
 			step.do()
 			// Long enough to be read more than once.
 			time.Sleep(3 * pollPeriod) //nolint:forbidigo // time stands still here
 			synctest.Wait()
+			var told []error
+			for len(reloads) > 0 {
+				told = append(told, <-reloads)
+			}
 			if got := source.Policies().Len(); got != step.want {
 				t.Errorf("%s: %d policies, want %d", step.what, got, step.want)
 			}
