@@ -5,13 +5,17 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +39,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/explain"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
@@ -444,9 +449,205 @@ func TestLinesAreShort(t *testing.T) {
 		}
 		for line := range strings.Lines(string(content)) {
 			line = strings.TrimSpace(line)
-			if len([]rune(line)) > width && !strings.HasPrefix(line, "Next") && !strings.Contains(line, "  ") {
+			if len([]rune(line)) > width && !strings.HasPrefix(line, "Next") && !strings.HasPrefix(line, "error: ") && !strings.Contains(line, "  ") {
 				t.Errorf("%s: this line is longer than %d characters: %s", file, width, line)
 			}
+		}
+	}
+}
+
+// lines lets a test wait for what a command prints.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+	more chan struct{}
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.more <- struct{}{}
+	return l.text.Write(p)
+}
+
+// status --watch looks again after every interval, survives a look that fails, and ends
+// without an error when it is interrupted.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	client := fake.NewClientset(world()...)
+	out, errOut := &lines{more: make(chan struct{}, 100)}, &lines{more: make(chan struct{}, 100)}
+	config := newConnection()
+	config.rules = &clientcmd.ClientConfigLoadingRules{Precedence: []string{"testdata/kubeconfig"}}
+	clock := testingclock.NewFakeClock(now.Time)
+	command := newCommand(&environment{
+		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: out, ErrOut: errOut}, clock: clock, config: config, client: client,
+	})
+	command.SetArgs([]string{"status", "ds/agent", "--watch", "--interval=10s"})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- command.ExecuteContext(ctx) }()
+
+	<-out.more // the first page
+	if err := client.Tracker().Delete(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}, "default", "agent"); err != nil {
+		t.Fatal(err)
+	}
+	clock.Step(10 * time.Second)
+	<-errOut.more // it is gone
+	counted := daemons("default", "agent", "1m")
+	counted.Spec.Template.Spec.NodeName = "nowhere"
+	if err := client.Tracker().Add(counted); err != nil {
+		t.Fatal(err)
+	}
+	clock.Step(10 * time.Second)
+	<-out.more // an empty line
+	<-out.more // the second page
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	golden(t, "watch.txt", out.text.String()+"--- standard error\n"+errOut.text.String())
+}
+
+// Lists come in pages.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	const all = 1234
+	client := fake.NewClientset(world()...)
+	pages := 0
+	client.PrependReactor("list", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		options := action.(clienttesting.ListActionImpl).ListOptions
+		begin, end := 0, int(options.Limit)
+		if options.Continue != "" {
+			if _, err := fmt.Sscan(options.Continue, &begin); err != nil {
+				return true, nil, err
+			}
+		}
+		if options.Limit == 0 || options.Limit > 1000 {
+			return true, nil, fmt.Errorf("the limit is %d", options.Limit)
+		}
+		pages++
+		end = min(begin+end, all)
+		list := &corev1.PodList{}
+		for n := begin; n < end; n++ {
+			list.Items = append(list.Items, *st.MakePod().Namespace("shop").Name(fmt.Sprintf("pod-%d", n)).Obj())
+		}
+		if end < all {
+			list.Continue = strconv.Itoa(end)
+			list.RemainingItemCount = ptr.To(int64(all - end))
+		}
+		return true, list, nil
+	})
+	var shown bytes.Buffer
+	clock := testingclock.NewFakeClock(now.Time)
+	p := &progress{out: &shown, clock: clock, begun: now.Add(-time.Minute), counts: make(map[string]int)}
+	cluster, err := (&reader{client: client, progress: p}).read(t.Context(), scope{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cluster.Pods) != all || pages != 3 || cluster.Pods[all-1].Name != "pod-1233" {
+		t.Errorf("%d pods in %d pages", len(cluster.Pods), pages)
+	}
+	if want := "Reading pods: 500 of 1234"; !strings.Contains(shown.String(), want) || !strings.HasSuffix(shown.String(), clearLine) {
+		t.Errorf("progress: %q, want %q and a clear line at the end", shown.String(), want)
+	}
+}
+
+// What is dropped of objects changes nothing that is said of them.
+func TestTrimmedObjectsSayTheSame(t *testing.T) {
+	t.Parallel()
+	explanation := func(trimmed bool) string {
+		c := &explain.Cluster{}
+		for _, object := range append(world(), stuffedDaemons()...) {
+			if trimmed {
+				switch object := object.(type) {
+				case *corev1.Pod:
+					trimPod(object)
+				case *corev1.Node:
+					trimNode(object)
+				case metav1.Object:
+					trim(object)
+				}
+			}
+			addObject(c, object)
+		}
+		engine, err := explain.New(t.Context(), c, explain.Options{Now: now.Time})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all strings.Builder
+		for _, ds := range engine.DaemonSets() {
+			x, err := engine.Explain(t.Context(), ds, engine.Nodes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := printObject(&all, formatYAML, "x", x); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return all.String()
+	}
+	if diff := cmp.Diff(explanation(false), explanation(true)); diff != "" {
+		t.Errorf("(-whole,+trimmed):\n%s", diff)
+	}
+}
+
+// stuffedDaemons have all that pods can have.
+func stuffedDaemons() []runtime.Object {
+	ds := daemonsettest.Agent("stuffed")
+	ds.Annotations[corev1.LastAppliedConfigAnnotation] = strings.Repeat("x", 1000)
+	ds.Spec.Selector = &metav1.LabelSelector{MatchLabels: ds.Spec.Template.Labels}
+	ds.Spec.Template.Annotations = map[string]string{"karpenter.sh/do-not-disrupt": "true", "example.com/checksum": "x"}
+	pod := daemonPod(ds, 3, func(pod *corev1.Pod) {
+		pod.Spec.NodeName = "node-3"
+		pod.Status.Phase = corev1.PodRunning
+		pod.Status.StartTime = ptr.To(ago(time.Minute))
+		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "install", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "agent", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, ContainerID: "x"}}
+	})
+	return []runtime.Object{ds, pod, daemonPod(ds, 9, unschedulable)}
+}
+
+// Colours are no more than colours.
+func TestColoursSayNothing(t *testing.T) {
+	t.Parallel()
+	c := &explain.Cluster{}
+	for _, object := range world() {
+		addObject(c, object)
+	}
+	engine, err := explain.New(t.Context(), c, explain.Options{Now: now.Time})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := engine.Explain(t.Context(), engine.Find("default", "agent"), engine.Nodes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	show := func(colours bool) string {
+		var out bytes.Buffer
+		e := &environment{clock: testingclock.NewFakeClock(now.Time)}
+		(&explanationPrinter{printer: &printer{palette: palette{on: colours}, out: &out}, environment: e}).overview(x)
+		return out.String()
+	}
+	coloured := show(true)
+	if !strings.Contains(coloured, "\033[1;31mNO ROOM\033[0m") {
+		t.Errorf("there is no colour in\n%s", coloured)
+	}
+	if diff := cmp.Diff(show(false), regexp.MustCompile("\033\\[[0-9;]*m").ReplaceAllString(coloured, "")); diff != "" {
+		t.Errorf("(-plain,+coloured):\n%s", diff)
+	}
+}
+
+// Completion offers names that exist.
+func TestCompletion(t *testing.T) {
+	client := fake.NewClientset(world()...)
+	for args, want := range map[string]string{
+		"__complete explain a":                    "ds/agent\nds/giant\n:4\n",
+		"__complete explain ds/agent --node node": "node-1\nnode-2\nnode-3\n",
+		"__complete status -o w":                  "wide\njson\nyaml\n:4\n",
+	} {
+		if text := run(t, client, "", strings.Fields(args)...); !strings.HasPrefix(text, want) {
+			t.Errorf("%s: %s\nwant %s", args, text, want)
 		}
 	}
 }

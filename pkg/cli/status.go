@@ -4,10 +4,11 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +29,7 @@ type statusOptions struct {
 	interval time.Duration
 	names    []string
 	space    string
+	palette  palette
 }
 
 func newStatusCommand(e *environment) *cobra.Command {
@@ -48,6 +50,7 @@ gaps have. A gap is a node that the DaemonSet belongs on and is not Ready on.`,
 			if err := o.complete(args); err != nil {
 				return err
 			}
+			o.palette = newPalette(o.Out)
 			if o.watch {
 				return o.runAgainAndAgain(command)
 			}
@@ -112,29 +115,44 @@ func (o *statusOptions) run(command *cobra.Command) error {
 	return nil
 }
 
-// runAgainAndAgain looks until the command is interrupted, which is no failure.
+// runAgainAndAgain looks until the command is interrupted, which is no failure. Neither
+// is a look that fails, if an earlier one did not.
 func (o *statusOptions) runAgainAndAgain(command *cobra.Command) error {
 	ticker := o.clock.NewTicker(o.interval)
 	defer ticker.Stop()
-	for {
-		if isTerminal(o.Out) {
-			fmt.Fprint(o.Out, clearScreen)
-		}
-		if err := o.run(command); err != nil {
-			if errors.Is(command.Context().Err(), context.Canceled) {
-				return nil
-			}
+	out := o.Out
+	for first := true; ; first = false {
+		var page bytes.Buffer
+		o.Out = &page
+		err := o.run(command)
+		switch {
+		case command.Context().Err() != nil:
+			return nil
+		case err != nil && first:
 			return err
+		case err != nil:
+			fmt.Fprintln(o.ErrOut, "error:", err)
+		default:
+			o.show(out, page.Bytes(), first)
 		}
 		select {
 		case <-ticker.C():
 		case <-command.Context().Done():
 			return nil
 		}
-		if !isTerminal(o.Out) {
-			fmt.Fprintln(o.Out)
-		}
 	}
+}
+
+// show writes a page in place of the one before on a terminal, or else below it.
+func (o *statusOptions) show(out io.Writer, page []byte, first bool) {
+	switch {
+	case isTerminal(out):
+		fmt.Fprint(out, clearScreen)
+	case !first:
+		fmt.Fprintln(out)
+	}
+	// What cannot be written cannot be reported there either.
+	_, _ = out.Write(page)
 }
 
 // clearScreen empties a terminal.
@@ -166,6 +184,7 @@ func (o *statusOptions) choose(engine *explain.Engine) ([]*appsv1.DaemonSet, err
 // print writes a row for each DaemonSet, and below it what is wrong.
 func (o *statusOptions) print(statuses []explain.Status) {
 	p := newPrinter(o.Out)
+	p.palette = o.palette
 	header := []string{"NAME", "DESIRED", "SCHEDULED", "READY", "MISSING", "MISSCHEDULED", "GAP", "HELD"}
 	if o.output.format == formatWide {
 		header = append(header, "HELD ON", "CREATED")

@@ -41,14 +41,15 @@ func FormatQuantity(name string, amount int64) string {
 	}
 }
 
-// formatBytes writes bytes in the largest unit in which they have at most one decimal.
+// formatBytes writes bytes in the largest unit in which they have at most one decimal,
+// or else in Mi.
 func formatBytes(amount int64) string {
 	if amount < 0 {
 		return "-" + formatBytes(-amount)
 	}
 	for n, unit := range []string{"Ti", "Gi", "Mi", "Ki"} {
 		size := int64(1) << (10 * (4 - n))
-		if amount >= size && amount*10%size == 0 {
+		if amount >= size && amount*10%size == 0 && amount/size < 10_000 {
 			return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(amount)/float64(size)), ".0") + unit
 		}
 	}

@@ -1,0 +1,113 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain_test
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/explain/explaintest"
+)
+
+// The largest clusters that Kubernetes is made for have 5,000 nodes.
+const (
+	manyNodes      = 5_000
+	manyDaemonSets = 50
+	manyPods       = 100_000
+)
+
+func newLargeEngine(tb testing.TB, cluster *explain.Cluster) *explain.Engine {
+	tb.Helper()
+	engine, err := explain.New(tb.Context(), cluster, explain.Options{Now: explaintest.Now.Time})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return engine
+}
+
+// Status of all DaemonSets, from the moment when the objects have been read.
+func BenchmarkStatus(b *testing.B) {
+	cluster := explaintest.Cluster(manyNodes, manyDaemonSets, manyPods)
+	b.ReportAllocs()
+	for b.Loop() {
+		engine := newLargeEngine(b, cluster)
+		statuses, err := engine.Statuses(b.Context(), engine.DaemonSets())
+		if err != nil || len(statuses) != manyDaemonSets {
+			b.Fatal(len(statuses), err)
+		}
+	}
+	b.ReportMetric(float64(heapOf(b)>>20), "heap-MiB")
+}
+
+// Explaining a DaemonSet that is on all nodes, from the same moment.
+func BenchmarkExplain(b *testing.B) {
+	cluster := explaintest.Cluster(manyNodes, manyDaemonSets, manyPods)
+	b.ReportAllocs()
+	for b.Loop() {
+		engine := newLargeEngine(b, cluster)
+		explanation, err := engine.Explain(b.Context(), engine.Find("default", "daemons-0"), engine.Nodes())
+		if err != nil || len(explanation.Groups) < 4 {
+			b.Fatal(explanation, err)
+		}
+	}
+	b.ReportMetric(float64(heapOf(b)>>20), "heap-MiB")
+}
+
+// What a map of all DaemonSets on all nodes takes.
+func BenchmarkGlance(b *testing.B) {
+	cluster := explaintest.Cluster(manyNodes, manyDaemonSets, manyPods)
+	engine := newLargeEngine(b, cluster)
+	nodes := engine.Nodes()
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, ds := range engine.DaemonSets() {
+			for _, node := range nodes {
+				if _, err := engine.Glance(b.Context(), ds, node); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+// heapOf returns how much the heap has taken from the system at its largest.
+func heapOf(tb testing.TB) uint64 {
+	tb.Helper()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapSys
+}
+
+// A tenth of the largest cluster has to take less than a tenth of what a person waits
+// for, and the verdicts have to be those that were built in.
+func TestLargeCluster(t *testing.T) {
+	t.Parallel()
+	const nodes = manyNodes / 10
+	cluster := explaintest.Cluster(nodes, manyDaemonSets, manyPods/10)
+	begun := time.Now()
+	engine := newLargeEngine(t, cluster)
+	statuses, err := engine.Statuses(t.Context(), engine.DaemonSets())
+	if err != nil {
+		t.Fatal(err)
+	}
+	explanation, err := engine.Explain(t.Context(), engine.Find("default", "daemons-0"), engine.Nodes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if s := statuses[0]; s.Desired != nodes*99/100 || s.Missing != nodes*2/100 || s.Ready != nodes*96/100 || s.Top.Reason != explain.ReasonNoRoom {
+		t.Errorf("status: %+v", s)
+	}
+	reasons := make(map[explain.Reason]int)
+	for n := range explanation.Groups {
+		reasons[explanation.Groups[n].Reason] += len(explanation.Groups[n].Nodes)
+	}
+	if reasons[explain.ReasonNoRoom] != 10 || reasons[explain.ReasonImage] != 5 || reasons[explain.ReasonTaint] != 5 || reasons[explain.ReasonReady] != 480 {
+		t.Errorf("reasons: %v", reasons)
+	}
+}
