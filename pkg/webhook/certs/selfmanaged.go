@@ -113,12 +113,15 @@ func NewSelfManaged(client kubernetes.Interface, options Options, clock clock.Cl
 // to us anyway, and would be sent here in place of an older replica that it can
 // talk to.
 //
-// This cannot deadlock. Run needs no readiness to make it come true: the API
-// server never calls webhooks for webhook configurations, and neither ours nor
-// a Service of ours is needed to write a Secret. A configuration that does not
-// exist yet, because it is installed after us, is not waited for. And if a
-// caBundle is destroyed later, we stay ready: that concerns all replicas alike, so
-// nothing would be gained, but without endpoints the Service would be away for much
+// This cannot deadlock. Nothing that Run does waits for somebody who waits for us to be
+// ready: the API server never asks webhooks about webhook configurations, and it
+// does not ask ours about Secrets. A configuration that does not exist yet, because
+// it is installed after us, is not waited for. What remains is a caBundle that we
+// may not write; a rollout that stops there, with the reason in the log, is what
+// readiness is for.
+//
+// If a caBundle is destroyed later, we stay ready. That concerns all replicas alike,
+// so nothing would be gained, and the Service would be without endpoints for much
 // longer than the repair takes.
 func (s *SelfManaged) Healthy() error {
 	if err := s.current.Healthy(); err != nil {
@@ -209,8 +212,9 @@ func lostRace(err error) bool {
 func (s *SelfManaged) sync(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	// The configurations are read before the Secret. So a caBundle that holds a newer
-	// CA than the Secret has been written since, and our patch of it will fail.
+	// The configurations are read before the Secret. Whoever makes a newer CA than the one
+	// that we are about to read has yet to write it into a caBundle, so that our own
+	// patch, of what we have read before, fails and takes nothing away.
 	configurations, err := s.configurations(ctx)
 	if err != nil {
 		return 0, err
