@@ -25,7 +25,12 @@ type service struct {
 	listener net.Listener
 	mu       sync.Mutex
 	ready    map[int]bool // by port
+	failures map[int]int  // in a row, by port
 }
+
+// failureThreshold is after how many failures in a row an endpoint is not ready: one
+// may be slow, as for kubelets.
+const failureThreshold = 3
 
 func newService(t *testing.T) *service {
 	t.Helper()
@@ -34,7 +39,7 @@ func newService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{listener: listener, ready: make(map[int]bool)}
+	s := &service{listener: listener, ready: make(map[int]bool), failures: make(map[int]int)}
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	group.Go(func() {
@@ -97,7 +102,11 @@ func (s *service) probe(ctx context.Context) {
 			err = response.Body.Close()
 		}
 		s.mu.Lock()
-		s.ready[port] = err == nil && response.StatusCode == http.StatusOK
+		if err == nil && response.StatusCode == http.StatusOK {
+			s.ready[port], s.failures[port] = true, 0
+		} else if s.failures[port]++; s.failures[port] >= failureThreshold {
+			s.ready[port] = false
+		}
 		s.mu.Unlock()
 	}
 }
