@@ -140,6 +140,7 @@ type server struct {
 // serve serves until ctx ends. Then it reports that it is not ready, goes on for
 // a while until everybody has noticed, and finishes what it has begun.
 func (s *server) serve(ctx context.Context, listener net.Listener) error {
+	s.http.Handler = s.parting(s.http.Handler)
 	ended := make(chan error, 1)
 	go func() { ended <- s.http.ServeTLS(listener, "", "") }()
 	select {
@@ -157,6 +158,19 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	return s.http.Shutdown(drain)
+}
+
+// parting asks clients of a server that is about to end to close their connections.
+// The API server keeps connections, and sends no POST again: one that it sends in
+// the moment in which Shutdown closes its idle connection is lost (EOF). With this,
+// Shutdown finds only connections that nobody uses.
+func (s *server) parting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.leaving.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // healthy returns an error when the server is about to end.

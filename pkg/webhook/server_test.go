@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -173,6 +175,70 @@ func TestRequestsThatAreUnderWayAreFinished(t *testing.T) {
 		t.Errorf("the request that was under way got %q", got)
 	}
 	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// A client that keeps its connections, as the API server does, loses no request when
+// the server ends while another one takes over.
+func TestNoRequestIsLostWhenTheServerLeaves(t *testing.T) {
+	dir := t.TempDir()
+	pool := writeCertificate(t, dir, "only")
+	options := testOptions(dir)
+	options.ShutdownDelay = 200 * time.Millisecond
+	certificate, err := newCertificates(nil, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	_, next, stopNext := start(t, options, certificate, handler)
+	for range 5 {
+		s, url, stop := start(t, options, certificate, handler)
+		client := &http.Client{Transport: &http.Transport{
+			MaxIdleConnsPerHost: 25, // as client-go's
+			TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+			// As behind a Service: new connections go to a server that is ready.
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if s.healthy() != nil {
+					addr = strings.TrimPrefix(next, "https://")
+				}
+				return new(net.Dialer).DialContext(ctx, network, addr)
+			},
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		var sent atomic.Int64
+		var group sync.WaitGroup
+		for range 8 {
+			group.Go(func() {
+				for ctx.Err() == nil {
+					request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("review"))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					response, err := client.Do(request)
+					if err != nil {
+						t.Errorf("a request is lost: %v", err)
+						return
+					}
+					response.Body.Close()
+					sent.Add(1)
+				}
+			})
+		}
+		if err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
+			return sent.Load() > 100 || t.Failed(), nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		group.Wait()
+		client.CloseIdleConnections()
+	}
+	if err := stopNext(); err != nil {
 		t.Error(err)
 	}
 }
