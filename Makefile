@@ -74,7 +74,8 @@ clean: ## Remove what was built; Go's caches are kept
 ##@ Test
 
 .PHONY: test
-test: test-unit test-e2e ## Run all tests but those on real nodes
+test: test-unit test-e2e ## Run all tests; those on real nodes where the machine has what they need
+	@if needs=$$($(BIN)/localcluster needs 2>&1); then $(MAKE) test-real; else echo "Not running make test-real: $${needs#localcluster: }"; fi
 
 .PHONY: test-unit
 test-unit: ## Run the unit tests, with the race detector (needs a C compiler)
