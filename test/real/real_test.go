@@ -13,11 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	certutil "k8s.io/client-go/util/cert"
-	"sigs.k8s.io/yaml"
 
 	"everynode.dev/everynode/deploy"
 	"everynode.dev/everynode/test/localcluster"
@@ -190,46 +187,23 @@ func evictionStopsContainer(c *cluster) {
 //go:embed testdata/webhook.yaml
 var webhookManifests string
 
-// deployWebhook runs the webhook in pods, and has the API server call it through
-// its Service. Without an answer no DaemonSet pod is admitted.
+// deployWebhook runs the webhook in pods, which make their certificates themselves,
+// and has the API server call it through its Service. Without an answer no DaemonSet
+// and none of its pods is admitted.
 func deployWebhook(c *cluster) {
-	host := localcluster.EverynodeWebhook + "." + deploy.Namespace + ".svc"
-	cert, key, err := certutil.GenerateSelfSignedCertKey(host, nil, nil)
-	if err != nil {
-		c.Fatal(err)
-	}
-	secret, err := yaml.Marshal(&corev1.Secret{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: localcluster.EverynodeWebhook},
-		Data:       map[string][]byte{corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key},
-	})
-	if err != nil {
-		c.Fatal(err)
-	}
-	c.applyForTest(string(secret))
 	c.applyForTest(strings.ReplaceAll(webhookManifests, "$IMAGE", webhookImage))
-	c.eventually("the webhook is available", func(ctx context.Context) error {
+	c.applyForTest(strings.ReplaceAll(string(deploy.Webhook), "failurePolicy: Ignore", "failurePolicy: Fail"))
+	c.eventually("both replicas of the webhook are available", func(ctx context.Context) error {
 		deployed, err := c.Client.AppsV1().Deployments(deploy.Namespace).Get(ctx, localcluster.EverynodeWebhook, metav1.GetOptions{})
-		if err == nil && deployed.Status.AvailableReplicas < 2 {
-			err = fmt.Errorf("%d replicas are", deployed.Status.AvailableReplicas)
+		if err == nil && deployed.Status.AvailableReplicas != 2 {
+			err = fmt.Errorf("%d are", deployed.Status.AvailableReplicas)
 		}
 		return err
 	})
-
-	var configuration admissionregistrationv1.MutatingWebhookConfiguration
-	if err := yaml.UnmarshalStrict(deploy.Webhook, &configuration); err != nil {
-		c.Fatal(err)
-	}
-	fail := admissionregistrationv1.Fail
-	for i := range configuration.Webhooks {
-		configuration.Webhooks[i].ClientConfig.CABundle = cert
-		configuration.Webhooks[i].FailurePolicy = &fail
-	}
-	registration, err := yaml.Marshal(&configuration)
-	if err != nil {
-		c.Fatal(err)
-	}
-	c.applyForTest(string(registration))
+	c.eventually("the API server reaches the webhook", func(ctx context.Context) error {
+		_, err := c.Kubectl(ctx, []byte(daemonSet("nothing", "", "", "")), "create", "--dry-run=server", "-f", "-")
+		return err
+	})
 }
 
 // With everynode.dev/scheduling: direct the webhook gives pods their node. They
