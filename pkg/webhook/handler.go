@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -58,8 +59,10 @@ func (h *handler[T]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := withDeadline(r)
 	defer cancel()
 	began := time.Now()
+	body := bodies.Get().(*bytes.Buffer)
+	defer release(body)
 
-	review, err := h.read(w, r)
+	review, err := h.read(w, r, body)
 	if err != nil {
 		observe(h.name, resultRefused, began)
 		klog.FromContext(ctx).Error(err, "Refused a request", "webhook", h.name, "remote", r.RemoteAddr)
@@ -79,6 +82,19 @@ func (h *handler[T]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// bodies are buffers for requests: they are most of what the garbage collector would
+// have to do here.
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// release keeps a buffer for the next request, unless few will be as large.
+func release(body *bytes.Buffer) {
+	if body.Cap() > 256<<10 {
+		return
+	}
+	body.Reset()
+	bodies.Put(body)
+}
+
 // withDeadline returns a context that ends when the API server stops waiting: it
 // says so in the query, as timeout=2s.
 func withDeadline(r *http.Request) (context.Context, context.CancelFunc) {
@@ -96,15 +112,15 @@ type requestError struct {
 	error
 }
 
-// read reads a review. If only its object cannot be read, the review says why.
-func (h *handler[T]) read(w http.ResponseWriter, r *http.Request) (*review[T], *requestError) {
+// read reads a review by way of body. If only its object cannot be read, the review
+// says why.
+func (h *handler[T]) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) (*review[T], *requestError) {
 	refuse := func(status int, format string, args ...any) (*review[T], *requestError) {
 		return nil, &requestError{status, fmt.Errorf(format, args...)}
 	}
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
 		return refuse(http.StatusUnsupportedMediaType, "content type is %q, want application/json", r.Header.Get("Content-Type"))
 	}
-	var body bytes.Buffer
 	body.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
