@@ -221,11 +221,11 @@ func TestDescribeRefusal(t *testing.T) {
 	}
 }
 
-// Every reason has words of its own kind, and none is longer than a headline.
+// Every reason has words, and none is longer than a headline.
 func TestReasonsHaveWords(t *testing.T) {
 	t.Parallel()
-	for reason, text := range words {
-		if text == "" || text != strings.ToLower(text) || len(text) > 30 {
+	for _, reason := range Reasons() {
+		if text := reason.Words(); text == string(reason) || text != strings.ToLower(text) || len(text) > 30 {
 			t.Errorf("%s: %q", reason, text)
 		}
 	}

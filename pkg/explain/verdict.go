@@ -127,43 +127,61 @@ const (
 	ReasonReady Reason = "Ready"
 )
 
-var words = map[Reason]string{
-	ReasonNodeName:      "not selected",
-	ReasonNodeSelector:  "not selected",
-	ReasonNodeAffinity:  "not selected",
-	ReasonTaint:         "taint not tolerated",
-	ReasonDeleting:      "being deleted",
-	ReasonCreateFailed:  "no pod: refused",
-	ReasonBackOff:       "no pod: back-off",
-	ReasonNotCreated:    "no pod",
-	ReasonNarrowed:      "narrowed by admission",
-	ReasonUnpinned:      "pin lost",
-	ReasonGated:         "gated",
-	ReasonNoScheduler:   "no scheduler",
-	ReasonNeverFits:     "can never fit",
-	ReasonNoRoom:        "no room",
-	ReasonPortTaken:     "host port taken",
-	ReasonUnschedulable: "unschedulable",
-	ReasonPreempting:    "making room",
-	ReasonSchedulable:   "about to be placed",
-	ReasonRejected:      "pod failed",
-	ReasonNodeNotReady:  "node not ready",
-	ReasonNotStarted:    "not started",
-	ReasonImage:         "image not pulled",
-	ReasonContainer:     "container not created",
-	ReasonCrash:         "crashing",
-	ReasonInit:          "initializing",
-	ReasonNotReady:      "not ready",
-	ReasonTerminating:   "terminating",
-	ReasonNotAvailable:  "ready, not yet available",
-	ReasonOutdated:      "ready, to be updated",
-	ReasonReady:         "ready",
-	ReasonWouldRun:      "would run",
+// reasons are all of them in the order of the steps, with their words.
+var reasons = []struct {
+	reason Reason
+	words  string
+}{
+	{ReasonNodeName, "not selected"},
+	{ReasonNodeSelector, "not selected"},
+	{ReasonNodeAffinity, "not selected"},
+	{ReasonTaint, "taint not tolerated"},
+	{ReasonDeleting, "being deleted"},
+	{ReasonCreateFailed, "no pod: refused"},
+	{ReasonBackOff, "no pod: back-off"},
+	{ReasonNotCreated, "no pod"},
+	{ReasonNarrowed, "narrowed by admission"},
+	{ReasonUnpinned, "pin lost"},
+	{ReasonGated, "gated"},
+	{ReasonNoScheduler, "no scheduler"},
+	{ReasonNeverFits, "can never fit"},
+	{ReasonNoRoom, "no room"},
+	{ReasonPortTaken, "host port taken"},
+	{ReasonUnschedulable, "unschedulable"},
+	{ReasonPreempting, "making room"},
+	{ReasonSchedulable, "about to be placed"},
+	{ReasonRejected, "pod failed"},
+	{ReasonNodeNotReady, "node not ready"},
+	{ReasonNotStarted, "not started"},
+	{ReasonImage, "image not pulled"},
+	{ReasonContainer, "container not created"},
+	{ReasonCrash, "crashing"},
+	{ReasonInit, "initializing"},
+	{ReasonNotReady, "not ready"},
+	{ReasonTerminating, "terminating"},
+	{ReasonNotAvailable, "ready, not yet available"},
+	{ReasonOutdated, "ready, to be updated"},
+	{ReasonReady, "ready"},
+	{ReasonWouldRun, "would run"},
+}
+
+// Reasons returns all reasons in the order of the steps.
+func Reasons() []Reason {
+	all := make([]Reason, len(reasons))
+	for n := range reasons {
+		all[n] = reasons[n].reason
+	}
+	return all
 }
 
 // Words returns the reason as an operator would say it.
 func (r Reason) Words() string {
-	return words[r]
+	for n := range reasons {
+		if reasons[n].reason == r {
+			return reasons[n].words
+		}
+	}
+	return string(r)
 }
 
 // Verdict is what is to be said of one DaemonSet on one node.
