@@ -9,7 +9,8 @@ MAKEFLAGS += --no-print-directory
 export CGO_ENABLED = 0
 # A version of the toolchain or of a module other than the pinned one is an error, not a download.
 export GOTOOLCHAIN = local
-export GOFLAGS = -buildvcs=false -mod=readonly
+# All builds trim paths, so that tests and linters use what programs were compiled from.
+export GOFLAGS = -buildvcs=false -mod=readonly -trimpath
 
 BIN := bin
 VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo v0.0.0-$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))
@@ -23,9 +24,9 @@ LDFLAGS := -s -w $(call version_flags,$(VERSION))
 KUBERNETES_LDFLAGS := -s -w $(call version_flags,$(KUBERNETES)) \
   $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(package).gitMajor=1 -X $(package).gitMinor=$(MINOR))
 
-go_build = go build -trimpath -o $(BIN)/
-tool_build = go build -trimpath -modfile=tools.mod -ldflags '-s -w' -o $(BIN)/
-node_build = go build -trimpath -modfile=test/localcluster/node.mod -ldflags '-s -w' -o $(BIN)/node/
+go_build = go build -o $(BIN)/
+tool_build = go build -modfile=tools.mod -ldflags '-s -w' -o $(BIN)/
+node_build = go build -modfile=test/localcluster/node.mod -ldflags '-s -w' -o $(BIN)/node/
 
 .PHONY: help
 help: ## Print this list
@@ -59,12 +60,12 @@ build: ## Build everynode, and a Kubernetes control plane to run it in, into bin
 .PHONY: build-real
 build-real: build ## Build what real nodes are made of, into bin/node/ (needs libseccomp-dev)
 	@CGO_ENABLED=1 hack/progress.sh 'Building runc' $(node_build) -tags seccomp github.com/opencontainers/runc
-	@hack/progress.sh 'Building the kubelet and kube-proxy' go build -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o $(BIN)/node/ \
+	@hack/progress.sh 'Building the kubelet and kube-proxy' go build -ldflags '$(KUBERNETES_LDFLAGS)' -o $(BIN)/node/ \
 	  k8s.io/kubernetes/cmd/kubelet k8s.io/kubernetes/cmd/kube-proxy
 	@hack/progress.sh 'Building containerd and its network plugins' $(node_build) -tags no_btrfs,no_devmapper,no_zfs \
 	  github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr} \
 	  github.com/containernetworking/plugins/plugins/{ipam/host-local,main/ptp,meta/portmap}
-	@hack/progress.sh 'Building what the containers run' go build -trimpath -ldflags '-s -w' -o $(BIN)/node/ \
+	@hack/progress.sh 'Building what the containers run' go build -ldflags '-s -w' -o $(BIN)/node/ \
 	  ./test/localcluster/pause ./test/real/workload
 
 .PHONY: clean
@@ -104,7 +105,7 @@ PAIRS ?= 5
 .PHONY: perf
 perf: ## Measure the throughput beside the stock scheduler, PAIRS (5) times each
 	@hack/progress.sh 'Building the benchmark' go test -c -o $(BIN)/perf.test ./test/perf
-	@hack/progress.sh 'Building etcd' go build -trimpath -o $(BIN)/etcd go.etcd.io/etcd/server/v3
+	@hack/progress.sh 'Building etcd' go build -o $(BIN)/etcd go.etcd.io/etcd/server/v3
 	@hack/progress.sh 'Building benchstat' $(tool_build) golang.org/x/perf/cmd/benchstat
 	hack/perf.sh $(PAIRS) _artifacts/perf.txt
 

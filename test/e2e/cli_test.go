@@ -150,7 +150,7 @@ func TestT8ExplainNamesTheCause(t *testing.T) {
 		"TAINT NOT TOLERATED on node-2", "node-role=compute:NoSchedule",
 		"NO ROOM on node-3", "not enough cpu left", "It needs cpu 500m; free: 200m of 4.", "Deployment default/filler",
 		"NOT SELECTED on node-4", "wants disktype=ssd, the node has no label disktype")
-	for _, line := range strings.Split(text, "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		if len(line) > 80 && !strings.Contains(line, "  Next") && !strings.Contains(line, "priority") {
 			t.Errorf("this line is longer than 80 characters: %s", line)
 		}
@@ -526,12 +526,12 @@ func (c *cluster) refusalIsTrue(v *explain.Verdict, said string) error {
 			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 		}
 	}
-	switch {
-	case v.Reason == explain.ReasonNoRoom, v.Reason == explain.ReasonNeverFits:
+	switch v.Reason {
+	case explain.ReasonNoRoom, explain.ReasonNeverFits:
 		if len(v.Shortages) == 0 {
 			return fmt.Errorf("nothing is short, but: %s (%s)", v.Reason, v.Message)
 		}
-	case v.Reason == explain.ReasonPortTaken:
+	case explain.ReasonPortTaken:
 		if !strings.Contains(said, "free ports") || len(v.Blockers) == 0 {
 			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 		}

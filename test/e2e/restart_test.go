@@ -104,8 +104,9 @@ func (s *service) probe(ctx context.Context) {
 		s.mu.Lock()
 		if err == nil && response.StatusCode == http.StatusOK {
 			s.ready[port], s.failures[port] = true, 0
-		} else if s.failures[port]++; s.failures[port] >= failureThreshold {
-			s.ready[port] = false
+		} else {
+			s.failures[port]++
+			s.ready[port] = s.ready[port] && s.failures[port] < failureThreshold
 		}
 		s.mu.Unlock()
 	}
