@@ -26,6 +26,7 @@ KUBERNETES_LDFLAGS := -s -w $(call version_flags,$(KUBERNETES)) \
 
 go_build = go build -o $(BIN)/
 tool_build = go build -modfile=tools.mod -ldflags '-s -w' -o $(BIN)/
+manifests_build = go build -modfile=test/manifests/tools.mod -ldflags '-s -w' -o $(BIN)/
 node_build = go build -modfile=test/localcluster/node.mod -ldflags '-s -w' -o $(BIN)/node/
 
 .PHONY: help
@@ -135,9 +136,28 @@ lint: ## Run the linters
 	$(BIN)/golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: verify
-verify: lint ## Check everything that can be checked without running it
+verify: lint verify-chart ## Check everything that can be checked without running it
 	go mod verify
 	go mod tidy -diff
+
+.PHONY: build-helm
+build-helm:
+	@hack/progress.sh 'Building helm and kustomize' $(tool_build) helm.sh/helm/v4/cmd/helm sigs.k8s.io/kustomize/kustomize/v5
+	@hack/progress.sh 'Building what checks the chart' $(manifests_build) github.com/norwoodj/helm-docs/cmd/helm-docs github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+
+helm_docs = $(BIN)/helm-docs --chart-search-root charts --sort-values-order file --log-level error
+helm_unittest = $(BIN)/helm-unittest --strict charts/everynode
+
+.PHONY: chart-update
+chart-update: build-helm ## Write the chart's README, and record what it renders
+	$(helm_docs)
+	$(helm_unittest) --update-snapshot
+
+.PHONY: verify-chart
+verify-chart: build-helm ## Check the chart and its README, and run its unit tests
+	$(BIN)/helm lint --strict --quiet charts/everynode
+	@$(helm_docs) --dry-run | diff charts/everynode/README.md - || { echo 'charts/everynode/README.md is not up to date: run make chart-update'; exit 1; }
+	$(helm_unittest)
 
 .PHONY: vulncheck
 vulncheck: ## Look for known vulnerabilities (asks the Go vulnerability database)
