@@ -30,7 +30,7 @@ func TestDocsAreComplete(t *testing.T) {
 	want := replaceSection(t, string(content), "reasons", reasonsTable())
 	want = replaceSection(t, want, "commands", commandSections(NewCommand(genericiooptions.NewTestIOStreamsDiscard(), clock.RealClock{})))
 	if *update {
-		if err := os.WriteFile(page, []byte(want), 0o600); err != nil {
+		if err := os.WriteFile(page, []byte(want), 0o600); err != nil { //nolint:gosec // the page of the repository
 			t.Fatal(err)
 		}
 		return

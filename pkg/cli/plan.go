@@ -141,7 +141,7 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 	var refusal error
 	var unchecked []string
 	if client != nil && o.dryRun {
-		admitted, refusal, unchecked = admit(ctx, client, engine.NewPod(ds), others)
+		admitted, unchecked, refusal = admit(ctx, client, engine.NewPod(ds), others)
 	}
 	plan, err := engine.Plan(ctx, ds, admitted)
 	if err != nil {
@@ -166,7 +166,7 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 
 // admit asks the API server what admission makes of pod. unchecked says why it could
 // not be asked. A service account that is in the same file will exist when the pod comes.
-func admit(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, others []runtime.Object) (admitted *corev1.Pod, refusal error, unchecked []string) {
+func admit(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, others []runtime.Object) (admitted *corev1.Pod, unchecked []string, refusal error) {
 	if pod == nil {
 		return nil, nil, nil
 	}
@@ -175,11 +175,11 @@ func admit(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, ot
 	case err == nil:
 		return admitted, nil, nil
 	case strings.Contains(err.Error(), `cannot create resource "pods"`):
-		return nil, nil, []string{"what admission would make of the pods (RBAC does not allow you to create pods, even with a dry run)."}
+		return nil, []string{"what admission would make of the pods (RBAC does not allow you to create pods, even with a dry run)."}, nil
 	case bringsAlong(others, pod):
-		return nil, nil, []string{"what admission would make of the pods: it needs an object that the file would create."}
+		return nil, []string{"what admission would make of the pods: it needs an object that the file would create."}, nil
 	default:
-		return nil, err, nil
+		return nil, nil, err
 	}
 }
 

@@ -63,7 +63,7 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	c.Events = append(events, podEvents...)
+	c.Events = slices.Concat(events, podEvents)
 	if slices.ContainsFunc(c.DaemonSets, claimsVolumes) {
 		if err := r.readStorage(ctx, c); err != nil {
 			return nil, err

@@ -17,7 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
-	"k8s.io/utils/ptr"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
@@ -35,7 +34,7 @@ func node(name string) *st.NodeWrapper {
 		corev1.ResourceCPU: "4", corev1.ResourceMemory: "8Gi", corev1.ResourcePods: "10",
 	})
 	n.CreationTimestamp = ago(24 * time.Hour)
-	n.Node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: ago(23 * time.Hour)}}
+	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: ago(23 * time.Hour)}}
 	return n
 }
 
@@ -85,7 +84,7 @@ const everynodeSaid = "0/1 nodes are available: 1 Insufficient cpu. preemption: 
 
 func isReady(p *corev1.Pod) {
 	p.Status.Phase = corev1.PodRunning
-	p.Status.StartTime = ptr.To(ago(4 * time.Minute))
+	p.Status.StartTime = new(ago(4 * time.Minute))
 	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: ago(3 * time.Minute)})
 }
 
@@ -94,7 +93,7 @@ func container(status corev1.ContainerStatus) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		status.Name = "main"
 		p.Status.Phase = corev1.PodPending
-		p.Status.StartTime = ptr.To(ago(4 * time.Minute))
+		p.Status.StartTime = new(ago(4 * time.Minute))
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{status}
 	}
 }
@@ -107,7 +106,7 @@ func waiting(reason, message string) corev1.ContainerStatus {
 func web(name, on, cpu string) *st.PodWrapper {
 	p := st.MakePod().Namespace("default").Name(name).UID(name).Node(on).Label("app", "web").Label("pod-template-hash", "abc").
 		Req(map[corev1.ResourceName]string{corev1.ResourceCPU: cpu}).StartTime(ago(time.Hour))
-	p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-abc", UID: "web-abc", Controller: ptr.To(true)}}
+	p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-abc", UID: "web-abc", Controller: new(true)}}
 	return p
 }
 
@@ -283,7 +282,7 @@ func TestVerdict(t *testing.T) {
 		},
 		"an old pod that does not end": {
 			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady, func(p *corev1.Pod) {
-				p.DeletionTimestamp, p.Finalizers = ptr.To(ago(10*time.Minute)), []string{"example.com/wait"}
+				p.DeletionTimestamp, p.Finalizers = new(ago(10*time.Minute)), []string{"example.com/wait"}
 			})}},
 			want: "creation/Terminating\nThe old pod is held by the finalizers example.com/wait, and the controller creates the next one when it has gone.\n" +
 				"next: kubectl get pod/agent-n -o yaml -n default",
@@ -410,7 +409,7 @@ func TestVerdict(t *testing.T) {
 		},
 		"pods that are ending leave enough": {
 			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused(stockSaid)), pod(web("web-1", "n", "3600m").Obj(), isReady, func(p *corev1.Pod) {
-				p.DeletionTimestamp = ptr.To(ago(20 * time.Second))
+				p.DeletionTimestamp = new(ago(20 * time.Second))
 			})}},
 			want: "preemption/Preempting\nPods on the node are ending, and what they leave is enough for the pod.\nblocker: web-1 (Deployment web) ending for 20s: \n" +
 				"next: kubectl get pod/agent-n --watch -n default",
@@ -537,7 +536,7 @@ func TestVerdict(t *testing.T) {
 			ds: probed,
 			cluster: Cluster{
 				Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(probed, "n"), container(corev1.ContainerStatus{
-					Started: ptr.To(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+					Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
 				}))},
 				Events: []*corev1.Event{event("agent-n", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503", time.Minute, time.Second, 30)},
 			},

@@ -61,8 +61,8 @@ func formatBytes(amount int64) string {
 
 // describeResources writes all that is in resources, the usual ones first.
 func describeResources(resources daemonset.Resources) string {
-	usual := []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
-	names := append(usual, slices.Sorted(maps.Keys(resources.Scalar))...)
+	names := []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
+	names = append(names, slices.Sorted(maps.Keys(resources.Scalar))...)
 	names = append(names, corev1.ResourcePods)
 	var texts []string
 	for _, name := range names {

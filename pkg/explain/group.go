@@ -56,11 +56,6 @@ type Group struct {
 	Next string `json:"next,omitempty"`
 }
 
-// Text writes the owner with its namespace.
-func (b *BlockerGroup) Text() string {
-	return ownerText(b.Namespace, b.Owner)
-}
-
 // ShortageRange is a shortage on several nodes.
 type ShortageRange struct {
 	Resource       string `json:"resource"`
@@ -83,6 +78,11 @@ type BlockerGroup struct {
 	Spared string `json:"spared,omitempty"`
 
 	amounts map[string]int64
+}
+
+// Text writes the owner with its namespace.
+func (b *BlockerGroup) Text() string {
+	return ownerText(b.Namespace, b.Owner)
 }
 
 // Explain says why ds has or has not a Ready pod on each of nodes.

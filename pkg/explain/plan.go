@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
-	"k8s.io/utils/ptr"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -218,7 +217,7 @@ func (e *Engine) newPod(s *subject) *corev1.Pod {
 		},
 		Spec: template.Spec,
 	}
-	pod.Spec.Priority = ptr.To(s.compiled.Priority)
+	pod.Spec.Priority = new(s.compiled.Priority)
 	pod.Spec.PreemptionPolicy = e.preemptionPolicy(template.Spec.PriorityClassName)
 	corev1defaults.SetObjectDefaults_Pod(pod)
 	return pod

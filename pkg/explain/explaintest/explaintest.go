@@ -6,6 +6,7 @@ package explaintest
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
-	"k8s.io/utils/ptr"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 	"everynode.dev/everynode/pkg/explain"
@@ -55,21 +55,21 @@ func name(n int) string { return fmt.Sprintf("node-%d", n) }
 
 // node is tainted if it is the last of a hundred.
 func node(n int) *corev1.Node {
-	w := st.MakeNode().Name(name(n)).Label(corev1.LabelHostname, name(n)).Label("group", fmt.Sprint(n%groups)).
-		Label(corev1.LabelTopologyZone, fmt.Sprint(n%3)).
+	w := st.MakeNode().Name(name(n)).Label(corev1.LabelHostname, name(n)).Label("group", strconv.Itoa(n%groups)).
+		Label(corev1.LabelTopologyZone, strconv.Itoa(n%3)).
 		Capacity(map[corev1.ResourceName]string{corev1.ResourceCPU: "16", corev1.ResourceMemory: "64Gi", corev1.ResourcePods: "110"})
 	if n%100 == 99 {
 		w.Taints([]corev1.Taint{{Key: "role", Value: "database", Effect: corev1.TaintEffectNoSchedule}})
 	}
 	w.CreationTimestamp = metav1.NewTime(Now.Add(-48 * time.Hour))
-	w.Node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: w.CreationTimestamp}}
+	w.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: w.CreationTimestamp}}
 	return w.Obj()
 }
 
 func daemonSet(d int) *appsv1.DaemonSet {
 	w := daemonsettest.Make(fmt.Sprintf("daemons-%d", d)).Requests(map[corev1.ResourceName]string{corev1.ResourceCPU: "100m", corev1.ResourceMemory: "200Mi"})
 	if d%5 != 0 {
-		w.NodeSelector("group", fmt.Sprint(d%groups))
+		w.NodeSelector("group", strconv.Itoa(d%groups))
 	}
 	ds := w.Obj()
 	ds.CreationTimestamp = metav1.NewTime(Now.Add(-24 * time.Hour))
@@ -114,7 +114,7 @@ func web(p, n int) *corev1.Pod {
 		Label("app", "web").Label(appsv1.DefaultDeploymentUniqueLabelKey, "abc").
 		Req(map[corev1.ResourceName]string{corev1.ResourceCPU: cpu, corev1.ResourceMemory: "1Gi"}).StartTime(Now).Obj()
 	owner := fmt.Sprintf("web-%d-abc", p%20)
-	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: owner, UID: types.UID(owner), Controller: ptr.To(true)}}
+	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: owner, UID: types.UID(owner), Controller: new(true)}}
 	pod.Status.Phase = corev1.PodRunning
 	return pod
 }
