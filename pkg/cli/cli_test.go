@@ -35,7 +35,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 	testingclock "k8s.io/utils/clock/testing"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
@@ -59,7 +58,7 @@ func world() []runtime.Object {
 	return slices.Concat(objects, agents(), giants(), rolling(), refusedDaemons(), webs())
 }
 
-// node has 4 cores; node-11 is tainted, and node-12 is not an ssd node.
+// node has 4 cores; node-11 is tainted, and node-12 is not an ssd node and in no zone.
 func node(n int) *corev1.Node {
 	name := fmt.Sprintf("node-%d", n)
 	w := st.MakeNode().Name(name).Label(corev1.LabelHostname, name).Label("disktype", "ssd").Capacity(map[corev1.ResourceName]string{
@@ -70,9 +69,11 @@ func node(n int) *corev1.Node {
 	}
 	if n == 12 {
 		w.Label("disktype", "hdd")
+	} else {
+		w.Label(corev1.LabelTopologyZone, []string{"us-east-1a", "us-east-1b"}[n/7])
 	}
 	w.CreationTimestamp = ago(48 * time.Hour)
-	w.Node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: ago(47 * time.Hour)}}
+	w.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: ago(47 * time.Hour)}}
 	return w.Obj()
 }
 
@@ -156,7 +157,7 @@ func rolling() []runtime.Object {
 	return append(objects, daemonPod(ds, 12, func(pod *corev1.Pod) {
 		pod.Spec.NodeName = "node-12"
 		pod.Status.Phase = corev1.PodPending
-		pod.Status.StartTime = ptr.To(ago(5 * time.Minute))
+		pod.Status.StartTime = new(ago(5 * time.Minute))
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
 			Name: "main", Image: "example/proxy:3", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
 				Reason: "ImagePullBackOff", Message: `Back-off pulling image "example/proxy:3"`,
@@ -184,7 +185,7 @@ func webs() []runtime.Object {
 		pod := st.MakePod().Namespace("shop").Name(name).UID(name).Node(node).Label("pod-template-hash", "abc").Priority(priority).
 			Req(map[corev1.ResourceName]string{corev1.ResourceCPU: cpu}).StartTime(ago(time.Hour)).Obj()
 		owner := name[:strings.LastIndex(name, "-")] + "-abc"
-		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: owner, UID: types.UID(owner), Controller: ptr.To(true)}}
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: owner, UID: types.UID(owner), Controller: new(true)}}
 		return pod
 	}
 	return []runtime.Object{
@@ -277,16 +278,26 @@ func TestGolden(t *testing.T) {
 		"status.json":            {"status", "ds/agent", "-o", "json"},
 		"status.yaml":            {"status", "ds/agent", "-o", "yaml"},
 		"status-none.txt":        {"status", "-n", "empty"},
-		"plan.txt":               {"plan", "-f", "-"},
-		"plan-wide.txt":          {"plan", "-f", "-", "-o", "wide"},
-		"plan.json":              {"plan", "-f", "-", "-o", "json"},
-		"plan.yaml":              {"plan", "-f", "-", "-o", "yaml"},
-		"lint.txt":               {"lint", "-f", "-"},
-		"lint-strict.txt":        {"lint", "-f", "-", "--fail-on=warning"},
-		"lint.json":              {"lint", "-f", "-", "-o", "json"},
-		"lint.yaml":              {"lint", "-f", "-", "-o", "yaml"},
-		"lint.sarif":             {"lint", "-f", "-", "-o", "sarif"},
-		"lint-cluster.txt":       {"lint", "ds/agent", "ds/giant"},
+		"map.txt":                {"map"},
+		"map-all.txt":            {"map", "-A"},
+		"map-label.txt":          {"map", "ds/agent", "--group-by=disktype", "--context=prod"},
+		"map-none.txt":           {"map", "-n", "empty"},
+		"map-wide.txt":           {"map", "-A", "-o", "wide", "--group-by="},
+		"map.json":               {"map", "-A", "-o", "json"},
+		"map.yaml":               {"map", "-A", "-o", "yaml"},
+		// The picture in the README.
+		"../../../docs/map.svg": {"map", "-A", "--svg=-"},
+		"map.html":              {"map", "-A", "--html=-"},
+		"plan.txt":              {"plan", "-f", "-"},
+		"plan-wide.txt":         {"plan", "-f", "-", "-o", "wide"},
+		"plan.json":             {"plan", "-f", "-", "-o", "json"},
+		"plan.yaml":             {"plan", "-f", "-", "-o", "yaml"},
+		"lint.txt":              {"lint", "-f", "-"},
+		"lint-strict.txt":       {"lint", "-f", "-", "--fail-on=warning"},
+		"lint.json":             {"lint", "-f", "-", "-o", "json"},
+		"lint.yaml":             {"lint", "-f", "-", "-o", "yaml"},
+		"lint.sarif":            {"lint", "-f", "-", "-o", "sarif"},
+		"lint-cluster.txt":      {"lint", "ds/agent", "ds/giant"},
 	}
 	for name, args := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -534,7 +545,7 @@ func TestPages(t *testing.T) {
 		}
 		if end < all {
 			list.Continue = strconv.Itoa(end)
-			list.RemainingItemCount = ptr.To(int64(all - end))
+			list.RemainingItemCount = new(int64(all - end))
 		}
 		return true, list, nil
 	})
@@ -601,7 +612,7 @@ func stuffedDaemons() []runtime.Object {
 	pod := daemonPod(ds, 3, func(pod *corev1.Pod) {
 		pod.Spec.NodeName = "node-3"
 		pod.Status.Phase = corev1.PodRunning
-		pod.Status.StartTime = ptr.To(ago(time.Minute))
+		pod.Status.StartTime = new(ago(time.Minute))
 		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "install", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "agent", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, ContainerID: "x"}}
 	})
@@ -635,6 +646,16 @@ func TestColoursSayNothing(t *testing.T) {
 	}
 	if diff := cmp.Diff(show(false), regexp.MustCompile("\033\\[[0-9;]*m").ReplaceAllString(coloured, "")); diff != "" {
 		t.Errorf("(-plain,+coloured):\n%s", diff)
+	}
+}
+
+// What others have written does nothing to a terminal.
+func TestMessagesAreText(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	newPrinter(&out).fold(2, 0, "\x1b[1mbold\x1b[0m \x1b]0;title\a \x1b[2Jcleared \u009b31m")
+	if have, want := out.String(), "  \x1b[1mbold\x1b[0m \ufffd]0;title\ufffd \ufffd[2Jcleared \ufffd31m\n"; have != want {
+		t.Errorf("have %q, want %q", have, want)
 	}
 }
 

@@ -65,7 +65,7 @@ them fare. It works with any scheduler, and changes nothing.`,
 	command.SetErr(e.ErrOut)
 	e.config.addFlags(command.PersistentFlags())
 	e.flags = command.PersistentFlags()
-	command.AddCommand(newExplainCommand(e), newLintCommand(e), newPlanCommand(e), newStatusCommand(e))
+	command.AddCommand(newExplainCommand(e), newLintCommand(e), newMapCommand(e), newPlanCommand(e), newStatusCommand(e))
 	command.InitDefaultHelpCmd()
 	return command
 }
@@ -99,13 +99,24 @@ func (e *environment) connect() (kubernetes.Interface, error) {
 
 // kubectl returns how to call kubectl so that it comes to the same cluster.
 func (e *environment) kubectl() string {
-	words := []string{"kubectl"}
+	return strings.Join(append([]string{"kubectl"}, e.clusterFlags()...), " ")
+}
+
+// explainCommand returns the command that explains a DaemonSet. Flags follow the name of
+// a plugin.
+func (e *environment) explainCommand(namespace, name string) string {
+	return strings.Join(append([]string{"kubectl everynode explain", "ds/" + name, "-n", namespace}, e.clusterFlags()...), " ")
+}
+
+// clusterFlags are the flags that led to the cluster.
+func (e *environment) clusterFlags() []string {
+	var flags []string
 	for _, name := range []string{"kubeconfig", "context", "cluster", "user", "as"} {
 		if flag := e.flags.Lookup(name); flag != nil && flag.Changed {
-			words = append(words, "--"+name+"="+explain.Quote(flag.Value.String()))
+			flags = append(flags, "--"+name+"="+explain.Quote(flag.Value.String()))
 		}
 	}
-	return strings.Join(words, " ")
+	return flags
 }
 
 // engine returns the engine for a cluster that has just been read.
@@ -155,6 +166,59 @@ func parseDaemonSet(arg string) (string, error) {
 		return "", fmt.Errorf("%q has no name: write ds/NAME", arg)
 	}
 	return name, nil
+}
+
+// selection is the DaemonSets that a verb is about: those of a namespace, or of all, or
+// those that are named.
+type selection struct {
+	all   bool
+	names []string
+	space string
+}
+
+func (s *selection) addFlag(command *cobra.Command) {
+	command.Flags().BoolVarP(&s.all, "all-namespaces", "A", false, "Show the DaemonSets of all namespaces.")
+}
+
+func (s *selection) complete(e *environment, args []string) (err error) {
+	if s.all && len(args) > 0 {
+		return errors.New("a name belongs to one namespace: leave out --all-namespaces")
+	}
+	for _, arg := range args {
+		name, err := parseDaemonSet(arg)
+		if err != nil {
+			return err
+		}
+		s.names = append(s.names, name)
+	}
+	if !s.all {
+		s.space, err = e.config.namespace()
+	}
+	return err
+}
+
+// choose returns the DaemonSets that were asked for.
+func (s *selection) choose(engine *explain.Engine) ([]*appsv1.DaemonSet, error) {
+	if len(s.names) == 0 {
+		return slices.DeleteFunc(engine.DaemonSets(), func(ds *appsv1.DaemonSet) bool { return !s.all && ds.Namespace != s.space }), nil
+	}
+	chosen := make([]*appsv1.DaemonSet, 0, len(s.names))
+	for _, name := range s.names {
+		ds, err := find(engine, s.space, name)
+		if err != nil {
+			return nil, err
+		}
+		chosen = append(chosen, ds)
+	}
+	return chosen, nil
+}
+
+// nothing says that there is nothing to choose from.
+func (s *selection) nothing() string {
+	if s.all {
+		return "The cluster has no DaemonSets."
+	}
+	return fmt.Sprintf("There are no DaemonSets in namespace %s: -A shows those of all namespaces.", s.space)
 }
 
 // find returns the DaemonSet that a user has named.

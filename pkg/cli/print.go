@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -22,6 +23,16 @@ const width = 80
 func isTerminal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// terminalWidth returns how many columns a terminal has, or width if out is none.
+func terminalWidth(out io.Writer) int {
+	if file, ok := out.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 {
+			return columns
+		}
+	}
+	return width
 }
 
 // palette colours words on a terminal. What is coloured is also said in words.
@@ -45,6 +56,8 @@ func (p palette) bad(text string) string    { return p.paint("1;31", text) }
 func (p palette) warn(text string) string   { return p.paint("33", text) }
 func (p palette) good(text string) string   { return p.paint("32", text) }
 func (p palette) strong(text string) string { return p.paint("1", text) }
+func (p palette) odd(text string) string    { return p.paint("35", text) }
+func (p palette) faint(text string) string  { return p.paint("2", text) }
 
 // printer writes text with indentation, and remembers nothing.
 type printer struct {
@@ -56,10 +69,20 @@ func newPrinter(out io.Writer) *printer {
 	return &printer{palette: newPalette(out), out: out}
 }
 
-// line writes a line as it is.
+// line writes a line as it is, but for what a terminal would obey: messages come from
+// containers and registries.
 func (p *printer) line(indent int, text string) {
+	text = commands.ReplaceAllStringFunc(text, func(found string) string {
+		if strings.HasSuffix(found, "m") {
+			return found
+		}
+		return string(utf8.RuneError)
+	})
 	fmt.Fprintln(p.out, strings.TrimRight(strings.Repeat(" ", indent)+text, " "))
 }
+
+// commands are colours, and single characters that are none.
+var commands = regexp.MustCompile(`\x1b\[[0-9;]*m|[[:cntrl:]]|[\x{80}-\x{9f}]`)
 
 // fold writes text in lines of at most width characters. Further lines are indented
 // by hang more.

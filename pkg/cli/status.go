@@ -6,7 +6,6 @@ package cli
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	appsv1 "k8s.io/api/apps/v1"
 
 	"everynode.dev/everynode/pkg/explain"
 )
@@ -23,12 +21,10 @@ import (
 // statusOptions are the arguments and flags of status.
 type statusOptions struct {
 	*environment
+	selection
 	output   output
-	all      bool
 	watch    bool
 	interval time.Duration
-	names    []string
-	space    string
 	palette  palette
 }
 
@@ -59,34 +55,21 @@ gaps have. A gap is a node that the DaemonSet belongs on and is not Ready on.`,
 		ValidArgsFunction: e.completeDaemonSets,
 	}
 	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	o.addFlag(command)
 	flags := command.Flags()
-	flags.BoolVarP(&o.all, "all-namespaces", "A", false, "Show the DaemonSets of all namespaces.")
 	flags.BoolVarP(&o.watch, "watch", "w", false, "Show them again and again, until Ctrl-C.")
 	flags.DurationVar(&o.interval, "interval", 5*time.Second, "How long to wait between two looks with --watch, at least 1s.")
 	return command
 }
 
-func (o *statusOptions) complete(args []string) (err error) {
+func (o *statusOptions) complete(args []string) error {
 	if err := o.output.validate(); err != nil {
 		return err
 	}
 	if o.interval < time.Second {
 		return fmt.Errorf("--interval is %s, must be at least 1s", o.interval)
 	}
-	if o.all && len(args) > 0 {
-		return errors.New("a name belongs to one namespace: leave out --all-namespaces")
-	}
-	for _, arg := range args {
-		name, err := parseDaemonSet(arg)
-		if err != nil {
-			return err
-		}
-		o.names = append(o.names, name)
-	}
-	if !o.all {
-		o.space, err = o.config.namespace()
-	}
-	return err
+	return o.selection.complete(o.environment, args)
 }
 
 func (o *statusOptions) run(command *cobra.Command) error {
@@ -158,29 +141,6 @@ func (o *statusOptions) show(out io.Writer, page []byte, first bool) {
 // clearScreen empties a terminal.
 const clearScreen = "\033[H\033[2J"
 
-func (o *statusOptions) nothing() string {
-	if o.all {
-		return "The cluster has no DaemonSets."
-	}
-	return fmt.Sprintf("There are no DaemonSets in namespace %s: -A shows those of all namespaces.", o.space)
-}
-
-// choose returns the DaemonSets that were asked for.
-func (o *statusOptions) choose(engine *explain.Engine) ([]*appsv1.DaemonSet, error) {
-	if len(o.names) == 0 {
-		return slices.DeleteFunc(engine.DaemonSets(), func(ds *appsv1.DaemonSet) bool { return !o.all && ds.Namespace != o.space }), nil
-	}
-	chosen := make([]*appsv1.DaemonSet, 0, len(o.names))
-	for _, name := range o.names {
-		ds, err := find(engine, o.space, name)
-		if err != nil {
-			return nil, err
-		}
-		chosen = append(chosen, ds)
-	}
-	return chosen, nil
-}
-
 // print writes a row for each DaemonSet, and below it what is wrong.
 func (o *statusOptions) print(statuses []explain.Status) {
 	p := newPrinter(o.Out)
@@ -232,11 +192,7 @@ func (o *statusOptions) remarks(p *printer, s *explain.Status) {
 			nodes = strings.Join(s.Top.Nodes, " ")
 		}
 		p.fold(2, 2, fmt.Sprintf("%s on %s: %s", s.Top.Reason.Words(), nodes, s.Top.Message))
-		namespace := ""
-		if o.all {
-			namespace = " -n " + s.Namespace
-		}
-		p.line(2, fmt.Sprintf("Next: kubectl everynode explain ds/%s%s", s.Name, namespace))
+		p.line(2, "Next: "+p.strong(o.explainCommand(s.Namespace, s.Name)))
 	}
 	for _, difference := range s.Controller {
 		p.fold(2, 2, "The DaemonSet controller has not caught up: "+difference+".")

@@ -1,0 +1,182 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package mapview
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"everynode.dev/everynode/pkg/explain"
+)
+
+// TextOptions say how a map is written.
+type TextOptions struct {
+	// Width is how many columns there are.
+	Width int
+	// Whole has every node named, on a line of its own.
+	Whole bool
+	// Paint colours a symbol, if it is not nil.
+	Paint func(state explain.State, text string) string
+	// Strong makes a title stand out, if it is not nil.
+	Strong func(text string) string
+}
+
+// leastText is how many columns are kept for names beside the cells.
+const leastText = 40
+
+// Symbol is what stands for a state where there is nothing but text.
+func Symbol(state explain.State) string {
+	switch state {
+	case explain.StateReady:
+		return "■"
+	case explain.StateWaiting:
+		return "◌"
+	case explain.StateStuck:
+		return "✗"
+	case explain.StateStray:
+		return "▲"
+	default:
+		return "·"
+	}
+}
+
+// Text writes a map with a line for each node, or for all nodes with the same states. If
+// there are more DaemonSets than columns, it has several parts.
+func Text(out io.Writer, m *explain.Map, options TextOptions) error {
+	t := &text{Map: m, TextOptions: options, names: names(m)}
+	t.legend()
+	// A symbol and its gap.
+	const wide = 2
+	room := max(options.Width-leastText, 1)
+	parts := max((len(m.DaemonSets)+room-1)/room, 1)
+	size := (len(m.DaemonSets) + parts - 1) / parts
+	t.cell = 1
+	if size*wide <= room {
+		t.cell = wide
+	}
+	for first := 0; first < len(m.DaemonSets); first += size {
+		t.part(first, min(first+size, len(m.DaemonSets)))
+	}
+	_, err := io.WriteString(out, t.out.String())
+	return err
+}
+
+type text struct {
+	*explain.Map
+	TextOptions
+	names []string
+	// cell is how many columns a cell takes.
+	cell int
+	out  strings.Builder
+}
+
+func (t *text) line(parts ...string) {
+	t.out.WriteString(strings.TrimRight(strings.Join(parts, ""), " "))
+	t.out.WriteByte('\n')
+}
+
+func (t *text) legend() {
+	var words []string
+	for _, state := range explain.States() {
+		words = append(words, t.symbol(state)+" "+state.Words())
+	}
+	t.line(strings.Join(words, "  "))
+}
+
+func (t *text) symbol(state explain.State) string {
+	if t.Paint == nil {
+		return Symbol(state)
+	}
+	return t.Paint(state, Symbol(state))
+}
+
+// part writes the DaemonSets from first to before last.
+func (t *text) part(first, last int) {
+	t.line()
+	t.columns(first, last)
+	all := groups(t.Map, first, last, t.Whole)
+	for n := range all {
+		g := &all[n]
+		if title := g.title(t.Map, len(all)); title != "" {
+			t.line(t.strong(cut(title, t.Width)))
+		}
+		for n := range g.lines {
+			t.cells(&g.lines[n], last-first)
+		}
+		if g.more > 0 {
+			t.line(strings.Repeat(" ", (last-first)*t.cell+1), g.rest())
+		}
+	}
+}
+
+func (t *text) strong(title string) string {
+	if t.Strong == nil {
+		return title
+	}
+	return t.Strong(title)
+}
+
+// columns writes above each column what it is about.
+func (t *text) columns(first, last int) {
+	room := t.Width - (last-first)*t.cell - 1
+	counts := make([]string, last)
+	longestName, longestCount := 0, 0
+	for d := first; d < last; d++ {
+		counts[d] = fmt.Sprintf("%d/%d", t.DaemonSets[d].Ready, t.DaemonSets[d].Desired)
+		longestName = max(longestName, utf8.RuneCountInString(t.names[d]))
+		longestCount = max(longestCount, len(counts[d]))
+	}
+	longestName = min(longestName, room-longestCount-1)
+	for d := first; d < last; d++ {
+		line := strings.Repeat("│"+strings.Repeat(" ", t.cell-1), d-first) + "┌" + strings.Repeat("─", (last-d)*t.cell-1)
+		about := fmt.Sprintf("%-*s %*s", longestName, cut(t.names[d], longestName), longestCount, counts[d])
+		t.line(line, " ", cut(about+reason(t.DaemonSets[d].Top, room-utf8.RuneCountInString(about)), room))
+	}
+}
+
+// reason says why there are gaps, and where, if there is room for that.
+func reason(top *explain.TopReason, room int) string {
+	if top == nil {
+		return ""
+	}
+	text := "  " + top.Reason.Words() + " on "
+	if nodes := explain.NodeList(top.Nodes); utf8.RuneCountInString(text+nodes) <= room {
+		return text + nodes
+	}
+	return text + plural(len(top.Nodes), "node")
+}
+
+// cells writes the states of a line, and the nodes that have them.
+func (t *text) cells(l *line, columns int) {
+	for _, state := range l.states {
+		t.out.WriteString(t.symbol(state))
+		t.out.WriteString(strings.Repeat(" ", t.cell-1))
+	}
+	t.line(" ", cut(explain.NodeList(l.nodes), t.Width-columns*t.cell-1))
+}
+
+// cut shortens text to a number of characters, of which the last then is an ellipsis. It
+// cleans it, too.
+func cut(text string, most int) string {
+	text = clean(text)
+	runes := []rune(text)
+	if len(runes) <= most {
+		return text
+	}
+	return string(runes[:max(most-1, 0)]) + "…"
+}
+
+// Worst returns the DaemonSet with the most gaps, or nil if there are none.
+func Worst(m *explain.Map) *explain.MapColumn {
+	var worst *explain.MapColumn
+	for n := range m.DaemonSets {
+		if c := &m.DaemonSets[n]; c.Ready < c.Desired && (worst == nil || cmp.Less(worst.Desired-worst.Ready, c.Desired-c.Ready)) {
+			worst = c
+		}
+	}
+	return worst
+}
