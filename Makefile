@@ -76,12 +76,16 @@ clean: ## Remove what was built; Go's caches are kept
 ##@ Test
 
 .PHONY: test
-test: test-unit test-e2e ## Run all tests; those on real nodes where the machine has what they need
+test: test-unit test-browser test-e2e ## Run all tests; those on real nodes where the machine has what they need
 	@if needs=$$($(BIN)/localcluster needs 2>&1); then $(MAKE) test-real; else echo "Not running make test-real: $${needs#localcluster: }"; fi
 
 .PHONY: test-unit
 test-unit: ## Run the unit tests, with the race detector (needs a C compiler)
 	@CGO_ENABLED=1 hack/progress.sh 'Running the unit tests' go test -race -timeout 10m ./docs/... ./pkg/...
+
+.PHONY: test-browser
+test-browser: ## Try the page of kubectl everynode map in Chromium, where there is one
+	@hack/progress.sh 'Trying the map in a browser' go test ./test/browser -timeout 5m -count 1 -v
 
 # The tests start clusters; more at a time than this wait for one another.
 E2E_PARALLEL ?= 3
