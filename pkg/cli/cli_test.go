@@ -392,9 +392,14 @@ func TestErrors(t *testing.T) {
 		"another severity":         {args: "lint -f - --fail-on info", want: `--fail-on is "info", must be one of error, warning, none`},
 		"a file that is not there": {args: "lint -f testdata/none.yaml", want: "open testdata/none.yaml: no such file or directory"},
 		"no access to nodes": {client: forbid("nodes"), args: "explain ds/agent",
-			want: "no access: RBAC has to allow you the verb list on the resource nodes in all namespaces"},
+			want: "no access: RBAC has to allow you the verb list on nodes in all namespaces"},
 		"no access to pods": {client: forbid("pods"), args: "status",
-			want: "no access: RBAC has to allow you the verb list on the resource pods in all namespaces"},
+			want: "no access: RBAC has to allow you the verb list on pods in all namespaces"},
+		"no access at all": {client: forbid("*"), args: "map",
+			want: "no access: RBAC has to allow you the verb list on daemonsets.apps, nodes, pods in all namespaces"},
+		"two formats":                {args: "map -o json --html map.html", want: "--output, --html and --svg exclude one another: choose one"},
+		"two drawings":               {args: "map --svg map.svg --html map.html", want: "--html and --svg exclude one another: choose one"},
+		"a folder that is not there": {args: "map --svg testdata/none/map.svg", want: "open testdata/none/map.svg: no such file or directory"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -630,14 +635,16 @@ func TestColoursSayNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, err := engine.Explain(t.Context(), engine.Find("default", "agent"), engine.Nodes())
-	if err != nil {
-		t.Fatal(err)
-	}
 	show := func(colours bool) string {
 		var out bytes.Buffer
 		e := &environment{clock: testingclock.NewFakeClock(now.Time)}
-		(&explanationPrinter{printer: &printer{palette: palette{on: colours}, out: &out}, environment: e}).overview(x)
+		for _, ds := range engine.DaemonSets() {
+			x, err := engine.Explain(t.Context(), ds, engine.Nodes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			(&explanationPrinter{printer: &printer{palette: palette{on: colours}, out: &out}, environment: e}).overview(x)
+		}
 		return out.String()
 	}
 	coloured := show(true)
@@ -665,6 +672,8 @@ func TestCompletion(t *testing.T) {
 	for args, want := range map[string]string{
 		"__complete explain a":                    "ds/agent\nds/giant\n:4\n",
 		"__complete explain ds/agent --node node": "node-1\nnode-2\nnode-3\n",
+		"__complete map d":                        "ds/agent\nds/giant\n:4\n",
+		"__complete map -o w":                     "wide\njson\nyaml\n:4\n",
 		"__complete status -o w":                  "wide\njson\nyaml\n:4\n",
 	} {
 		if text := run(t, client, "", strings.Fields(args)...); !strings.HasPrefix(text, want) {

@@ -101,7 +101,7 @@ func fold(text string, first, rest int) []string {
 	var line strings.Builder
 	limit := first
 	for word := range strings.FieldsSeq(text) {
-		if line.Len() > 0 && utf8.RuneCountInString(line.String())+1+utf8.RuneCountInString(word) > limit {
+		if line.Len() > 0 && columns(line.String())+1+columns(word) > limit {
 			lines = append(lines, line.String())
 			line.Reset()
 			limit = rest
@@ -113,6 +113,14 @@ func fold(text string, first, rest int) []string {
 	}
 	return append(lines, line.String())
 }
+
+// columns returns how many columns of a terminal text takes.
+func columns(text string) int {
+	return utf8.RuneCountInString(colours.ReplaceAllString(text, ""))
+}
+
+// colours are what palette makes.
+var colours = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
 // table writes rows with aligned columns, two spaces apart. The last column is as wide
 // as it is.

@@ -29,9 +29,9 @@ type reader struct {
 	client   kubernetes.Interface
 	progress *progress
 
-	mu sync.Mutex // protects unread
-	// unread are the resources that may not be listed.
-	unread []string
+	mu sync.Mutex // protects the rest
+	// denied are the indispensable resources that may not be listed, and unread the others.
+	denied, unread []string
 }
 
 // scope says what is read besides the state of the whole cluster.
@@ -62,6 +62,11 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
+	}
+	if len(r.denied) > 0 {
+		r.progress.done()
+		slices.Sort(r.denied)
+		return nil, fmt.Errorf("no access: RBAC has to allow you the verb list on %s in all namespaces", strings.Join(r.denied, ", "))
 	}
 	c.Events = slices.Concat(events, podEvents)
 	if slices.ContainsFunc(c.DaemonSets, claimsVolumes) {
@@ -135,21 +140,22 @@ func goList[P interface {
 	})
 }
 
-// judge turns a denial into a remark, where the verdicts can do without the resource.
+// judge notes a denial.
 func (r *reader) judge(resource string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case !apierrors.IsForbidden(err):
-		return fmt.Errorf("reading %s: %w", resource, err)
-	case slices.Contains(indispensable, resource):
-		return fmt.Errorf("no access: RBAC has to allow you the verb list on the resource %s in all namespaces", resource)
-	default:
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.unread = append(r.unread, resource)
+	if err == nil {
 		return nil
 	}
+	if !apierrors.IsForbidden(err) {
+		return fmt.Errorf("reading %s: %w", resource, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.Contains(indispensable, resource) {
+		r.denied = append(r.denied, resource)
+	} else {
+		r.unread = append(r.unread, resource)
+	}
+	return nil
 }
 
 // trim drops what nobody looks at and what can be large.

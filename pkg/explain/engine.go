@@ -64,6 +64,8 @@ type subject struct {
 	hash       string
 	generation *int64
 	creation   *creationTrouble
+	// earlier is what earlierWorks has found out, nil before.
+	earlier *bool
 }
 
 // New returns an Engine for cluster. What it runs in the background ends with ctx.

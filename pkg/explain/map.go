@@ -140,6 +140,9 @@ func (e *Engine) Map(ctx context.Context, daemonSets []*appsv1.DaemonSet, groupB
 			m.Nodes[n].Cells = append(m.Nodes[n].Cells, number)
 		}
 		status := e.status(ds, verdicts)
+		if status.Top != nil {
+			SortNames(status.Top.Nodes)
+		}
 		m.DaemonSets = append(m.DaemonSets, MapColumn{
 			Namespace: ds.Namespace, Name: ds.Name, Desired: status.Desired, Ready: status.Ready, Top: status.Top,
 		})

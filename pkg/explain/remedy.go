@@ -343,6 +343,10 @@ func (i *inquiry) nextForStarted() string {
 		return i.onDaemonSet("rollout status")
 	case ReasonNodeNotReady:
 		return i.describeNode()
+	case ReasonImage:
+		if i.updated(i.pod) && i.earlierWorks() {
+			return i.onDaemonSet("rollout undo")
+		}
 	case ReasonCrash:
 		return i.onPod("logs", "-c", i.cause.container, "--previous")
 	case ReasonInit, ReasonNotReady:

@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
+
+	"everynode.dev/everynode/pkg/daemonset"
 )
 
 // Rollout is an update that is under way.
@@ -112,6 +114,18 @@ func (s *subject) revisions(pods []*corev1.Pod) (updated, old *corev1.Pod) {
 		}
 	}
 	return updated, old
+}
+
+// earlierWorks says whether an earlier template has a Ready pod on some node.
+func (s *subject) earlierWorks() bool {
+	if s.earlier == nil {
+		works := false
+		for _, pods := range s.pods {
+			works = works || slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return !s.updated(pod) && daemonset.IsReady(pod) })
+		}
+		s.earlier = &works
+	}
+	return *s.earlier
 }
 
 // usesUp says whether a node uses up some of what an update may take away or add at a

@@ -353,6 +353,101 @@ func TestExplainStalledUpdate(t *testing.T) {
 	}
 	wantText(t, text, "UPDATE STALLED: 1 of 4 nodes have the current template. It goes no further before a pod becomes available on "+stuck+": maxUnavailable is 1.",
 		"IMAGE NOT PULLED on "+stuck, "example/agent:non-existent", "READY, TO BE UPDATED on")
+	c.runNext(c.verdict("agent", stuck).Next)
+	c.eventually(60*time.Second, "the earlier template is back", func(ctx context.Context) error { return c.complete(ctx, "default", "agent", 4) })
+}
+
+// The map says of every DaemonSet on every node what explain says, and is drawn in every way.
+func TestMapSaysWhatExplainSays(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	nodes := localcluster.Nodes(1, 4)
+	nodes[3].Taints = []corev1.Taint{{Key: "node-role", Value: "compute", Effect: corev1.TaintEffectNoSchedule}}
+	c.addNodes(nodes...)
+	c.apply(daemonSet("agent", "cpu: 100m", "") + daemonSet("huge", "cpu: '8'", ""))
+	c.eventually(20*time.Second, "it runs", c.running("agent", 3))
+	c.eventually(20*time.Second, "the map says what explain says", func(context.Context) error {
+		output, err := c.everynode("map", "-o", "json")
+		if err != nil {
+			return err
+		}
+		m := &explain.Map{}
+		if err := json.Unmarshal([]byte(output), m); err != nil {
+			return err
+		}
+		for column, ds := range m.DaemonSets {
+			x, err := c.explained(ds.Name)
+			if err != nil {
+				return err
+			}
+			for n := range m.Nodes {
+				row := &m.Nodes[n]
+				i := slices.IndexFunc(x.Verdicts, func(v explain.Verdict) bool { return v.Node == row.Name })
+				if v, cell := &x.Verdicts[i], m.Verdicts[row.Cells[column]]; v.Reason != cell.Reason || v.Message != cell.Message || v.State() != cell.State {
+					return fmt.Errorf("%s on %s: %+v, but explain: %s (%s)", ds.Name, row.Name, cell, v.Reason, v.Message)
+				}
+			}
+		}
+		return nil
+	})
+
+	text, err := c.everynode("map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, text, "agent 3/3", "huge 0/3 can never fit on node-1 node-2 node-3", "■ ✗ node-1", "· · node-4", "Next: kubectl everynode explain ds/huge -n default")
+	for _, name := range []string{"map.html", "map.svg"} {
+		path := filepath.Join(t.TempDir(), name)
+		if _, err := c.everynode("map", "--"+strings.TrimPrefix(filepath.Ext(name), ".")+"="+path); err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantText(t, string(content), "2 DaemonSets on 4 nodes: 3 of 6 pods are ready", "node-4")
+	}
+}
+
+// Who has no access is told which, and Tab completes names behind kubectl everynode.
+func TestAccessAndCompletion(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.apply(daemonSet("agent", "cpu: 100m", ""))
+	const want = "no access: RBAC has to allow you the verb list on daemonsets.apps, nodes, pods in all namespaces"
+	for _, verb := range []string{"status", "map", "explain ds/agent"} {
+		if _, err := c.everynode(append(strings.Fields(verb), "--as=nobody")...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", verb, err, want)
+		}
+	}
+
+	// kubectl finds by this name what completes the arguments of its plugin.
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "kubectl_complete-everynode"), []byte(completeScript(t)), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	output, err := c.run(exec.CommandContext(t.Context(), "bash", "-euc", `PATH=$1:$PATH; kubectl __complete everynode explain ds/`, "-", dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(output, "ds/agent\n") {
+		t.Errorf("Tab offers %q", output)
+	}
+}
+
+// completeScript returns the script that docs/cli.md shows.
+func completeScript(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, found := strings.Cut(string(page), "#!/bin/sh\n")
+	script, _, ended := strings.Cut(script, "EOF\n")
+	if !found || !ended {
+		t.Fatal("docs/cli.md has no script for completion")
+	}
+	return "#!/bin/sh\n" + script
 }
 
 // truthSeeds is small: each seed is a cluster.

@@ -205,11 +205,10 @@
     button.setAttribute('aria-pressed', button.getAttribute('aria-pressed') !== 'true');
     choose();
   });
-  document.addEventListener('keydown', (event) => {
-    if (event.key !== '/' || event.target.closest('input')) return;
-    event.preventDefault();
-    search.focus();
-  });
+  // Browsers have a use for the key, too, and would type it into a field that has the focus at once.
+  const isSearch = (event) => event.key === '/' && !event.target.closest('input');
+  document.addEventListener('keydown', (event) => { if (isSearch(event)) event.preventDefault(); });
+  document.addEventListener('keyup', (event) => { if (isSearch(event)) search.focus(); });
 
   byId('names').append(...data.names.map((name) => element('option', {value: name})));
   choose();
