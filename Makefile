@@ -118,6 +118,10 @@ perf: ## Measure the throughput beside the stock scheduler, PAIRS (5) times each
 perf-webhook: build ## Measure how many requests the webhook answers, beside a server that does nothing
 	go test ./test/perf/webhook -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -pairs $(PAIRS)
 
+.PHONY: perf-cli
+perf-cli: build ## Measure kubectl everynode on 5,000 nodes, 50 DaemonSets and 100,000 pods
+	go test ./test/perf/cli -timeout 30m -count 1 -v -args -bin '$(CURDIR)/$(BIN)'
+
 FUZZTIME ?= 30s
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)

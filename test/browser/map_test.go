@@ -201,8 +201,9 @@ func TestSmallMap(t *testing.T) {
 	if active := value[string](p, "document.activeElement.id + ' ' + document.activeElement.getAttribute('aria-activedescendant')"); active != "grid cell-2-1" {
 		t.Errorf("the focus is on %s", active)
 	}
+	p.picture("verdict-light")
 	p.keys("/")
-	if active := value[string](p, "document.activeElement.id"); active != "search" {
+	if active := value[string](p, "document.activeElement.id + document.activeElement.value"); active != "search" {
 		t.Errorf("the focus is on %s", active)
 	}
 

@@ -1,0 +1,262 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cli measures kubectl everynode on a cluster of the largest size that
+// Kubernetes is made for: the command itself, and a real API server with all objects.
+package cli
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/explain/explaintest"
+	"everynode.dev/everynode/test/localcluster"
+)
+
+var (
+	binDir     = flag.String("bin", "../../../bin", "folder with the programs that make build makes")
+	runs       = flag.Int("runs", 5, "how often each command is measured")
+	nodes      = flag.Int("nodes", 5_000, "how many nodes there are")
+	daemonSets = flag.Int("daemonsets", 50, "how many DaemonSets there are")
+	pods       = flag.Int("pods", 100_000, "how many pods there are")
+)
+
+// What a person waits for, and what fits a laptop beside everything else.
+const (
+	mostTime   = 5 * time.Second
+	mostMemory = 1 << 30
+)
+
+func TestLargestCluster(t *testing.T) {
+	dir, err := filepath.Abs(*binDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := localcluster.Start(t.Context(), localcluster.Options{BinDir: dir, Scheduler: localcluster.None})
+	t.Cleanup(cluster.Stop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nobody may change what is created now.
+	for _, name := range []string{localcluster.Kwok, localcluster.ControllerManager} {
+		if err := cluster.Process(name).Pause(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begun := time.Now()
+	fill(t, cluster.Client, explaintest.Cluster(*nodes, *daemonSets, *pods))
+	t.Logf("%d nodes, %d DaemonSets and %d pods were created in %s", *nodes, *daemonSets, *pods, time.Since(begun).Round(time.Second))
+
+	server := newProxy(t, cluster.Config)
+	page := filepath.Join(t.TempDir(), "map.html")
+	for _, args := range [][]string{
+		{"status", "-A"},
+		{"explain", "ds/daemons-0"},
+		{"map", "-A"},
+		{"map", "-A", "--html=" + page},
+		{"map", "-A", "-o", "json"},
+	} {
+		measure(t, server, filepath.Join(dir, "kubectl-everynode"), args)
+	}
+}
+
+// measure runs a command again and again.
+func measure(t *testing.T, server *proxy, program string, args []string) {
+	t.Helper()
+	var whole, after, processor []time.Duration
+	var memory, size int64
+	for range *runs {
+		command := exec.CommandContext(t.Context(), program, append(slices.Clone(args), "--kubeconfig="+server.kubeconfig)...)
+		var out, errOut bytes.Buffer
+		command.Stdout, command.Stderr = &out, &errOut
+		begun := time.Now()
+		if err := command.Run(); err != nil {
+			t.Fatalf("%s: %v: %s", args, err, &errOut)
+		}
+		ended := time.Now()
+		usage := command.ProcessState.SysUsage().(*syscall.Rusage)
+		whole, after = append(whole, ended.Sub(begun)), append(after, ended.Sub(server.lastByte()))
+		processor = append(processor, command.ProcessState.UserTime()+command.ProcessState.SystemTime())
+		memory, size = max(memory, usage.Maxrss<<10), int64(out.Len())
+	}
+	t.Logf("%-40s %s after the last byte (%s to %s), %s in all (%s to %s), %s of processor time, %d MiB at most, prints %d kB",
+		strings.Join(args[:len(args)-len(args)/4], " "), median(after), slices.Min(after).Round(time.Millisecond), slices.Max(after).Round(time.Millisecond),
+		median(whole), slices.Min(whole).Round(time.Millisecond), slices.Max(whole).Round(time.Millisecond), median(processor), memory>>20, size/1000)
+	if slices.Max(after) > mostTime {
+		t.Errorf("%s took more than %s after it had read", args, mostTime)
+	}
+	if memory > mostMemory {
+		t.Errorf("%s took more than %d MiB", args, mostMemory>>20)
+	}
+}
+
+func median(durations []time.Duration) time.Duration {
+	return slices.Sorted(slices.Values(durations))[len(durations)/2].Round(time.Millisecond)
+}
+
+// proxy stands before the API server and notes when the last byte of an answer has gone.
+type proxy struct {
+	kubeconfig string
+	last       atomic.Int64
+}
+
+func (p *proxy) lastByte() time.Time { return time.Unix(0, p.last.Load()) }
+
+func newProxy(t *testing.T, config *rest.Config) *proxy {
+	t.Helper()
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := url.Parse(config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
+	server := httptest.NewServer(&httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		ModifyResponse: func(response *http.Response) error {
+			response.Body = &watched{response.Body, p}
+			return nil
+		},
+	})
+	t.Cleanup(server.Close)
+	if err := clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"large": {Server: server.URL}},
+		Contexts:       map[string]*clientcmdapi.Context{"large": {Cluster: "large"}},
+		CurrentContext: "large",
+	}, p.kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+type watched struct {
+	io.ReadCloser
+	proxy *proxy
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	if n > 0 {
+		w.proxy.last.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// fill creates all objects as they are.
+func fill(t *testing.T, client kubernetes.Interface, cluster *explain.Cluster) {
+	t.Helper()
+	each(t, cluster.Nodes, func(ctx context.Context, node *corev1.Node) error {
+		created, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		// Admission taints nodes that are new.
+		created.Spec.Taints = node.Spec.Taints
+		_, err = client.CoreV1().Nodes().Update(ctx, created, metav1.UpdateOptions{})
+		return err
+	})
+	uids := make(map[string]types.UID)
+	for _, ds := range cluster.DaemonSets {
+		ds.UID, ds.ResourceVersion = "", ""
+		status := ds.Status
+		created, err := client.AppsV1().DaemonSets(ds.Namespace).Create(t.Context(), valid(ds), metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		created.Status = status
+		created.Status.ObservedGeneration = created.Generation
+		created.Status.CurrentNumberScheduled = status.DesiredNumberScheduled
+		if _, err := client.AppsV1().DaemonSets(ds.Namespace).UpdateStatus(t.Context(), created, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		uids[ds.Name] = created.UID
+	}
+	each(t, cluster.Pods, func(ctx context.Context, pod *corev1.Pod) error {
+		if owner := metav1.GetControllerOf(pod); owner != nil && owner.Kind == "DaemonSet" {
+			pod.OwnerReferences[0].UID = uids[owner.Name]
+		}
+		pod.UID, pod.ResourceVersion = "", ""
+		status := pod.Status
+		created, err := client.CoreV1().Pods(pod.Namespace).Create(ctx, runnable(pod), metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		created.Status.Phase, created.Status.Conditions, created.Status.ContainerStatuses = status.Phase, status.Conditions, status.ContainerStatuses
+		_, err = client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, created, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+// valid adds what the API server asks for and tests of the verdicts don't.
+func valid(ds *appsv1.DaemonSet) *appsv1.DaemonSet {
+	ds.Spec.Template.Labels = ds.Spec.Selector.MatchLabels
+	return ds
+}
+
+// runnable does the same for a pod.
+func runnable(pod *corev1.Pod) *corev1.Pod {
+	for n := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[n]
+		if c.Name == "" {
+			c.Name = "main"
+		}
+		if c.Image == "" {
+			c.Image = "example/main:1.0"
+		}
+	}
+	// Its class has no object.
+	pod.Spec.Priority = nil
+	return pod
+}
+
+// each does something with all objects, many at a time.
+func each[T any](t *testing.T, objects []T, do func(context.Context, T) error) {
+	t.Helper()
+	group, ctx := errgroup.WithContext(t.Context())
+	group.SetLimit(32)
+	for _, object := range objects {
+		group.Go(func() error { return do(ctx, object) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if _, err := os.Stat(filepath.Join(*binDir, "localcluster")); err != nil {
+		fmt.Fprintf(os.Stderr, "%v\nThe programs under test are missing: run make build.\n", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
