@@ -23,7 +23,9 @@ import (
 )
 
 func main() {
-	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Whoever asks twice does not want to wait for what is under way.
+	context.AfterFunc(ctx, stop)
 	command := newCommand()
 	command.SetContext(ctx)
 	os.Exit(cli.Run(command))

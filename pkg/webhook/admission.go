@@ -7,6 +7,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -28,9 +29,14 @@ type admission struct {
 type knowledge interface {
 	owner(ctx context.Context, namespace string, pod *corev1.Pod) (*metav1.PartialObjectMetadata, error)
 	namespace(name string) *metav1.PartialObjectMetadata
-	allocatable(node string) (list corev1.ResourceList, known bool)
+	allocatable(ctx context.Context, node string) corev1.ResourceList
 	priorityClass(name string) (exists, isDefault bool)
 }
+
+// patience is how long a pod waits for its DaemonSet, and for its node, to be known. The
+// controller creates pods milliseconds after either of them, when we may not have
+// heard of it. It is short beside the timeout of the webhook configuration (2 s).
+const patience = 500 * time.Millisecond
 
 // mutatePods handles new pods.
 func (a *admission) mutatePods() *handler[corev1.Pod] {
@@ -64,6 +70,8 @@ func (a *admission) validateDaemonSets() *handler[appsv1.DaemonSet] {
 
 func (a *admission) decidePod(ctx context.Context, request *request[corev1.Pod]) (decision, error) {
 	pod := request.Object
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	owner, err := a.cluster.owner(ctx, request.Namespace, pod)
 	if err != nil {
 		return decision{}, &unable{reasonOwner, err}
@@ -76,16 +84,19 @@ func (a *admission) decidePod(ctx context.Context, request *request[corev1.Pod])
 		tolerations: parseWhitelist(namespace.Annotations),
 		classes:     a.cluster.priorityClass,
 	}
-	if node, ok := daemonset.TargetNode(pod); ok {
-		f.allocatable, _ = a.cluster.allocatable(node)
+	if _, sized := f.annotations[daemonset.ResourcesAnnotation]; sized {
+		if node, ok := daemonset.TargetNode(pod); ok {
+			f.allocatable = a.cluster.allocatable(ctx, node)
+		}
 	}
 	return decided(mutatePod(pod, f), chosen), nil
 }
 
 func (a *admission) decideDaemonSet(_ context.Context, request *request[appsv1.DaemonSet]) (decision, error) {
 	ds := request.Object
-	chosen := a.policies().For(request.Namespace, a.cluster.namespace(request.Namespace).Labels, ds.Labels)
-	return decided(mutateDaemonSet(ds, chosen, a.cluster.priorityClass), chosen), nil
+	namespace := a.cluster.namespace(request.Namespace)
+	chosen := a.policies().For(request.Namespace, namespace.Labels, ds.Labels)
+	return decided(mutateDaemonSet(ds, chosen, parseWhitelist(namespace.Annotations), a.cluster.priorityClass), chosen), nil
 }
 
 // decided names the policy where something was done.

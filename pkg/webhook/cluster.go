@@ -26,11 +26,6 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// patience is how long a pod waits for its DaemonSet to be known. The controller
-// creates pods milliseconds after their DaemonSet, when we may not have heard of
-// it. It is short beside the timeout of the webhook configuration (2 s).
-const patience = 500 * time.Millisecond
-
 // cluster knows what requests are answered from, and no more of it than they need:
 // clusters are large, and no request waits for the API server.
 type cluster struct {
@@ -103,23 +98,27 @@ func (c *cluster) healthy() error {
 	return errors.Join(errs...)
 }
 
-// owner returns the DaemonSet that controls pod. It fails if pod, which is created in
-// that namespace, has none: an owner reference is easily written, so the DaemonSet
-// has to exist with its UID.
+// owner returns the DaemonSet that controls pod, and waits for it until ctx ends. It
+// fails if pod, which is created in that namespace, has none: an owner reference is
+// easily written, so the DaemonSet has to exist with its UID.
 func (c *cluster) owner(ctx context.Context, namespace string, pod *corev1.Pod) (*metav1.PartialObjectMetadata, error) {
 	reference := daemonset.OwnerOf(pod)
 	if reference == nil {
 		return nil, errors.New("the pod is not controlled by a DaemonSet")
 	}
 	var owner *metav1.PartialObjectMetadata
-	err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, patience, true, func(context.Context) (known bool, err error) {
+	if !becomes(ctx, func() (known bool) {
 		owner, known = get[*metav1.PartialObjectMetadata](c.daemonSets, namespace+"/"+reference.Name)
-		return known && owner.UID == reference.UID, nil
-	})
-	if err != nil {
+		return known && owner.UID == reference.UID
+	}) {
 		return nil, fmt.Errorf("no DaemonSet %s/%s with UID %s is known", namespace, reference.Name, reference.UID)
 	}
 	return owner, nil
+}
+
+// becomes waits until something is known, or ctx ends, and says whether it is.
+func becomes(ctx context.Context, known func() bool) bool {
+	return wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(context.Context) (bool, error) { return known(), nil }) == nil
 }
 
 // namespace returns what is known of a namespace: nothing if it is new.
@@ -130,14 +129,17 @@ func (c *cluster) namespace(name string) *metav1.PartialObjectMetadata {
 	return &metav1.PartialObjectMetadata{}
 }
 
-// allocatable returns what can be requested of a node. known is false while it has
-// not said so.
-func (c *cluster) allocatable(name string) (list corev1.ResourceList, known bool) {
-	node, known := get[*corev1.Node](c.nodes, name)
-	if !known || len(node.Status.Allocatable) == 0 {
-		return nil, false
-	}
-	return node.Status.Allocatable, true
+// allocatable returns what can be requested of a node, and waits for it until ctx
+// ends. Nil means that it is not known then.
+func (c *cluster) allocatable(ctx context.Context, name string) corev1.ResourceList {
+	var list corev1.ResourceList
+	becomes(ctx, func() bool {
+		if node, known := get[*corev1.Node](c.nodes, name); known {
+			list = node.Status.Allocatable
+		}
+		return list != nil
+	})
+	return list
 }
 
 // priorityClass says whether a PriorityClass exists, and whether pods get it that

@@ -4,6 +4,7 @@
 package webhook
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -73,6 +74,7 @@ func TestCluster(t *testing.T) {
 			"an owner we hear of late": {"default", daemonsettest.Pod(late, "a"), nil, ""},
 		}
 		for name, tc := range tests {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			if name == "an owner we hear of late" {
 				time.AfterFunc(patience/2, func() {
 					if err := metadata.Tracker().Add(metadataOf(late)); err != nil {
@@ -80,7 +82,8 @@ func TestCluster(t *testing.T) {
 					}
 				})
 			}
-			got, err := cluster.owner(t.Context(), tc.namespace, tc.pod)
+			got, err := cluster.owner(ctx, tc.namespace, tc.pod)
+			cancel()
 			if tc.wantErr != "" {
 				if err == nil || err.Error() != tc.wantErr {
 					t.Errorf("%s: error is %v, want %s", name, err, tc.wantErr)
@@ -104,12 +107,23 @@ func TestCluster(t *testing.T) {
 		if kept := cluster.namespace("unknown"); kept.Labels != nil {
 			t.Errorf("of an unknown namespace is known: %+v", kept)
 		}
-		if has, known := cluster.allocatable("node"); !known || len(has) != 2 || has.Cpu().String() != "8" {
-			t.Errorf("the node has %v, %v", has, known)
-		}
-		for _, name := range []string{"new", "unknown"} {
-			if has, known := cluster.allocatable(name); known {
-				t.Errorf("node %s has %v", name, has)
+		for name, want := range map[string]string{"node": "8", "new": "", "unknown": "", "late": "4"} {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			if name == "late" {
+				time.AfterFunc(patience/2, func() {
+					late := st.MakeNode().Name("late").Capacity(map[corev1.ResourceName]string{"cpu": "4"}).Obj()
+					if _, err := typed.CoreV1().Nodes().Create(ctx, late, metav1.CreateOptions{}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			has := cluster.allocatable(ctx, name)
+			cancel()
+			if cpu, known := has[corev1.ResourceCPU]; known != (want != "") || known && cpu.String() != want {
+				t.Errorf("node %s has %v, want %q of CPU", name, has, want)
+			}
+			if _, kept := has["example.com/gpu"]; kept {
+				t.Errorf("more of node %s is kept than needed: %v", name, has)
 			}
 		}
 		if exists, isDefault := cluster.priorityClass("usual"); !exists || !isDefault {

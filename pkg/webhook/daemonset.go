@@ -19,14 +19,16 @@ import (
 // The DaemonSet controller decides from the template where pods belong: a toleration
 // that brings pods to more nodes has to be there. A change of the template rolls the
 // DaemonSet out, so nothing is changed unless a policy asks for it.
-func mutateDaemonSet(ds *appsv1.DaemonSet, p *policy.Policy, classes priorityClasses) mutation {
+//
+// allowed are the tolerations of its namespace: pods with others would be refused.
+func mutateDaemonSet(ds *appsv1.DaemonSet, p *policy.Policy, allowed whitelist, classes priorityClasses) mutation {
 	var m mutation
 	if ds.DeletionTimestamp != nil {
 		return m
 	}
 	m.annotate(ds.Annotations, p.Annotations)
 	spec := &ds.Spec.Template.Spec
-	m.tolerate(nil, p.DaemonSet.Tolerations, spec, templatePath, nil)
+	m.tolerate(nil, p.DaemonSet.Tolerations, spec, templatePath, allowed)
 	m.apply(&p.DaemonSet, spec, templatePath, classes)
 	return m
 }

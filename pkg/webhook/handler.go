@@ -27,6 +27,9 @@ import (
 // carries two of them; the rest of a review is less than 1 MiB.
 const maxBody = 7 << 20
 
+// maxTimeout is the most that a webhook configuration can ask for; 10 s are its default.
+const maxTimeout = 30 * time.Second
+
 // handler answers AdmissionReviews of objects of one kind.
 type handler[T any] struct {
 	// name is for logs and metrics.
@@ -58,6 +61,10 @@ type unable struct {
 func (h *handler[T]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := withDeadline(r)
 	defer cancel()
+	// A request that comes in slowly must not hold a connection for longer.
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = http.NewResponseController(w).SetReadDeadline(deadline) // Only the recorders of tests cannot.
+	}
 	began := time.Now()
 	body := bodies.Get().(*bytes.Buffer)
 	defer release(body)
@@ -99,8 +106,7 @@ func release(body *bytes.Buffer) {
 // says so in the query, as timeout=2s.
 func withDeadline(r *http.Request) (context.Context, context.CancelFunc) {
 	timeout, err := time.ParseDuration(r.URL.Query().Get("timeout"))
-	if err != nil || timeout <= 0 || timeout > 30*time.Second {
-		// 30 s is the most that a webhook configuration can ask for, 10 s its default.
+	if err != nil || timeout <= 0 || timeout > maxTimeout {
 		timeout = 10 * time.Second
 	}
 	return context.WithTimeout(r.Context(), timeout)

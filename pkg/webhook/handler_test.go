@@ -52,10 +52,7 @@ func (w *world) namespace(name string) *metav1.PartialObjectMetadata {
 	return &metav1.PartialObjectMetadata{}
 }
 
-func (w *world) allocatable(node string) (list corev1.ResourceList, known bool) {
-	list, known = w.nodes[node]
-	return list, known
-}
+func (w *world) allocatable(_ context.Context, node string) corev1.ResourceList { return w.nodes[node] }
 
 func (w *world) priorityClass(name string) (exists, isDefault bool) {
 	isDefault, exists = w.classes[name]

@@ -37,6 +37,8 @@ const (
 	reasonNode reason = "node-unknown"
 	// reasonNotPinned: the pod does not run on one node, or on another one than it says.
 	reasonNotPinned reason = "not-pinned"
+	// reasonGated: the pod has scheduling gates, so it cannot be bound.
+	reasonGated reason = "gated"
 	// reasonAnnotation: an annotation of the DaemonSet cannot be understood.
 	reasonAnnotation reason = "annotation-invalid"
 	// reasonPodResources: the pod has resources of its own.

@@ -66,6 +66,12 @@ func (m *mutation) bind(pod *corev1.Pod) {
 			daemonset.SchedulingAnnotation, daemonset.SchedulingDirect)
 		return
 	}
+	if len(pod.Spec.SchedulingGates) > 0 {
+		// The API server would refuse the pod.
+		m.problem(reasonGated, "annotation %s of the DaemonSet is %q, but a pod with scheduling gates cannot be bound: it is left to the scheduler",
+			daemonset.SchedulingAnnotation, daemonset.SchedulingDirect)
+		return
+	}
 	m.add("/spec/nodeName", node)
 	m.audit("bound", node)
 }
@@ -74,7 +80,8 @@ func (m *mutation) bind(pod *corev1.Pod) {
 // binding becomes a node affinity that only that node meets.
 func (m *mutation) pin(pod *corev1.Pod) {
 	node := pod.Spec.NodeName
-	if node == "" {
+	if node == "" || daemonset.IsMirror(pod) {
+		// The API server refuses mirrors of static pods that are not bound.
 		return
 	}
 	patch, err := pinPatch(pod, node)

@@ -11,6 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	corev1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/pod"
+	"k8s.io/kubernetes/pkg/apis/core"
+	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
+	"k8s.io/kubernetes/pkg/apis/core/validation"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
@@ -146,6 +150,10 @@ func TestMutatePod(t *testing.T) {
 			wantAudit:   map[string]string{"bound": "a"},
 		},
 		"direct scheduling leaves a bound pod bound": {annotations: direct, pod: pod().Node("a").Obj()},
+		"direct scheduling can't bind a pod with scheduling gates": {
+			annotations: direct, wantProblems: 1,
+			pod: with(pod().SchedulingGates([]string{"example.com/wait"}).Obj(), affinity(corev1.NodeSelectorTerm{MatchFields: named("a")})),
+		},
 		"direct scheduling can't bind a pod that is not limited to one node": {
 			annotations: direct, pod: pod().Obj(), wantProblems: 1,
 		},
@@ -202,7 +210,7 @@ func drawFacts(choose *daemonsettest.Chooser) facts {
 	}
 	if choose.Bool() {
 		f.annotations[daemonset.ResourcesAnnotation] = daemonsettest.Pick(choose,
-			`{"main": {"cpu": "2%"}}`, `{"main": {"cpu": "50%", "memory": "1.5%", "max": {"memory": "1Gi"}}, "init": {"cpu": "1%"}}`, "{")
+			`{"main": {"cpu": "2%"}}`, `{"main": {"cpu": "50%", "memory": "1.5%", "max": {"memory": "1Gi"}}, "init": {"cpu": "1%"}, "second": {"memory": "3%"}, "sidecar": {"cpu": "1%"}}`, "{")
 	}
 	if choose.Bool() {
 		f.settings.SchedulerName = "another"
@@ -212,6 +220,11 @@ func drawFacts(choose *daemonsettest.Chooser) facts {
 	}
 	if choose.Bool() {
 		f.settings.Tolerations = choose.Placement().Tolerations
+		configuration := policy.Configuration{Policies: []policy.Policy{{Name: "drawn", Pod: *f.settings}}}
+		if len(configuration.Validate()) > 0 {
+			// A file with it is not read.
+			f.settings.Tolerations = nil
+		}
 	}
 	if choose.Bool() {
 		f.tolerations = whitelist{{Key: corev1.TaintNodeNotReady, Operator: corev1.TolerationOpExists}}
@@ -223,9 +236,55 @@ func drawFacts(choose *daemonsettest.Chooser) facts {
 	return f
 }
 
+// drawPod draws a pod, as the API server sends it: with its defaults.
+func drawPod(choose *daemonsettest.Chooser) *corev1.Pod {
+	pod := &corev1.Pod{Spec: choose.Placement()}
+	pod.Namespace, pod.Name = "default", "agent"
+	if choose.Bool() {
+		pod.Spec.NodeName = choose.NodeName()
+	}
+	for _, toleration := range daemonset.DefaultTolerations(true) {
+		if choose.Bool() {
+			pod.Spec.Tolerations = append(pod.Spec.Tolerations, toleration)
+		}
+	}
+	pod.Spec.PriorityClassName = daemonsettest.Pick(choose, "", "default", "known")
+	if choose.Bool() {
+		pod.Spec.Priority, pod.Spec.PreemptionPolicy = new(int32), new(corev1.PreemptLowerPriority)
+	}
+	containers := choose.Containers()
+	pod.Spec.Containers, pod.Spec.InitContainers, pod.Spec.Resources = containers.Containers, containers.InitContainers, containers.Resources
+	name := func(containers []corev1.Container, names ...string) {
+		for i := range containers {
+			containers[i].Name, containers[i].Image = names[i], "example/agent:1.0"
+		}
+	}
+	name(pod.Spec.Containers, "main", "second", "third")
+	name(pod.Spec.InitContainers, "init", "sidecar")
+	if choose.Bool() {
+		pod.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/wait"}}
+	}
+	if choose.Bool() {
+		pod.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "static"}
+	}
+	corev1defaults.SetObjectDefaults_Pod(pod)
+	return pod
+}
+
+// refused returns why the API server would refuse a pod.
+func refused(t *testing.T, pod *corev1.Pod) error {
+	t.Helper()
+	var internal core.Pod
+	if err := corev1defaults.Convert_v1_Pod_To_core_Pod(pod.DeepCopy(), &internal, nil); err != nil {
+		t.Fatal(err)
+	}
+	return validation.ValidatePodCreate(&internal, podutil.GetValidationOptionsFromPodSpecAndMeta(&internal.Spec, nil, &internal.ObjectMeta, nil)).ToAggregate()
+}
+
 // FuzzMutatePod checks, for any pod and policy, what must never happen: that the
 // DaemonSet controller sees the pod on another node than before, that the pod may run
-// on a node where it might not, or that there is no end of changes.
+// on a node where it might not, that the API server refuses it for our sake, or that
+// there is no end of changes.
 func FuzzMutatePod(f *testing.F) {
 	for seed := range byte(64) {
 		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31,
@@ -234,38 +293,21 @@ func FuzzMutatePod(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := daemonsettest.NewChooser(data)
 		facts := drawFacts(choose)
-		pod := corev1.Pod{Spec: choose.Placement()}
-		if choose.Bool() {
-			pod.Spec.NodeName = choose.NodeName()
-		}
-		for _, toleration := range daemonset.DefaultTolerations(true) {
-			if choose.Bool() {
-				pod.Spec.Tolerations = append(pod.Spec.Tolerations, toleration)
-			}
-		}
-		pod.Spec.PriorityClassName = daemonsettest.Pick(choose, "", "default", "known")
-		if choose.Bool() {
-			pod.Spec.Priority, pod.Spec.PreemptionPolicy = new(int32), new(corev1.PreemptionPolicy)
-		}
-		containers := choose.Containers()
-		pod.Spec.Containers, pod.Spec.InitContainers, pod.Spec.Resources = containers.Containers, containers.InitContainers, containers.Resources
-		for i := range pod.Spec.Containers {
-			pod.Spec.Containers[i].Name = "main"
-		}
-		for i := range pod.Spec.InitContainers {
-			pod.Spec.InitContainers[i].Name = "init"
-		}
-		patched := apply(t, &pod, mutatePod(&pod, facts).Patch)
+		pod := drawPod(choose)
+		patched := apply(t, pod, mutatePod(pod, facts).Patch)
 
-		before, errBefore := daemonutil.GetTargetNodeName(&pod)
+		before, errBefore := daemonutil.GetTargetNodeName(pod)
 		after, errAfter := daemonutil.GetTargetNodeName(patched)
 		if before != after || (errBefore == nil) != (errAfter == nil) {
 			t.Errorf("the controller saw the pod on %q (%v), now it sees it on %q (%v)", before, errBefore, after, errAfter)
 		}
-		if node, ok := daemonset.PinnedNode(&pod); ok {
+		if node, ok := daemonset.PinnedNode(pod); ok {
 			if now, ok := daemonset.PinnedNode(patched); !ok || now != node {
 				t.Errorf("the pod was pinned to %q, now it is to %q (%v)", node, now, ok)
 			}
+		}
+		if err := refused(t, patched); err != nil && refused(t, pod) == nil {
+			t.Errorf("the API server would have taken the pod, and refuses it now: %v", err)
 		}
 		if again := mutatePod(patched, facts).Patch; len(again) > 0 {
 			t.Errorf("applied twice, it changes more: %+v", again)

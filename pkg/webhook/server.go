@@ -67,8 +67,12 @@ func Run(ctx context.Context, options *Options) error {
 			TLSConfig: tlsConfig(options, certificate),
 			// A client that is slow on purpose must not hold a connection ("slowloris").
 			ReadHeaderTimeout: 5 * time.Second,
+			// Nor one that is slow to take the answer: no request takes longer than the
+			// 30 s that a webhook configuration may allow.
+			WriteTimeout: maxTimeout + 5*time.Second,
 			// The API server keeps connections; it must be the one that ends them.
 			IdleTimeout: 2 * time.Minute,
+			ErrorLog:    klog.NewStandardLogger("INFO"),
 		},
 		shutdownDelay: options.ShutdownDelay,
 	}
@@ -154,8 +158,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 		return fmt.Errorf("serving: %w", err)
 	case <-time.After(s.shutdownDelay):
 	}
-	// No request takes longer than the 30 s that a webhook configuration may allow.
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxTimeout)
 	defer cancel()
 	return s.http.Shutdown(drain)
 }

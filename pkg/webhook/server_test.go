@@ -179,6 +179,38 @@ func TestRequestsThatAreUnderWayAreFinished(t *testing.T) {
 	}
 }
 
+// A client that sends a part of a request and no more gets its answer when the API
+// server would have stopped waiting, and its connection is closed.
+func TestSlowRequestsAreCutOff(t *testing.T) {
+	dir := t.TempDir()
+	pool := writeCertificate(t, dir, "only")
+	options := testOptions(dir)
+	certificate, err := newCertificates(nil, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, url, stop := start(t, options, certificate, (&world{}).admission().mutatePods())
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+	connection, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(connection, "POST /?timeout=100ms HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(connection)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") || !strings.Contains(string(answer), "reading the request: ") {
+		t.Errorf("answer is %q (%v)", answer, err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A client that keeps its connections, as the API server does, loses no request when
 // the server ends while another one takes over.
 func TestNoRequestIsLostWhenTheServerLeaves(t *testing.T) {
