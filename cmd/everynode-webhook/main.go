@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,7 +18,8 @@ import (
 	_ "k8s.io/component-base/logs/json/register"          // --logging-format=json
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // metrics of the API client
 	"k8s.io/component-base/term"
-	"k8s.io/component-base/version/verflag"
+	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
 
 	"everynode.dev/everynode/pkg/webhook"
 )
@@ -26,12 +28,23 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// Whoever asks twice does not want to wait for what is under way.
 	context.AfterFunc(ctx, stop)
-	command := newCommand()
+	serving := false
+	command := newCommand(&serving)
 	command.SetContext(ctx)
-	os.Exit(cli.Run(command))
+	switch err := cli.RunNoErrOutput(command); {
+	case err == nil:
+		return
+	case serving:
+		klog.ErrorS(err, "Command failed")
+	default:
+		// Whoever has started it by hand, or checks a file, is no reader of logs.
+		fmt.Fprintln(os.Stderr, "Error:", err)
+	}
+	os.Exit(1)
 }
 
-func newCommand() *cobra.Command {
+// newCommand returns the command. serving is set once what it says goes to its log.
+func newCommand(serving *bool) *cobra.Command {
 	options := webhook.NewOptions()
 	command := &cobra.Command{
 		Use:   "everynode-webhook",
@@ -41,11 +54,11 @@ the scheduler instead, or the other way round where a DaemonSet asks for it, giv
 them the tolerations that outlive trouble with their node, sizes them after it, and
 does what an operator's policies ask for. It denies DaemonSets that can never work
 and warns of what will hurt. It never refuses a pod.`,
-		Args: cobra.NoArgs,
+		Version:      version.Get().GitVersion,
+		Args:         cobra.NoArgs,
+		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			verflag.PrintAndExitIfRequested()
-			cmd.SilenceUsage = true
-			if options.CheckConfig != "" {
+			if cmd.Flags().Changed("check-config") {
 				return webhook.CheckConfig(cmd.OutOrStdout(), options.CheckConfig)
 			}
 			if err := options.Validate(); err != nil {
@@ -54,11 +67,12 @@ and warns of what will hurt. It never refuses a pod.`,
 			if err := logsapi.ValidateAndApply(options.Logs, nil); err != nil {
 				return err
 			}
+			*serving = true
 			return webhook.Run(cmd.Context(), options)
 		},
 	}
 	groups := options.Flags()
-	verflag.AddFlags(groups.FlagSet("global"))
+	groups.FlagSet("Other").Bool("version", false, "Print the version and quit.")
 	for _, flags := range groups.FlagSets {
 		command.Flags().AddFlagSet(flags)
 	}

@@ -88,8 +88,15 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 // CheckConfig reads a file of policies and says on out that it is valid, or returns
 // all that is wrong with it.
 func CheckConfig(out io.Writer, path string) error {
+	if path == "" {
+		return errors.New("--check-config names no file")
+	}
 	source, err := policy.NewSource(path, nil)
-	if err != nil {
+	var problems utilerrors.Aggregate
+	switch {
+	case errors.As(err, &problems):
+		return fmt.Errorf("--check-config: %s is not valid:\n%w", path, errors.Join(problems.Errors()...))
+	case err != nil:
 		return fmt.Errorf("--check-config: %w", err)
 	}
 	fmt.Fprintf(out, "%s is valid, policies: %d\n", path, source.Policies().Len())

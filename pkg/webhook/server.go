@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/metrics/legacyregistry"
@@ -33,9 +34,9 @@ import (
 // options have to be valid.
 func Run(ctx context.Context, options *Options) error {
 	registerMetrics()
-	config, err := clientcmd.BuildConfigFromFlags("", options.Kubeconfig)
+	config, err := clientConfig(options.Kubeconfig)
 	if err != nil {
-		return fmt.Errorf("--kubeconfig: %w", err)
+		return err
 	}
 	config.UserAgent = "everynode-webhook"
 	policies, err := policy.NewSource(options.Config, observeConfig)
@@ -95,6 +96,22 @@ func Run(ctx context.Context, options *Options) error {
 	err = s.serve(ctx, listener)
 	stop()
 	return errors.Join(err, group.Wait())
+}
+
+// clientConfig says how to reach the API server: as kubeconfig does, or as a pod does.
+func clientConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("--kubeconfig is required outside of a cluster: %w", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	return config, nil
 }
 
 // newCertificates returns the source of certificates that options ask for.
