@@ -78,7 +78,7 @@ func start(t *testing.T, options *Options, certificate certs.Source, handler htt
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = &server{http: &http.Server{TLSConfig: tlsConfig(options, certificate), Handler: handler, ReadHeaderTimeout: time.Second}, shutdownDelay: options.ShutdownDelay}
+	s = &server{http: &http.Server{TLSConfig: tlsConfig(options, certificate), Handler: handler, ReadHeaderTimeout: 30 * time.Second}, shutdownDelay: options.ShutdownDelay}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.serve(ctx, listener) }()
@@ -217,7 +217,8 @@ func TestNoRequestIsLostWhenTheServerLeaves(t *testing.T) {
 	dir := t.TempDir()
 	pool := writeCertificate(t, dir, "only")
 	options := testOptions(dir)
-	options.ShutdownDelay = 200 * time.Millisecond
+	// Each connection has to be used once more meanwhile, on a busy machine too.
+	options.ShutdownDelay = time.Second
 	certificate, err := newCertificates(nil, options)
 	if err != nil {
 		t.Fatal(err)
