@@ -152,20 +152,24 @@ verify: lint verify-chart ## Check everything that can be checked without runnin
 build-helm:
 	@hack/progress.sh 'Building helm and kustomize' $(tool_build) helm.sh/helm/v4/cmd/helm sigs.k8s.io/kustomize/kustomize/v5
 	@hack/progress.sh 'Building what checks the chart' $(manifests_build) github.com/norwoodj/helm-docs/cmd/helm-docs github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+	@# promtool checks rules and queries here; where Prometheus finds its targets is none of our business.
+	@hack/progress.sh 'Building promtool' $(manifests_build) -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool
 
 helm_docs = $(BIN)/helm-docs --chart-search-root charts --sort-values-order file --log-level error
 helm_unittest = $(BIN)/helm-unittest --strict charts/everynode
 
 .PHONY: chart-update
-chart-update: build-helm ## Write the chart's README, and record what it renders
+chart-update: build-helm ## Write the chart's README and schema, and record what it renders
+	go test ./test/manifests -run TestSchemaKnowsTheAPI -count 1 -args -bin '$(CURDIR)/$(BIN)' -update
 	$(helm_docs)
 	$(helm_unittest) --update-snapshot
 
 .PHONY: verify-chart
-verify-chart: build-helm ## Check the chart and its README, and run its unit tests
+verify-chart: build-helm ## Check the chart, the kustomizations, the alerts and the dashboard
 	$(BIN)/helm lint --strict --quiet charts/everynode
 	@$(helm_docs) --dry-run | diff charts/everynode/README.md - || { echo 'charts/everynode/README.md is not up to date: run make chart-update'; exit 1; }
 	$(helm_unittest)
+	go test ./test/manifests -count 1 -args -bin '$(CURDIR)/$(BIN)'
 
 .PHONY: vulncheck
 vulncheck: ## Look for known vulnerabilities (asks the Go vulnerability database)

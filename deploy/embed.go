@@ -10,17 +10,28 @@ import _ "embed"
 // Namespace is where everynode is installed.
 const Namespace = "everynode-system"
 
+// NamespaceManifest makes it.
+//
+//go:embed base/scheduler/namespace.yaml
+var NamespaceManifest []byte
+
 // ReplaceConfig is the scheduler's configuration in place of kube-scheduler.
 //
 //go:embed scheduler-config/replace.yaml
 var ReplaceConfig []byte
 
-// RBAC is the namespace with its service accounts and all rights that everynode needs.
+// StaticPodRBAC is what everynode-scheduler needs besides the rights of kube-scheduler,
+// as whose user it runs in its place.
 //
-//go:embed rbac.yaml
-var RBAC []byte
+//go:embed static-pod/rbac.yaml
+var StaticPodRBAC []byte
+
+// WebhookRBAC is the webhook's service account and its rights.
+//
+//go:embed base/webhook/rbac.yaml
+var WebhookRBAC []byte
 
 // Webhook is the configuration that has the API server send DaemonSet pods to us.
 //
-//go:embed webhook.yaml
+//go:embed base/webhook/webhook.yaml
 var Webhook []byte

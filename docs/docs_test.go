@@ -29,7 +29,7 @@ import (
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	pages := make(map[string]string)
-	for _, pattern := range []string{"../*.md", "*.md", "../pkg/plugins/*/*.md"} {
+	for _, pattern := range []string{"../*.md", "*.md", "../pkg/plugins/*/*.md", "../charts/*/*.md", "../deploy/*/*.md"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

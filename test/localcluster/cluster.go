@@ -293,7 +293,8 @@ func (c *Cluster) startAll(ctx context.Context) error {
 
 // applyManifests creates what an installation of everynode brings along.
 func (c *Cluster) applyManifests(ctx context.Context) error {
-	_, err := c.Kubectl(ctx, deploy.RBAC, "apply", "-f", "-")
+	manifests := bytes.Join([][]byte{deploy.NamespaceManifest, deploy.StaticPodRBAC, deploy.WebhookRBAC}, []byte("---\n"))
+	_, err := c.Kubectl(ctx, manifests, "apply", "-f", "-")
 	return err
 }
 
