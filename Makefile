@@ -26,6 +26,7 @@ KUBERNETES_LDFLAGS := -s -w $(call version_flags,$(KUBERNETES)) \
 
 go_build = go build -o $(BIN)/
 tool_build = go build -modfile=tools.mod -ldflags '-s -w' -o $(BIN)/
+hack_build = go build -modfile=hack/tools.mod -ldflags '-s -w' -o $(BIN)/
 manifests_build = go build -modfile=test/manifests/tools.mod -ldflags '-s -w' -o $(BIN)/
 node_build = go build -modfile=test/localcluster/node.mod -ldflags '-s -w' -o $(BIN)/node/
 
@@ -68,6 +69,13 @@ build-real: build ## Build what real nodes are made of, into bin/node/ (needs li
 	  github.com/containernetworking/plugins/plugins/{ipam/host-local,main/ptp,meta/portmap}
 	@hack/progress.sh 'Building what the containers run' go build -ldflags '-s -w' -o $(BIN)/node/ \
 	  ./test/localcluster/pause ./test/real/workload
+
+PROGRAMS := everynode-scheduler everynode-webhook kubectl-everynode
+
+# It finds the standard library by GOROOT. The licence file of load-watcher has only the notice of Apache-2.0, which it
+# takes for no licence.
+go_licenses = GOROOT=$$(go env GOROOT) $(BIN)/go-licenses $(1) --logtostderr=false --log_file=/dev/null --stderrthreshold=ERROR \
+  --ignore everynode.dev/everynode --ignore github.com/paypal/load-watcher
 
 .PHONY: clean
 clean: ## Remove what was built; Go's caches are kept
@@ -144,9 +152,21 @@ lint: ## Run the linters
 	$(BIN)/golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: verify
-verify: lint verify-chart ## Check everything that can be checked without running it
+verify: lint verify-chart licenses workflows ## Check everything that can be checked without running it
 	go mod verify
 	go mod tidy -diff
+
+# What everynode is made of, and is tested with, may be under one of these.
+LICENSES := Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT,MPL-2.0
+.PHONY: licenses
+licenses: ## Check the licences of all dependencies
+	@hack/progress.sh 'Building go-licenses' $(hack_build) github.com/google/go-licenses/v2
+	@$(call go_licenses,check) --include_tests --allowed_licenses '$(LICENSES)' ./...
+
+.PHONY: workflows
+workflows: ## Lint the GitHub workflows
+	@hack/progress.sh 'Building actionlint' $(hack_build) github.com/rhysd/actionlint/cmd/actionlint
+	$(BIN)/actionlint -shellcheck= -pyflakes=
 
 .PHONY: build-helm
 build-helm:
@@ -172,6 +192,7 @@ verify-chart: build-helm ## Check the chart, the kustomizations, the alerts and 
 	go test ./test/manifests -count 1 -args -bin '$(CURDIR)/$(BIN)'
 
 .PHONY: vulncheck
-vulncheck: ## Look for known vulnerabilities (asks the Go vulnerability database)
+vulncheck: ## Look for known vulnerabilities; VULNDB=live asks the newest database, over the network
 	@hack/progress.sh 'Building govulncheck' $(tool_build) golang.org/x/vuln/cmd/govulncheck
-	$(BIN)/govulncheck ./...
+	@hack/progress.sh 'Building what makes its database' $(hack_build) golang.org/x/vulndb/cmd/indexdb
+	@hack/vulncheck.sh $(BIN) $(PROGRAMS:%=./cmd/%)
