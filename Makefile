@@ -70,16 +70,58 @@ build-real: build ## Build what real nodes are made of, into bin/node/ (needs li
 	@hack/progress.sh 'Building what the containers run' go build -ldflags '-s -w' -o $(BIN)/node/ \
 	  ./test/localcluster/pause ./test/real/workload
 
+DIST := dist
 PROGRAMS := everynode-scheduler everynode-webhook kubectl-everynode
+# What stands before the images' names.
+IMAGE_REPOSITORY ?= localhost
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+# The images are as old as what they are made of (https://reproducible-builds.org/specs/source-date-epoch).
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 # It finds the standard library by GOROOT. The licence file of load-watcher has only the notice of Apache-2.0, which it
 # takes for no licence.
 go_licenses = GOROOT=$$(go env GOROOT) $(BIN)/go-licenses $(1) --logtostderr=false --log_file=/dev/null --stderrthreshold=ERROR \
   --ignore everynode.dev/everynode --ignore github.com/paypal/load-watcher
 
+.PHONY: images
+images: ## Make the container images of everynode, for amd64 and arm64, and their SBOMs, in dist/images/
+	@for arch in amd64 arm64; do \
+	  GOOS=linux GOARCH=$$arch hack/progress.sh "Building everynode for $$arch" \
+	    go build -ldflags '$(LDFLAGS)' -o $(DIST)/linux/$$arch/ $(PROGRAMS:%=./cmd/%); \
+	done
+	@hack/progress.sh 'Building cyclonedx-gomod and go-licenses' $(hack_build) \
+	  github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod github.com/google/go-licenses/v2
+	@# What the programs are made of wants its licences to come along.
+	@rm -rf $(DIST)/files && $(call go_licenses,save) --save_path $(DIST)/files/licenses $(PROGRAMS:%=./cmd/%)
+	@install -D -m 0644 LICENSE $(DIST)/files/licenses/everynode.dev/everynode/LICENSE
+	@install -D -m 0644 "$$(go list -m -f '{{.Dir}}' github.com/paypal/load-watcher)/LICENSE" $(DIST)/files/licenses/github.com/paypal/load-watcher/LICENSE
+	@go run ./hack/images -programs $(DIST) -files $(DIST)/files -out $(DIST)/images -repository '$(IMAGE_REPOSITORY)' \
+	  -version '$(VERSION)' -revision '$(REVISION)' -created $(SOURCE_DATE_EPOCH)
+	@for program in $(PROGRAMS); do for arch in amd64 arm64; do \
+	  $(BIN)/cyclonedx-gomod bin -json -std -noserial -notimestamp -version '$(VERSION)' \
+	    -output $(DIST)/images/$${program}_linux_$$arch.cdx.json $(DIST)/linux/$$arch/$$program 2>/dev/null; \
+	done; done
+
+.PHONY: reproduce
+reproduce: ## Make the images again in another folder, and compare; GOCACHE=$$(mktemp -d) compiles everything again, too
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	git ls-files -z --cached --others --exclude-standard --deduplicate | xargs -0 cp --no-dereference --parents --target-directory "$$dir"; \
+	$(MAKE) -C "$$dir" images VERSION='$(VERSION)' REVISION='$(REVISION)' IMAGE_REPOSITORY='$(IMAGE_REPOSITORY)'; \
+	diff --recursive $(DIST)/images "$$dir/$(DIST)/images"; \
+	echo 'They are the same, and so are their SBOMs.'
+
+.PHONY: release
+release: ## Make the files of a release in dist/release/: make release VERSION=v0.1.0
+	@[[ '$(VERSION)' =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$$ ]] || \
+	  { echo "VERSION is '$(VERSION)', want a version like v0.1.0: make release VERSION=v0.1.0" >&2; exit 2; }
+	@tar --version | grep -q GNU || { echo 'make release needs GNU tar, for archives that are the same every time' >&2; exit 2; }
+	@$(MAKE) images
+	@hack/progress.sh 'Building helm and kustomize' $(tool_build) helm.sh/helm/v4/cmd/helm sigs.k8s.io/kustomize/kustomize/v5
+	@IMAGE_REPOSITORY='$(IMAGE_REPOSITORY)' hack/release.sh '$(VERSION)' '$(LDFLAGS)'
+
 .PHONY: clean
 clean: ## Remove what was built; Go's caches are kept
-	rm -rf $(BIN) _artifacts
+	rm -rf $(BIN) $(DIST) _artifacts
 
 ##@ Test
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"everynode.dev/everynode/pkg/image"
 	"everynode.dev/everynode/test/localcluster/machine"
 )
 
@@ -50,7 +51,8 @@ func (c *Cluster) bootControlPlane() (err error) {
 	if len(c.containerdSocket(c.machines.nodes[len(c.machines.nodes)-1])) > maxSocket {
 		return fmt.Errorf("the folder's name is too long for a socket in it: %s", c.dir)
 	}
-	if err := (Image{Reference: pauseImage, Program: c.nodeBinary("pause"), User: "65535:65535"}).Write(c.path("pause.tar")); err != nil {
+	pause := image.Image{Reference: pauseImage, Programs: []string{c.nodeBinary("pause")}, User: "65535:65535"}
+	if err := pause.WriteArchive(c.path("pause.tar")); err != nil {
 		return err
 	}
 	if err := c.ca.issueClient("kubelet-client", "kube-apiserver-kubelet-client", "system:masters"); err != nil {

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"everynode.dev/everynode/pkg/image"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -64,8 +65,8 @@ func writeImages(t *testing.T, dir string) []string {
 		webhookImage:  filepath.Join(*binDir, localcluster.EverynodeWebhook),
 	} {
 		path := filepath.Join(dir, filepath.Base(program)+".tar")
-		image := localcluster.Image{Reference: reference, Program: program, User: "65532:65532"}
-		if err := image.Write(path); err != nil {
+		image := image.Image{Reference: reference, Programs: []string{program}, User: "65532:65532"}
+		if err := image.WriteArchive(path); err != nil {
 			t.Fatal(err)
 		}
 		paths = append(paths, path)
