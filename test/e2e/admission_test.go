@@ -85,7 +85,7 @@ func annotate(manifest, name, annotation string) string {
 	return strings.Replace(manifest, "metadata: {name: "+name+"}", "metadata: {name: "+name+", annotations: {"+annotation+"}}", 1)
 }
 
-// cpuRequests returns what the first containers of an app's pods request, by node.
+// cpuRequests returns what the main containers of an app's pods request, by node.
 func (c *cluster) cpuRequests(ctx context.Context, name string) (map[string]string, error) {
 	pods, err := c.pods(ctx, app(name))
 	if err != nil {
@@ -93,7 +93,7 @@ func (c *cluster) cpuRequests(ctx context.Context, name string) (map[string]stri
 	}
 	requests := make(map[string]string)
 	for _, pod := range bound(pods) {
-		requests[pod.Spec.NodeName] = pod.Spec.Containers[0].Resources.Requests.Cpu().String()
+		requests[pod.Spec.NodeName] = container(&pod, "main").Resources.Requests.Cpu().String()
 	}
 	return requests, nil
 }
@@ -103,49 +103,61 @@ func (c *cluster) cpuRequests(ctx context.Context, name string) (map[string]stri
 // no webhook at all, leaves the template's values.
 func TestA16Sizes(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
-	nodes := localcluster.Nodes(1, 3)
-	for i, cpu := range []string{"2", "8", "64"} {
-		nodes[i].Capacity = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}
-	}
-	c.addNodes(nodes...)
-	sizes := `everynode.dev/resources: '{"main": {"cpu": "2%", "min": {"cpu": "50m"}, "max": {"cpu": "1"}}}'`
-	c.apply(annotate(daemonSet("agent", "cpu: 10m", ""), "agent", sizes))
-	want := "map[node-1:50m node-2:160m node-3:1]"
-	sized := func(ctx context.Context) error {
-		if err := c.complete(ctx, "default", "agent", 3); err != nil {
-			return err
-		}
-		requests, err := c.cpuRequests(ctx, "agent")
-		if err == nil && fmt.Sprint(requests) != want {
-			err = fmt.Errorf("requests are %v, want %s", requests, want)
-		}
-		return err
-	}
-	c.eventually(30*time.Second, "each pod has the size of its node", sized)
+	for name, newCluster := range companies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, nil)
+			nodes := localcluster.Nodes(1, 3)
+			for i, cpu := range []string{"2", "8", "64"} {
+				nodes[i].Capacity = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}
+			}
+			c.addNodes(nodes...)
+			sizes := `everynode.dev/resources: '{"main": {"cpu": "2%", "min": {"cpu": "50m"}, "max": {"cpu": "1"}}}'`
+			c.apply(annotate(daemonSet("agent", "cpu: 10m", ""), "agent", sizes))
+			running, want := int32(3), "map[node-1:50m node-2:160m node-3:1]"
+			sized := func(ctx context.Context) error {
+				if err := c.complete(ctx, "default", "agent", running); err != nil {
+					return err
+				}
+				requests, err := c.cpuRequests(ctx, "agent")
+				if err == nil && fmt.Sprint(requests) != want {
+					err = fmt.Errorf("requests are %v, want %s", requests, want)
+				}
+				return err
+			}
+			c.eventually(30*time.Second, "each pod has the size of its node", sized)
 
-	before := c.boundUIDs("agent")
-	c.kubectl("delete", "pod", "-l", "app=agent", "--wait=false")
-	c.eventually(30*time.Second, "so do their successors", func(ctx context.Context) error {
-		if len(c.gone("agent", before)) < 3 {
-			return errors.New("not all pods have been replaced")
-		}
-		return sized(ctx)
-	})
-	before = c.boundUIDs("agent")
-	c.kubectl("rollout", "restart", "daemonset/agent")
-	c.kubectl("rollout", "status", "daemonset/agent", "--timeout=60s")
-	c.eventually(30*time.Second, "and those of a rollout", func(ctx context.Context) error {
-		if len(c.gone("agent", before)) < 3 {
-			return errors.New("not all pods have been replaced")
-		}
-		return sized(ctx)
-	})
+			// The controller makes its pod as soon as there is a node: we may not have heard of it.
+			large := localcluster.Nodes(4, 1)
+			large[0].Capacity = nodes[2].Capacity
+			c.addNodes(large...)
+			running, want = 4, "map[node-1:50m node-2:160m node-3:1 node-4:1]"
+			c.eventually(30*time.Second, "and that of a new node", sized)
 
-	c.Process(localcluster.EverynodeWebhook).Kill()
-	c.kubectl("delete", "pod", "-l", "app=agent", "--wait=false")
-	want = "map[node-1:10m node-2:10m node-3:10m]"
-	c.eventually(30*time.Second, "without the webhook pods have the template's size", sized)
+			before := c.boundUIDs("agent")
+			c.kubectl("delete", "pod", "-l", "app=agent", "--wait=false")
+			c.eventually(30*time.Second, "so do their successors", func(ctx context.Context) error {
+				if len(c.gone("agent", before)) < 4 {
+					return errors.New("not all pods have been replaced")
+				}
+				return sized(ctx)
+			})
+			before = c.boundUIDs("agent")
+			c.kubectl("rollout", "restart", "daemonset/agent")
+			c.kubectl("rollout", "status", "daemonset/agent", "--timeout=60s")
+			c.eventually(30*time.Second, "and those of a rollout", func(ctx context.Context) error {
+				if len(c.gone("agent", before)) < 4 {
+					return errors.New("not all pods have been replaced")
+				}
+				return sized(ctx)
+			})
+
+			c.Process(localcluster.EverynodeWebhook).Kill()
+			c.kubectl("delete", "pod", "-l", "app=agent", "--wait=false")
+			want = "map[node-1:10m node-2:10m node-3:10m node-4:10m]"
+			c.eventually(30*time.Second, "without the webhook pods have the template's size", sized)
+		})
+	}
 }
 
 // What is held for a missing pod is the share of the node that it will ask for.
@@ -169,7 +181,10 @@ func TestHeldRoomFollowsSizes(t *testing.T) {
 // A new file counts at once, one that is not valid does not.
 func TestA17Policies(t *testing.T) {
 	t.Parallel()
-	file := newPolicyFile(t, `
+	for name, newCluster := range companies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := newPolicyFile(t, `
   - name: agents
     match: {namespaces: [default], selector: {matchLabels: {tier: agents}}}
     annotations: {everynode.dev/gate: "true"}
@@ -179,63 +194,65 @@ func TestA17Policies(t *testing.T) {
     daemonSet:
       tolerations: [{key: dedicated, operator: Exists}]
 `)
-	c := newCluster(t, file.used)
-	nodes := localcluster.Nodes(1, 2)
-	nodes[1].Taints = []corev1.Taint{{Key: "dedicated", Value: "gpu", Effect: corev1.TaintEffectNoSchedule}}
-	c.addNodes(nodes...)
-	labelled := func(name string) string {
-		return strings.Replace(daemonSet(name, "", ""), "metadata: {name: "+name+"}", "metadata: {name: "+name+", labels: {tier: agents}}", 1)
-	}
-	c.apply(priorityClasses + labelled("agent") + daemonSet("other", "", ""))
-	c.eventually(30*time.Second, "the template's toleration brings pods to the tainted node", func(ctx context.Context) error {
-		return c.runsOn(ctx, app("agent"), "node-1", "node-2")
-	})
-	c.eventually(30*time.Second, "another DaemonSet is left alone", func(ctx context.Context) error { return c.runsOn(ctx, app("other"), "node-1") })
-	pods, err := c.pods(t.Context(), app("agent"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range pods {
-		spec := &pods[i].Spec
-		if spec.PriorityClassName != "system-node-critical" || *spec.Priority != 2000001000 {
-			t.Errorf("pod %s has class %q, priority %d", pods[i].Name, spec.PriorityClassName, *spec.Priority)
-		}
-		if !slices.ContainsFunc(spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == "for-pods" }) {
-			t.Errorf("pod %s has tolerations %v", pods[i].Name, spec.Tolerations)
-		}
-	}
-	if gate := c.kubectl("get", "daemonset", "agent", "-o", `jsonpath={.metadata.annotations.everynode\.dev/gate}`); gate != "true" {
-		t.Errorf("the DaemonSet's gate is %q", gate)
-	}
-
-	valid := func(want string) func(context.Context) error {
-		return func(ctx context.Context) error {
-			metrics, err := c.Get(ctx, localcluster.EverynodeWebhook, "/metrics")
-			if err == nil && !strings.Contains(metrics, "\neverynode_webhook_config_valid "+want+"\n") {
-				err = fmt.Errorf("everynode_webhook_config_valid is not %s", want)
+			c := newCluster(t, file.used)
+			nodes := localcluster.Nodes(1, 2)
+			nodes[1].Taints = []corev1.Taint{{Key: "dedicated", Value: "gpu", Effect: corev1.TaintEffectNoSchedule}}
+			c.addNodes(nodes...)
+			labelled := func(name string) string {
+				return strings.Replace(daemonSet(name, "", ""), "metadata: {name: "+name+"}", "metadata: {name: "+name+", labels: {tier: agents}}", 1)
 			}
-			return err
-		}
+			c.apply(priorityClasses + labelled("agent") + daemonSet("other", "", ""))
+			c.eventually(30*time.Second, "the template's toleration brings pods to the tainted node", func(ctx context.Context) error {
+				return c.runsOn(ctx, app("agent"), "node-1", "node-2")
+			})
+			c.eventually(30*time.Second, "another DaemonSet is left alone", func(ctx context.Context) error { return c.runsOn(ctx, app("other"), "node-1") })
+			pods, err := c.pods(t.Context(), app("agent"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range pods {
+				spec := &pods[i].Spec
+				if spec.PriorityClassName != "system-node-critical" || *spec.Priority != 2000001000 {
+					t.Errorf("pod %s has class %q, priority %d", pods[i].Name, spec.PriorityClassName, *spec.Priority)
+				}
+				if !slices.ContainsFunc(spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == "for-pods" }) {
+					t.Errorf("pod %s has tolerations %v", pods[i].Name, spec.Tolerations)
+				}
+			}
+			if gate := c.kubectl("get", "daemonset", "agent", "-o", `jsonpath={.metadata.annotations.everynode\.dev/gate}`); gate != "true" {
+				t.Errorf("the DaemonSet's gate is %q", gate)
+			}
+
+			valid := func(want string) func(context.Context) error {
+				return func(ctx context.Context) error {
+					metrics, err := c.Get(ctx, localcluster.EverynodeWebhook, "/metrics")
+					if err == nil && !strings.Contains(metrics, "\neverynode_webhook_config_valid "+want+"\n") {
+						err = fmt.Errorf("everynode_webhook_config_valid is not %s", want)
+					}
+					return err
+				}
+			}
+			reload := func(policies string) {
+				t.Helper()
+				// A file that is not valid comes first, so that it shows when the next one is read.
+				file.write(t, "  - pod: {priorityClassName: middle}")
+				c.eventually(20*time.Second, "a file that is not valid is noticed", valid("0"))
+				if policies != "" {
+					file.write(t, policies)
+					c.eventually(20*time.Second, "a valid file is read", valid("1"))
+				}
+			}
+			reload("")
+			c.apply(labelled("second"))
+			c.eventually(30*time.Second, "the policies before are kept", c.hasPriority("second", 2000001000))
+			reload("  - {name: all, pod: {priorityClassName: middle}}")
+			c.apply(labelled("third"))
+			c.eventually(30*time.Second, "a new policy counts", c.hasPriority("third", 1000))
+			reload("  - {name: all, pod: {priorityClassName: unheard-of}}")
+			c.apply(labelled("fourth"))
+			c.eventually(30*time.Second, "a class that does not exist keeps no pod away", c.hasPriority("fourth", 0))
+		})
 	}
-	reload := func(policies string) {
-		t.Helper()
-		// A file that is not valid comes first, so that it shows when the next one is read.
-		file.write(t, "  - pod: {priorityClassName: middle}")
-		c.eventually(20*time.Second, "a file that is not valid is noticed", valid("0"))
-		if policies != "" {
-			file.write(t, policies)
-			c.eventually(20*time.Second, "a valid file is read", valid("1"))
-		}
-	}
-	reload("")
-	c.apply(labelled("second"))
-	c.eventually(30*time.Second, "the policies before are kept", c.hasPriority("second", 2000001000))
-	reload("  - {name: all, pod: {priorityClassName: middle}}")
-	c.apply(labelled("third"))
-	c.eventually(30*time.Second, "a new policy counts", c.hasPriority("third", 1000))
-	reload("  - {name: all, pod: {priorityClassName: unheard-of}}")
-	c.apply(labelled("fourth"))
-	c.eventually(30*time.Second, "a class that does not exist keeps no pod away", c.hasPriority("fourth", 0))
 }
 
 // hasPriority checks that the pods of an app run, all with that priority.
@@ -260,7 +277,7 @@ func (c *cluster) hasPriority(name string, want int32) func(context.Context) err
 // Other admission that has a say in what we change: nothing we do has a pod refused.
 func TestAdmissionPlugins(t *testing.T) {
 	t.Parallel()
-	file := newPolicyFile(t, `  - {name: all, pod: {tolerations: [{key: added, operator: Exists}]}}`)
+	file := newPolicyFile(t, `  - {name: all, pod: {tolerations: [{key: added, operator: Exists}]}, daemonSet: {tolerations: [{key: widening, operator: Exists}]}}`)
 	c := newCluster(t, func(o *localcluster.Options) {
 		file.used(o)
 		o.Args[localcluster.APIServer] = []string{"--enable-admission-plugins=PodTolerationRestriction"}
@@ -303,18 +320,15 @@ spec: {limits: [{type: Container, defaultRequest: {cpu: 50m}, default: {cpu: 100
 	})
 
 	c.apply(daemonSet("tolerant", "", ""))
-	c.eventually(30*time.Second, "the policy's toleration is added", c.tolerates("tolerant", true))
+	c.eventually(30*time.Second, "the policy's tolerations are added", c.tolerates("tolerant", true))
 	// What the DaemonSet controller adds itself has to be allowed.
-	c.kubectl("annotate", "namespace", "default", `scheduler.alpha.kubernetes.io/tolerationsWhitelist=`+
-		`[{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}, {"key": "node.kubernetes.io/unreachable", "operator": "Exists"}, `+
-		`{"key": "node.kubernetes.io/disk-pressure", "operator": "Exists"}, {"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}, `+
-		`{"key": "node.kubernetes.io/pid-pressure", "operator": "Exists"}, {"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]`)
+	c.allowTolerations(whitelisted...)
 	c.apply(daemonSet("restricted", "", ""))
-	c.eventually(30*time.Second, "where it is not allowed it is left out", c.tolerates("restricted", false))
+	c.eventually(30*time.Second, "where they are not allowed they are left out", c.tolerates("restricted", false))
 }
 
-// tolerates checks that the two pods of an app run with or without the toleration
-// that the policy adds.
+// tolerates checks that the two pods of an app run with or without the tolerations that
+// the policy adds to them and to their template.
 func (c *cluster) tolerates(name string, want bool) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := c.running(name, 2)(ctx); err != nil {
@@ -325,8 +339,10 @@ func (c *cluster) tolerates(name string, want bool) func(context.Context) error 
 			return err
 		}
 		for i := range pods {
-			if got := slices.ContainsFunc(pods[i].Spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == "added" }); got != want {
-				return fmt.Errorf("pod %s has the toleration: %v, want %v", pods[i].Name, got, want)
+			for _, key := range []string{"added", "widening"} {
+				if got := slices.ContainsFunc(pods[i].Spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == key }); got != want {
+					return fmt.Errorf("pod %s has the toleration of %s: %v, want %v", pods[i].Name, key, got, want)
+				}
 			}
 		}
 		return nil
@@ -337,33 +353,38 @@ func (c *cluster) tolerates(name string, want bool) func(context.Context) error 
 // what will hurt is a warning. What was there before can still be changed.
 func TestA10Validation(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
-	surging := strings.Replace(daemonSet("surging", "", ""), "image:", "ports: [{containerPort: 80, hostPort: 54323}], image:", 1)
-	surging = strings.Replace(surging, "  template:", "  updateStrategy: {rollingUpdate: {maxSurge: 2, maxUnavailable: 0}}\n  template:", 1)
-	_, err := c.createDaemonSet(surging)
-	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "54323") || !strings.Contains(err.Error(), "maxSurge") {
-		t.Errorf("a host port that surges: %v", err)
-	}
-	_, err = c.createDaemonSet(annotate(daemonSet("misspelt", "", ""), "misspelt", "everynode.dev/scheduling: Direct"))
-	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "metadata.annotations[everynode.dev/scheduling]") {
-		t.Errorf("a misspelt annotation: %v", err)
-	}
-	said, err := c.createDaemonSet(daemonSet("careless", "", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, rule := range []string{"no-requests", "no-memory-limit", "no-readiness-probe", "default-service-account", "no-priority-class"} {
-		if !slices.ContainsFunc(said, func(text string) bool { return strings.Contains(text, rule) }) {
-			t.Errorf("nobody was warned of %s: %q", rule, said)
-		}
-	}
+	for name, newCluster := range companies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, nil)
+			surging := strings.Replace(daemonSet("surging", "", ""), "image:", "ports: [{containerPort: 80, hostPort: 54323}], image:", 1)
+			surging = strings.Replace(surging, "  template:", "  updateStrategy: {rollingUpdate: {maxSurge: 2, maxUnavailable: 0}}\n  template:", 1)
+			_, err := c.createDaemonSet(surging)
+			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "54323") || !strings.Contains(err.Error(), "maxSurge") {
+				t.Errorf("a host port that surges: %v", err)
+			}
+			_, err = c.createDaemonSet(annotate(daemonSet("misspelt", "", ""), "misspelt", "everynode.dev/scheduling: Direct"))
+			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "metadata.annotations[everynode.dev/scheduling]") {
+				t.Errorf("a misspelt annotation: %v", err)
+			}
+			said, err := c.createDaemonSet(daemonSet("careless", "", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, rule := range []string{"no-requests", "no-memory-limit", "no-readiness-probe", "default-service-account", "no-priority-class"} {
+				if !slices.ContainsFunc(said, func(text string) bool { return strings.Contains(text, rule) }) {
+					t.Errorf("nobody was warned of %s: %q", rule, said)
+				}
+			}
 
-	validation := "validatingwebhookconfiguration/everynode"
-	saved := c.kubectl("get", validation, "-o", "yaml")
-	c.kubectl("delete", validation)
-	if _, err := c.createDaemonSet(surging); err != nil {
-		t.Fatalf("without the validation: %v", err)
+			validation := "validatingwebhookconfiguration/everynode"
+			saved := c.kubectl("get", validation, "-o", "yaml")
+			c.kubectl("delete", validation)
+			if _, err := c.createDaemonSet(surging); err != nil {
+				t.Fatalf("without the validation: %v", err)
+			}
+			c.apply(saved)
+			c.kubectl("label", "daemonset", "surging", "changed=yes")
+		})
 	}
-	c.apply(saved)
-	c.kubectl("label", "daemonset", "surging", "changed=yes")
 }

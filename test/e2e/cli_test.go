@@ -197,28 +197,33 @@ func TestA20ExplainNeverFits(t *testing.T) {
 // namespace narrows the pods to no node.
 func TestA9ExplainNamespaceSelector(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, func(options *localcluster.Options) {
-		options.Args = map[string][]string{localcluster.APIServer: {"--enable-admission-plugins=PodNodeSelector"}}
-	})
-	c.addNodes(localcluster.Nodes(1, 3)...)
-	c.kubectl("annotate", "namespace", "default", "scheduler.alpha.kubernetes.io/node-selector=env=prod")
-	c.apply(daemonSet("agent", "cpu: 100m", ""))
-	narrowed := map[string]explain.Reason{"node-1": explain.ReasonNarrowed, "node-2": explain.ReasonNarrowed, "node-3": explain.ReasonNarrowed}
-	c.eventually(20*time.Second, "admission is named", c.says("agent", narrowed))
-	before := c.podUIDs("agent")
+	for name, newCluster := range companies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, func(options *localcluster.Options) {
+				options.Args = map[string][]string{localcluster.APIServer: {"--enable-admission-plugins=PodNodeSelector"}}
+			})
+			c.addNodes(localcluster.Nodes(1, 3)...)
+			c.kubectl("annotate", "namespace", "default", "scheduler.alpha.kubernetes.io/node-selector=env=prod")
+			c.apply(daemonSet("agent", "cpu: 100m", ""))
+			narrowed := map[string]explain.Reason{"node-1": explain.ReasonNarrowed, "node-2": explain.ReasonNarrowed, "node-3": explain.ReasonNarrowed}
+			c.eventually(20*time.Second, "admission is named", c.says("agent", narrowed))
+			before := c.podUIDs("agent")
 
-	text, err := c.everynode("explain", "ds/agent")
-	if err != nil {
-		t.Fatal(err)
+			text, err := c.everynode("explain", "ds/agent")
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantText(t, text, "Ready on 0 of 3 nodes that it belongs on", "NARROWED BY ADMISSION on node-1 node-2 node-3",
+				"wants env=prod, the node has no label env", "scheduler.alpha.kubernetes.io/node-selector of namespace default")
+			// Nothing makes the controller create other pods.
+			if after := c.podUIDs("agent"); len(after) != 3 || !slices.Equal(before, after) {
+				t.Errorf("pods were %v and are %v", before, after)
+			}
+			c.runNext(c.verdict("agent", "node-1").Next)
+			c.eventually(30*time.Second, "it runs", c.running("agent", 3))
+		})
 	}
-	wantText(t, text, "Ready on 0 of 3 nodes that it belongs on", "NARROWED BY ADMISSION on node-1 node-2 node-3",
-		"wants env=prod, the node has no label env", "scheduler.alpha.kubernetes.io/node-selector of namespace default")
-	// Nothing makes the controller create other pods.
-	if after := c.podUIDs("agent"); len(after) != 3 || !slices.Equal(before, after) {
-		t.Errorf("pods were %v and are %v", before, after)
-	}
-	c.runNext(c.verdict("agent", "node-1").Next)
-	c.eventually(30*time.Second, "it runs", c.running("agent", 3))
 }
 
 // podUIDs returns the UIDs of an app's pods, in order.

@@ -11,7 +11,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -19,13 +18,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
+	"strings"
 	"testing"
 	"time"
 
-	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"everynode.dev/everynode/test/localcluster"
@@ -113,7 +110,9 @@ func TestWebhookOutage(t *testing.T) { //nolint:tparallel // one cluster, one tr
 			t.Helper()
 			c.replaceWebhook(serveWebhook(t, time.Now().Add(time.Hour), func(_ http.ResponseWriter, r *http.Request) {
 				// A server notices that the client has gone once it has read the request.
-				_, _ = io.Copy(io.Discard, r.Body)
+				if body, err := io.ReadAll(r.Body); err == nil && bytes.Contains(body, []byte(`"everynode.dev/webhook":"false"`)) {
+					t.Errorf("what stays out of it was sent: %s", body)
+				}
 				<-r.Context().Done()
 			}))
 		}},
@@ -138,76 +137,31 @@ func TestWebhookOutage(t *testing.T) { //nolint:tparallel // one cluster, one tr
 				return c.runsOn(ctx, app(agent), "node-1", "node-2", "node-3")
 			})
 			t.Logf("daemon pods run after %s", time.Since(began).Round(100*time.Millisecond))
+
+			// The network that leads to the webhook does not wait for it.
+			network := fmt.Sprintf("network-%d", i)
+			began = time.Now()
+			const outside = `labels: {everynode.dev/webhook: "false"`
+			c.apply(strings.NewReplacer("metadata: {name: ", "metadata: {"+outside+"}, name: ", "metadata: {labels: {", "metadata: {"+outside+", ").
+				Replace(daemonSet(network, "cpu: 10m", "")))
+			c.eventually(20*time.Second, "daemon pods that stay out of it run", func(ctx context.Context) error {
+				return c.runsOn(ctx, app(network), "node-1", "node-2", "node-3")
+			})
+			t.Logf("daemon pods that stay out of it run after %s", time.Since(began).Round(100*time.Millisecond))
 		}) {
 			return
 		}
 	}
 }
 
-// answer answers a review with a patch.
-func answer(t *testing.T, w http.ResponseWriter, r *http.Request, patch string) {
-	t.Helper()
-	var review admissionv1.AdmissionReview
-	if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
-		t.Error(err)
-		return
-	}
-	patchType := admissionv1.PatchTypeJSONPatch
-	review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
-	if patch != "" {
-		review.Response.Patch, review.Response.PatchType = []byte(patch), &patchType
-	}
-	review.Request = nil
-	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(&review); err != nil {
-		t.Log(err)
-	}
-}
-
-// Another webhook that changes the same pods after us: we are asked again, and both
-// changes stand. Each pod is changed once, however often the webhooks are asked.
+// Another webhook that changes the same pods before us, or after us, so that we are
+// asked again: both changes stand. Each pod is changed once, however often the webhooks are asked.
 func TestSecondWebhook(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
 	c.addNodes(localcluster.Nodes(1, 2)...)
-	// It adds a sidecar in front, as service meshes do: the containers that we size move.
-	client := serveWebhook(t, time.Now().Add(time.Hour), func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Error(err)
-		}
-		patch := ""
-		var review struct {
-			Request struct{ Object corev1.Pod }
-		}
-		if err := json.Unmarshal(body, &review); err != nil {
-			t.Error(err)
-		}
-		if !slices.ContainsFunc(review.Request.Object.Spec.Containers, func(c corev1.Container) bool { return c.Name == "sidecar" }) {
-			patch = `[{"op": "add", "path": "/spec/containers/0", "value": {"name": "sidecar", "image": "example/sidecar:1.0"}}]`
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		answer(t, w, r, patch)
-	})
-	fail, again, none, scope := admissionregistrationv1.Fail, admissionregistrationv1.IfNeededReinvocationPolicy,
-		admissionregistrationv1.SideEffectClassNone, admissionregistrationv1.NamespacedScope
-	// Webhooks are asked in the order of the names of their configurations.
-	for _, name := range []string{"a-before-everynode", "z-after-everynode"} {
-		_, err := c.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
-			ObjectMeta: metav1.ObjectMeta{Name: name},
-			Webhooks: []admissionregistrationv1.MutatingWebhook{{
-				Name: name + ".example.com", ClientConfig: client, AdmissionReviewVersions: []string{"v1"}, SideEffects: &none,
-				FailurePolicy: &fail, ReinvocationPolicy: &again,
-				ObjectSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name[:1]}},
-				Rules: []admissionregistrationv1.RuleWithOperations{{
-					Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
-					Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}, Scope: &scope},
-				}},
-			}},
-		}, metav1.CreateOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+	for app, webhook := range map[string]string{"a": "a-before-everynode", "z": "z-after-everynode"} {
+		c.otherWebhook(webhook, &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}})
 	}
 	for _, name := range []string{"a", "z"} {
 		c.apply(annotate(daemonSet(name, "cpu: 10m", ""), name, `everynode.dev/resources: '{"main": {"cpu": "10%"}}'`))
@@ -221,7 +175,7 @@ func TestSecondWebhook(t *testing.T) {
 			}
 			for i := range pods {
 				containers := pods[i].Spec.Containers
-				if len(containers) != 2 || containers[0].Name != "sidecar" || containers[1].Resources.Requests.Cpu().String() != "400m" {
+				if len(containers) != 2 || containers[1].Name != "main" || containers[1].Resources.Requests.Cpu().String() != "400m" {
 					return fmt.Errorf("containers of %s are %v", pods[i].Name, containers)
 				}
 				if n := len(containers[0].Resources.Requests); n != 0 {

@@ -243,21 +243,26 @@ func TestA11SuccessorOfADeletedDaemonSet(t *testing.T) {
 	}
 }
 
-// A25: a pod that only says it belongs to a DaemonSet evicts nobody, and room is
-// held against it.
+// A25: a pod that only says it belongs to a DaemonSet gets nothing that a policy gives to
+// daemon pods, evicts nobody, and room is held against it.
 func TestA25ForgedOwner(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, nil)
-	c.addNodes(localcluster.Nodes(1, 1)...)
-	c.apply(daemonSet("agent", "cpu: 500m", "") + deployment("web", 3, "cpu: '1'"))
-	c.eventually(20*time.Second, "the daemon pod runs", c.running("agent", 1))
-	c.eventually(20*time.Second, "the web pods run", c.running("web", 3))
+	for name, newCluster := range companies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			policies := newPolicyFile(t, "  - {name: all, pod: {priorityClassName: middle, tolerations: [{key: for-pods, operator: Exists}]}}")
+			c := newCluster(t, policies.used)
+			c.addNodes(localcluster.Nodes(1, 1)...)
+			c.apply(priorityClasses + daemonSet("agent", "cpu: 500m", "") + deployment("web", 3, "cpu: '1'"))
+			c.eventually(20*time.Second, "the daemon pod has the policy's priority", c.hasPriority("agent", 1000))
+			c.eventually(20*time.Second, "the daemon pod runs", c.running("agent", 1))
+			c.eventually(20*time.Second, "the web pods run", c.running("web", 3))
 
-	// The garbage collector would delete the pod for its false owner.
-	if err := c.Process(localcluster.ControllerManager).Pause(); err != nil {
-		t.Fatal(err)
-	}
-	c.apply(`
+			// The garbage collector would delete the pod for its false owner.
+			if err := c.Process(localcluster.ControllerManager).Pause(); err != nil {
+				t.Fatal(err)
+			}
+			c.apply(`
 apiVersion: v1
 kind: Pod
 metadata:
@@ -268,20 +273,25 @@ spec:
   affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [node-1]}]}]}}}
   containers: [{name: main, image: "example/forged:1.0", resources: {requests: {cpu: '1'}}}]
 `)
-	c.eventually(20*time.Second, "the pod is refused", c.allTried("forged", 1, 0, "Insufficient cpu"))
-	if got := len(c.boundUIDs("web")); got != 3 {
-		t.Errorf("%d web pods run, want 3", got)
-	}
-	if evicted := c.evictions(); len(evicted) > 0 {
-		t.Errorf("evicted: %v", evicted)
-	}
-	pods, err := c.pods(t.Context(), app("forged"))
-	if err != nil || len(pods) != 1 {
-		t.Fatal(pods, err)
-	}
-	for _, toleration := range pods[0].Spec.Tolerations {
-		if toleration.Key == corev1.TaintNodeDiskPressure {
-			t.Error("the pod has got the tolerations of a daemon pod")
-		}
+			c.eventually(20*time.Second, "the pod is refused", c.allTried("forged", 1, 0, "Insufficient cpu"))
+			if got := len(c.boundUIDs("web")); got != 3 {
+				t.Errorf("%d web pods run, want 3", got)
+			}
+			if evicted := c.evictions(); len(evicted) > 0 {
+				t.Errorf("evicted: %v", evicted)
+			}
+			pods, err := c.pods(t.Context(), app("forged"))
+			if err != nil || len(pods) != 1 {
+				t.Fatal(pods, err)
+			}
+			for _, toleration := range pods[0].Spec.Tolerations {
+				if toleration.Key == corev1.TaintNodeDiskPressure || toleration.Key == "for-pods" {
+					t.Errorf("the pod has got a toleration of a daemon pod: %s", toleration.Key)
+				}
+			}
+			if priority := *pods[0].Spec.Priority; priority != 0 {
+				t.Errorf("the pod has got the priority of a daemon pod: %d", priority)
+			}
+		})
 	}
 }
