@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -481,12 +482,12 @@ func TestA19VerdictsAreTrue(t *testing.T) {
 				ordinary.WriteString(drawDeployment(random, i))
 			}
 			c.apply(ordinary.String())
-			c.eventually(60*time.Second, "ordinary pods are settled", c.verdictsAreTrue)
+			c.eventually(60*time.Second, "ordinary pods are settled", c.atRest(c.verdictsAreTrue))
 			for i := range 2 + random.IntN(3) {
 				manifest := drawDaemonSet(random, i)
 				plan := c.planned(manifest)
 				c.apply(manifest)
-				c.eventually(60*time.Second, "the verdicts are true", c.verdictsAreTrue)
+				c.eventually(60*time.Second, "the verdicts are true", c.atRest(c.verdictsAreTrue))
 				for _, lie := range c.lies(plan) {
 					t.Errorf("%s, in the plan for\n%s", lie, manifest)
 				}
@@ -495,22 +496,61 @@ func TestA19VerdictsAreTrue(t *testing.T) {
 	}
 }
 
-// planned returns what plan says of a manifest.
+// planned returns what plan says of a manifest while the scheduler rests.
 func (c *cluster) planned(manifest string) *explain.Plan {
 	c.t.Helper()
 	path := filepath.Join(c.t.TempDir(), "daemonset.yaml")
 	if err := os.WriteFile(path, []byte(manifest), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
-	output, err := c.everynode("plan", "-f", path, "-o", "json")
-	if err != nil {
-		c.t.Fatal(err)
-	}
 	plan := &explain.Plan{}
-	if err := json.Unmarshal([]byte(output), plan); err != nil {
-		c.t.Fatal(err)
-	}
+	c.eventually(30*time.Second, "it is planned", c.atRest(func(context.Context) error {
+		output, err := c.everynode("plan", "-f", path, "-o", "json")
+		if err != nil {
+			return err
+		}
+		*plan = explain.Plan{}
+		return json.Unmarshal([]byte(output), plan)
+	}))
 	return plan
+}
+
+// atRest returns a check that is made while the scheduler has nothing to do: no pod waits
+// to be tried, and none has been tried in the meantime. A pod that waits after an attempt
+// may still evict somebody at the next one.
+func (c *cluster) atRest(check func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		before, err := c.attempts(ctx)
+		if err != nil {
+			return err
+		}
+		if err := check(ctx); err != nil {
+			return err
+		}
+		after, err := c.attempts(ctx)
+		if err == nil && before != after {
+			err = errors.New("the scheduler was at work")
+		}
+		return err
+	}
+}
+
+var (
+	triedPods   = regexp.MustCompile(`(?m)^scheduler_schedule_attempts_total{.*$`)
+	waitingPods = regexp.MustCompile(`(?m)^scheduler_pending_pods{.*queue="(?:active|backoff)".*} [1-9].*$`)
+)
+
+// attempts returns what the scheduler counts of its attempts, and an error if another one
+// is to come.
+func (c *cluster) attempts(ctx context.Context) (string, error) {
+	metrics, err := c.Get(ctx, localcluster.EverynodeScheduler, "/metrics")
+	if err != nil {
+		return "", err
+	}
+	if waiting := waitingPods.FindString(metrics); waiting != "" {
+		return "", errors.New(waiting)
+	}
+	return strings.Join(triedPods.FindAllString(metrics, -1), "\n"), nil
 }
 
 // lies returns the nodes on which something else came than was planned.
@@ -611,10 +651,22 @@ func (c *cluster) verdictIsTrue(x *explain.Explanation, ds *appsv1.DaemonSet, no
 	case v.Ready:
 		return nil
 	}
-	return c.refusalIsTrue(v, scheduledFalse(&pods[i]))
+	if newNodeState(node, nil, pods).room(func(*corev1.Pod) bool { return true }).take(&pods[i].Spec) {
+		return fmt.Errorf("the pod would fit, but: %s (%s)", v.Reason, v.Message)
+	}
+	// What came to the node after the pod may be in its way now, and the scheduler has
+	// had no reason to look again.
+	said := scheduledFalse(&pods[i])
+	if slices.ContainsFunc(pods, func(other corev1.Pod) bool {
+		return other.Spec.NodeName == node.Name && !other.CreationTimestamp.Before(&pods[i].CreationTimestamp)
+	}) {
+		said = ""
+	}
+	return c.refusalIsTrue(v, said)
 }
 
-// refusalIsTrue compares a verdict with what the scheduler has said of the pod.
+// refusalIsTrue compares a verdict with what the scheduler has said of the pod, "" if
+// that may be out of date.
 func (c *cluster) refusalIsTrue(v *explain.Verdict, said string) error {
 	for _, shortage := range v.Shortages {
 		words := "Insufficient " + shortage.Resource
@@ -622,7 +674,7 @@ func (c *cluster) refusalIsTrue(v *explain.Verdict, said string) error {
 			words = "Too many pods"
 		}
 		// The scheduler stops at the first plugin that refuses, and tries ports before resources.
-		if v.Reason != explain.ReasonPortTaken && !strings.Contains(said, words) {
+		if said != "" && v.Reason != explain.ReasonPortTaken && !strings.Contains(said, words) {
 			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 		}
 	}
@@ -632,13 +684,13 @@ func (c *cluster) refusalIsTrue(v *explain.Verdict, said string) error {
 			return fmt.Errorf("nothing is short, but: %s (%s)", v.Reason, v.Message)
 		}
 	case explain.ReasonPortTaken:
-		if !strings.Contains(said, "free ports") || len(v.Blockers) == 0 {
+		if said != "" && !strings.Contains(said, "free ports") || len(v.Blockers) == 0 {
 			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 		}
 	default:
 		return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 	}
-	if v.Preemption == nil {
+	if v.Preemption == nil || said == "" {
 		return nil
 	}
 	if eviction := c.inForce(v.Preemption); len(eviction.Victims) > 0 {

@@ -220,23 +220,23 @@ func fill(t *testing.T, client kubernetes.Interface, cluster *explain.Cluster) {
 // valid adds what the API server asks for and tests of the verdicts don't.
 func valid(ds *appsv1.DaemonSet) *appsv1.DaemonSet {
 	ds.Spec.Template.Labels = ds.Spec.Selector.MatchLabels
+	nameContainers(&ds.Spec.Template.Spec)
 	return ds
 }
 
 // runnable does the same for a pod.
 func runnable(pod *corev1.Pod) *corev1.Pod {
-	for n := range pod.Spec.Containers {
-		c := &pod.Spec.Containers[n]
-		if c.Name == "" {
-			c.Name = "main"
-		}
-		if c.Image == "" {
-			c.Image = "example/main:1.0"
-		}
-	}
+	nameContainers(&pod.Spec)
 	// Its class has no object.
 	pod.Spec.Priority = nil
 	return pod
+}
+
+func nameContainers(spec *corev1.PodSpec) {
+	for n := range spec.Containers {
+		c := &spec.Containers[n]
+		c.Name, c.Image = fmt.Sprintf("main-%d", n), "example/main:1.0"
+	}
 }
 
 // each does something with all objects, many at a time.
