@@ -26,7 +26,7 @@ import (
 func TestShippedConfigurations(t *testing.T) {
 	for _, name := range []string{"replace.yaml", "second.yaml"} {
 		t.Run(name, func(t *testing.T) {
-			file := filepath.Join("../../deploy/scheduler-config", name)
+			file := "../../deploy/scheduler-config/" + name
 			config, err := options.LoadConfigFromFile(klog.Background(), file)
 			if err != nil {
 				t.Fatal(err)
