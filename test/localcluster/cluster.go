@@ -132,6 +132,8 @@ func (c *Cluster) connect() (err error) {
 		return err
 	}
 	c.Config.QPS = -1
+	// Admission warns of what demos and tests create on purpose: not on everybody's terminal.
+	c.Config.WarningHandler = rest.NoWarnings{}
 	c.Client, err = kubernetes.NewForConfig(c.Config)
 	return err
 }
