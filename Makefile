@@ -194,7 +194,7 @@ lint: ## Run the linters
 	$(BIN)/golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: verify
-verify: lint verify-chart licenses workflows ## Check everything that can be checked without running it
+verify: lint verify-chart licenses vulncheck workflows ## Check everything that can be checked without running it
 	go mod verify
 	go mod tidy -diff
 
