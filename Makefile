@@ -116,7 +116,7 @@ release: ## Make the files of a release in dist/release/: make release VERSION=v
 	  { echo "VERSION is '$(VERSION)', want a version like v0.1.0: make release VERSION=v0.1.0" >&2; exit 2; }
 	@tar --version | grep -q GNU || { echo 'make release needs GNU tar, for archives that are the same every time' >&2; exit 2; }
 	@$(MAKE) images
-	@hack/progress.sh 'Building helm and kustomize' $(tool_build) helm.sh/helm/v4/cmd/helm sigs.k8s.io/kustomize/kustomize/v5
+	@$(MAKE) build-helm
 	@IMAGE_REPOSITORY='$(IMAGE_REPOSITORY)' hack/release.sh '$(VERSION)' '$(LDFLAGS)'
 
 .PHONY: clean
@@ -147,7 +147,7 @@ test-e2e: build ## Run the end-to-end tests; SCHEDULER=stock shows which of them
 	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN)
 
 .PHONY: test-real
-test-real: build ## Run the tests on real nodes, with kubelets and containers (needs root, and says what else)
+test-real: build build-helm ## Run the tests on real nodes, with kubelets and containers (needs root, and says what else)
 	@$(BIN)/localcluster needs
 	@$(MAKE) build-real
 	go test ./test/real -timeout 15m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts'
@@ -213,6 +213,9 @@ workflows: ## Lint the GitHub workflows
 .PHONY: build-helm
 build-helm:
 	@hack/progress.sh 'Building helm and kustomize' $(tool_build) helm.sh/helm/v4/cmd/helm sigs.k8s.io/kustomize/kustomize/v5
+
+.PHONY: build-chart-tools
+build-chart-tools: build-helm
 	@hack/progress.sh 'Building what checks the chart' $(manifests_build) github.com/norwoodj/helm-docs/cmd/helm-docs github.com/helm-unittest/helm-unittest/cmd/helm-unittest
 	@# promtool checks rules and queries here; where Prometheus finds its targets is none of our business.
 	@hack/progress.sh 'Building promtool' $(manifests_build) -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool
@@ -221,13 +224,13 @@ helm_docs = $(BIN)/helm-docs --chart-search-root charts --sort-values-order file
 helm_unittest = $(BIN)/helm-unittest --strict charts/everynode
 
 .PHONY: chart-update
-chart-update: build-helm ## Write the chart's README and schema, and record what it renders
+chart-update: build-chart-tools ## Write the chart's README and schema, and record what it renders
 	go test ./test/manifests -run TestSchemaKnowsTheAPI -count 1 -args -bin '$(CURDIR)/$(BIN)' -update
 	$(helm_docs)
 	$(helm_unittest) --update-snapshot
 
 .PHONY: verify-chart
-verify-chart: build-helm ## Check the chart, the kustomizations, the alerts and the dashboard
+verify-chart: build-chart-tools ## Check the chart, the kustomizations, the alerts and the dashboard
 	$(BIN)/helm lint --strict --quiet charts/everynode
 	@$(helm_docs) --dry-run | diff charts/everynode/README.md - || { echo 'charts/everynode/README.md is not up to date: run make chart-update'; exit 1; }
 	$(helm_unittest)

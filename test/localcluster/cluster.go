@@ -293,8 +293,12 @@ func (c *Cluster) startAll(ctx context.Context) error {
 	return c.startKubeProxy(c.machines.controlPlane, controlPlane, c.machines.nodes[0].name)
 }
 
-// applyManifests creates what an installation of everynode brings along.
+// applyManifests creates what an installation of everynode brings along, unless the
+// cluster is to be one without.
 func (c *Cluster) applyManifests(ctx context.Context) error {
+	if c.options.Scheduler == Stock && !c.options.Webhook {
+		return nil
+	}
 	manifests := bytes.Join([][]byte{deploy.NamespaceManifest, deploy.StaticPodRBAC, deploy.WebhookRBAC}, []byte("---\n"))
 	_, err := c.Kubectl(ctx, manifests, "apply", "-f", "-")
 	return err
@@ -381,13 +385,25 @@ func (c *Cluster) Wait(ctx context.Context) error {
 // Kubectl runs kubectl as the administrator and returns what it prints. An error
 // carries what it complains of.
 func (c *Cluster) Kubectl(ctx context.Context, stdin []byte, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, c.binary(Kubectl), args...)
-	command.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
+	return c.runAsAdministrator(ctx, Kubectl, stdin, args...)
+}
+
+// Helm runs helm, which make build-helm makes, as the administrator and returns what it
+// prints. An error carries what it complains of.
+func (c *Cluster) Helm(ctx context.Context, args ...string) (string, error) {
+	return c.runAsAdministrator(ctx, "helm", nil, args...)
+}
+
+func (c *Cluster) runAsAdministrator(ctx context.Context, program string, stdin []byte, args ...string) (string, error) {
+	command := exec.CommandContext(ctx, c.binary(program), args...)
+	// The user's own settings and plugins are none of the cluster's business.
+	command.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig,
+		"HELM_CACHE_HOME="+c.path("helm"), "HELM_CONFIG_HOME="+c.path("helm"), "HELM_DATA_HOME="+c.path("helm"))
 	command.Stdin = bytes.NewReader(stdin)
 	var stdout, stderr strings.Builder
 	command.Stdout, command.Stderr = &stdout, &stderr
 	if err := command.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+		return stdout.String(), fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
 }

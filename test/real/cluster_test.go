@@ -50,22 +50,20 @@ func skipIfMissing(t *testing.T) {
 	}
 }
 
-// The images of the tests.
+// registry and tag are those of all images of the tests.
 const (
-	workloadImage = "localhost/workload:test"
-	webhookImage  = "localhost/everynode-webhook:test"
+	registry = "localhost"
+	tag      = "test"
 )
 
 // writeImages writes the images of the tests into a folder.
 func writeImages(t *testing.T, dir string) []string {
 	t.Helper()
 	var paths []string
-	for reference, program := range map[string]string{
-		workloadImage: filepath.Join(*binDir, "node", "workload"),
-		webhookImage:  filepath.Join(*binDir, localcluster.EverynodeWebhook),
-	} {
-		path := filepath.Join(dir, filepath.Base(program)+".tar")
-		image := image.Image{Reference: reference, Programs: []string{program}, User: "65532:65532"}
+	for _, program := range []string{filepath.Join("node", "workload"), localcluster.EverynodeScheduler, localcluster.EverynodeWebhook} {
+		name := filepath.Base(program)
+		path := filepath.Join(dir, name+".tar")
+		image := image.Image{Reference: registry + "/" + name + ":" + tag, Programs: []string{filepath.Join(*binDir, program)}, User: "65532:65532"}
 		if err := image.WriteArchive(path); err != nil {
 			t.Fatal(err)
 		}
@@ -87,6 +85,7 @@ func newCluster(t *testing.T) *cluster {
 	began := time.Now()
 	started, err := localcluster.Start(t.Context(), localcluster.Options{
 		BinDir:    *binDir,
+		Scheduler: localcluster.Stock,
 		RealNodes: 3,
 		Images:    writeImages(t, t.TempDir()),
 		Args: map[string][]string{
@@ -302,21 +301,23 @@ func restarts(pod *corev1.Pod) int32 {
 // everyNode are the nodes of a cluster.
 var everyNode = []string{"node-1", "node-2", "node-3"}
 
-// template returns a pod template as hardened as an agent's can be.
+// template returns a pod template as hardened as an agent's can be. All pods are
+// placed by everynode: kube-scheduler would give room that it frees to others.
 func template(app, requests string) string {
 	return fmt.Sprintf(`
     metadata: {labels: {app: %[1]s}}
     spec:
+      schedulerName: everynode-scheduler
       terminationGracePeriodSeconds: 5
       securityContext: {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
       containers:
         - name: main
-          image: %[2]s
+          image: %[2]s/workload:%[3]s
           args: [serve]
-          resources: {requests: {%[3]s}}
+          resources: {requests: {%[4]s}}
           securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
           readinessProbe: {httpGet: {port: 8080, path: /healthz}, periodSeconds: 1, failureThreshold: 1}
-`, app, workloadImage, requests)
+`, app, registry, tag, requests)
 }
 
 // daemonSet returns a manifest. annotations are those of the DaemonSet.

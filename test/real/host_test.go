@@ -141,13 +141,11 @@ func readProc(pid int, file string) []byte {
 	return content
 }
 
-// processesOfPod returns the processes of a pod's workload.
-func processesOfPod(t *testing.T, pod *corev1.Pod) []int {
-	t.Helper()
+// processesOfPod returns the processes of a pod's containers.
+func processesOfPod(pod *corev1.Pod) []int {
 	return processes(func(pid int) bool {
 		environment := bytes.Split(readProc(pid, "environ"), []byte{0})
-		return bytes.HasPrefix(readProc(pid, "cmdline"), []byte("/workload\x00")) &&
-			slices.ContainsFunc(environment, func(variable []byte) bool { return string(variable) == "HOSTNAME="+pod.Name })
+		return slices.ContainsFunc(environment, func(variable []byte) bool { return string(variable) == "HOSTNAME="+pod.Name })
 	})
 }
 

@@ -5,7 +5,6 @@ package real
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,31 +14,35 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"everynode.dev/everynode/deploy"
-	"everynode.dev/everynode/test/localcluster"
 )
 
+// everynode is installed as users do it, and what follows depends on its pods: the
+// cluster's own kube-scheduler knows nothing of room for DaemonSets, and without an
+// answer of the webhook no DaemonSet and none of its pods is admitted.
 func TestRealNodes(t *testing.T) {
 	skipIfMissing(t)
 	before := takeInventory(t)
 	c := newCluster(t)
 	footprint := footprintOf(t, c.Process("node-1/machine").Pid())
-	// The agent stays for all subtests.
+	objects := c.objects()
+	c.install()
 	c.apply(daemonSet("agent", "", "cpu: 10m", ""))
 	c.eventually("the agent is ready on every node", func(ctx context.Context) error {
 		return c.readyOn(ctx, "agent", everyNode...)
 	})
 	for name, test := range map[string]func(*cluster){
-		"pods run without root's rights": runsAsNobody,
-		"probes are run":                 probesAreRun,
-		"a Service leads to its pods":    serviceLeadsToPods,
-		"an eviction stops a container":  evictionStopsContainer,
+		"everynode runs without rights":          everynodeRunsWithoutRights,
+		"everynode's scheduler places the agent": everynodePlacesAgent,
+		"pods run without root's rights":         runsAsNobody,
+		"probes are run":                         probesAreRun,
+		"a Service leads to its pods":            serviceLeadsToPods,
+		"an eviction stops a container":          evictionStopsContainer,
 	} {
 		t.Run(name, func(t *testing.T) { test(c.in(t)) })
 	}
-	t.Run("a pod starts with no scheduler running, by a webhook behind a Service", func(t *testing.T) { startsWithoutScheduler(c.in(t)) })
+	t.Run("a pod starts with no scheduler running, by the webhook", func(t *testing.T) { startsWithoutScheduler(c.in(t)) })
 	t.Run("a node comes back after a power cut", func(t *testing.T) { comesBack(c.in(t)) })
+	t.Run("nothing of everynode stays when it is uninstalled", func(t *testing.T) { uninstallsCleanly(c.in(t), objects) })
 
 	if diff := cmp.Diff(before, takeInventory(t)); diff != "" {
 		t.Errorf("a running cluster changes the host (-before, +during):\n%s", diff)
@@ -133,7 +136,7 @@ func evictionStopsContainer(c *cluster) {
 		return fmt.Sprintf("cpu: %dm", node.Status.Allocatable.Cpu().MilliValue()*percent/100)
 	}
 	const onNode2 = "kubernetes.io/hostname: node-2"
-	c.applyForTest(deployment("filler", 2, share(45), onNode2))
+	c.applyForTest(deployment("filler", 2, share(40), onNode2))
 	var fillers []corev1.Pod
 	c.eventually("the node is full", func(ctx context.Context) (err error) {
 		if fillers, err = c.pods(ctx, "filler"); err != nil {
@@ -150,7 +153,7 @@ func evictionStopsContainer(c *cluster) {
 		return nil
 	})
 	for i := range fillers {
-		if n := len(processesOfPod(c.T, &fillers[i])); n != 1 {
+		if n := len(processesOfPod(&fillers[i])); n != 1 {
 			c.Fatalf("%s has %d processes, want 1", fillers[i].Name, n)
 		}
 	}
@@ -161,7 +164,7 @@ func evictionStopsContainer(c *cluster) {
 	})
 	var stopped, spared []corev1.Pod
 	for i := range fillers {
-		if len(processesOfPod(c.T, &fillers[i])) == 0 {
+		if len(processesOfPod(&fillers[i])) == 0 {
 			stopped = append(stopped, fillers[i])
 		} else {
 			spared = append(spared, fillers[i])
@@ -182,39 +185,10 @@ func evictionStopsContainer(c *cluster) {
 	}
 }
 
-// webhookManifests run everynode-webhook in the cluster.
-//
-//go:embed testdata/webhook.yaml
-var webhookManifests string
-
-// deployWebhook runs the webhook in pods, which make their certificates themselves,
-// and has the API server call it through its Service. Without an answer no DaemonSet
-// and none of its pods is admitted.
-func deployWebhook(c *cluster) {
-	c.applyForTest(strings.ReplaceAll(webhookManifests, "$IMAGE", webhookImage))
-	c.applyForTest(strings.ReplaceAll(string(deploy.Webhook), "failurePolicy: Ignore", "failurePolicy: Fail"))
-	c.eventually("both replicas of the webhook are available", func(ctx context.Context) error {
-		deployed, err := c.Client.AppsV1().Deployments(deploy.Namespace).Get(ctx, localcluster.EverynodeWebhook, metav1.GetOptions{})
-		if err == nil && deployed.Status.AvailableReplicas != 2 {
-			err = fmt.Errorf("%d are", deployed.Status.AvailableReplicas)
-		}
-		return err
-	})
-	c.eventually("the API server reaches the webhook", func(ctx context.Context) error {
-		_, err := c.Kubectl(ctx, []byte(daemonSet("nothing", "", "", "")), "create", "--dry-run=server", "-f", "-")
-		return err
-	})
-}
-
 // With everynode.dev/scheduling: direct the webhook gives pods their node. They
 // start then although nothing schedules, and other pods don't.
 func startsWithoutScheduler(c *cluster) {
-	deployWebhook(c)
-	ctx, cancel := context.WithTimeout(c.Context(), patience)
-	defer cancel()
-	if err := c.Process(localcluster.EverynodeScheduler).Stop(ctx); err != nil {
-		c.Fatal(err)
-	}
+	c.scaleScheduler(0)
 	c.applyForTest(daemonSet("direct", "everynode.dev/scheduling: direct", "cpu: 10m", ""))
 	c.applyForTest(daemonSet("scheduled", "", "cpu: 10m", ""))
 	c.eventually("the pods are ready on every node", func(ctx context.Context) error {
@@ -227,9 +201,7 @@ func startsWithoutScheduler(c *cluster) {
 	if len(pods) != len(everyNode) || slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return pod.Spec.NodeName != "" }) {
 		c.Errorf("%d pods of the other DaemonSet exist, want 3, none with a node", len(pods))
 	}
-	if err := c.StartScheduler(c.Context()); err != nil {
-		c.Fatal(err)
-	}
+	c.scaleScheduler(2)
 	c.eventually("the others are ready with the scheduler", func(ctx context.Context) error {
 		return c.readyOn(ctx, "scheduled", everyNode...)
 	})
@@ -247,7 +219,7 @@ func comesBack(c *cluster) {
 	if err := c.CutPower(ctx, "node-3"); err != nil {
 		c.Fatal(err)
 	}
-	if n := len(processesOfPod(c.T, before)); n != 0 {
+	if n := len(processesOfPod(before)); n != 0 {
 		c.Fatalf("%d processes of %s are left", n, before.Name)
 	}
 	c.eventually("the node and the pod on it are not ready", func(ctx context.Context) error {
@@ -271,7 +243,7 @@ func comesBack(c *cluster) {
 		c.Errorf("pod %s was restarted %d times, and is pod %s now, restarted %d times; want the same pod restarted",
 			before.UID, restarts(before), after.UID, restarts(after))
 	}
-	if n := len(processesOfPod(c.T, after)); n != 1 {
+	if n := len(processesOfPod(after)); n != 1 {
 		c.Errorf("%s has %d processes, want 1", after.Name, n)
 	}
 }

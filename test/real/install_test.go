@@ -1,0 +1,177 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package real
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"everynode.dev/everynode/test/localcluster"
+)
+
+// namespace is where everynode is installed.
+const namespace = "everynode-system"
+
+// install installs the chart as docs/install.md says, into a namespace that admits only
+// pods without any right.
+func (c *cluster) install() {
+	c.Helper()
+	c.apply(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: ` + namespace + `, labels: {pod-security.kubernetes.io/enforce: restricted}}
+`)
+	c.helm("install", "everynode", "../../charts/everynode", "--namespace", namespace, "--wait", "--timeout", patience.String(),
+		"--set", "image.registry="+registry+",image.tag="+tag+",webhook.failurePolicy=Fail")
+	c.eventually("the API server reaches the webhook", func(ctx context.Context) error {
+		_, err := c.Kubectl(ctx, []byte(daemonSet("nothing", "", "", "")), "create", "--dry-run=server", "-f", "-")
+		return err
+	})
+}
+
+// helm runs helm as the administrator.
+func (c *cluster) helm(args ...string) {
+	c.Helper()
+	if output, err := c.Helm(c.Context(), args...); err != nil {
+		c.Fatal(err)
+	} else if c.Log(output); strings.Contains(output, "WARNING") {
+		c.Errorf("helm warns:\n%s", output)
+	}
+}
+
+// everynodePods returns the pods of one of everynode's programs.
+func (c *cluster) everynodePods(ctx context.Context, program string) ([]corev1.Pod, error) {
+	component := strings.TrimPrefix(program, "everynode-")
+	list, err := c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=" + component})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// scaleScheduler has a number of schedulers run, and waits until these are ready and
+// others have gone.
+func (c *cluster) scaleScheduler(replicas int) {
+	c.Helper()
+	c.kubectl("scale", "deployment", localcluster.EverynodeScheduler, "--namespace", namespace, fmt.Sprintf("--replicas=%d", replicas))
+	c.eventually(fmt.Sprintf("%d schedulers are ready", replicas), func(ctx context.Context) error {
+		pods, err := c.everynodePods(ctx, localcluster.EverynodeScheduler)
+		if err != nil {
+			return err
+		}
+		if len(pods) != replicas {
+			return fmt.Errorf("there are %d", len(pods))
+		}
+		for i := range pods {
+			if !isReady(&pods[i]) {
+				return fmt.Errorf("%s is not: %s", pods[i].Name, whyNot(&pods[i]))
+			}
+		}
+		return nil
+	})
+}
+
+// The kernel lets everynode's programs do nothing that they have no need for.
+func everynodeRunsWithoutRights(c *cluster) {
+	for _, program := range []string{localcluster.EverynodeScheduler, localcluster.EverynodeWebhook} {
+		pods, err := c.everynodePods(c.Context(), program)
+		if err != nil {
+			c.Fatal(err)
+		}
+		if len(pods) != 2 {
+			c.Errorf("%s has %d pods, want 2", program, len(pods))
+		}
+		for i := range pods {
+			running := processesOfPod(&pods[i])
+			if len(running) != 1 {
+				c.Errorf("%s has %d processes, want 1", pods[i].Name, len(running))
+				continue
+			}
+			want := map[string]string{
+				"Uid": "65532 65532 65532 65532", "Gid": "65532 65532 65532 65532", "CapEff": "0000000000000000", "CapBnd": "0000000000000000",
+				"NoNewPrivs": "1", "Seccomp": "2", "root": "ro",
+			}
+			if diff := cmp.Diff(want, rightsOf(running[0], slices.Collect(maps.Keys(want)))); diff != "" {
+				c.Errorf("%s (-want, +got):\n%s", pods[i].Name, diff)
+			}
+		}
+	}
+}
+
+// rightsOf returns what the kernel says of a process, by the names in its status file,
+// and how its root is mounted.
+func rightsOf(pid int, names []string) map[string]string {
+	rights := make(map[string]string)
+	for line := range strings.Lines(string(readProc(pid, "status"))) {
+		if name, value, _ := strings.Cut(line, ":"); slices.Contains(names, name) {
+			rights[name] = strings.Join(strings.Fields(value), " ")
+		}
+	}
+	for line := range strings.Lines(string(readProc(pid, "mountinfo"))) {
+		// Its id, its parent's, a device, the root in it, the mount point, options.
+		if fields := strings.Fields(line); len(fields) > 5 && fields[4] == "/" {
+			rights["root"], _, _ = strings.Cut(fields[5], ",")
+		}
+	}
+	return rights
+}
+
+// The pods of the agent were placed by the scheduler that the chart installs.
+func everynodePlacesAgent(c *cluster) {
+	for _, node := range everyNode {
+		pod, err := c.podOn(c.Context(), "agent", node)
+		if err != nil {
+			c.Fatal(err)
+		}
+		c.eventually("an event says who placed "+pod.Name, func(ctx context.Context) error {
+			by, err := c.Kubectl(ctx, nil, "get", "events", "--field-selector=reason=Scheduled,involvedObject.name="+pod.Name, "-o", "jsonpath={.items[*].reportingComponent}")
+			if err == nil && by != localcluster.EverynodeScheduler {
+				err = fmt.Errorf("it was placed by %q", by)
+			}
+			return err
+		})
+	}
+}
+
+// objects returns what there is in the cluster, but for what comes and goes by itself.
+func (c *cluster) objects() []string {
+	c.Helper()
+	kinds := strings.Fields(c.kubectl("api-resources", "--verbs=list", "--output=name"))
+	kinds = slices.DeleteFunc(kinds, func(kind string) bool { return strings.HasPrefix(kind, "events") })
+	lines := c.kubectl("get", strings.Join(kinds, ","), "--all-namespaces", "--no-headers", "--output=custom-columns=:.kind,:.metadata.namespace,:.metadata.name")
+	var objects []string
+	for line := range strings.Lines(lines) {
+		// A kubelet may take its lease only after its node is ready.
+		if object := strings.Join(strings.Fields(line), " "); !strings.HasPrefix(object, "Lease kube-node-lease ") {
+			objects = append(objects, object)
+		}
+	}
+	slices.Sort(objects)
+	return objects
+}
+
+// What everynode has placed and changed goes on when it has gone, and what comes then is
+// as if it had never been there.
+func uninstallsCleanly(c *cluster, before []string) {
+	c.helm("uninstall", "everynode", "--namespace", namespace, "--wait", "--timeout", patience.String())
+	c.kubectl("delete", "namespace", namespace)
+	c.apply(strings.ReplaceAll(daemonSet("stock", "", "cpu: 10m", ""), localcluster.EverynodeScheduler, corev1.DefaultSchedulerName))
+	for _, app := range []string{"stock", "agent"} {
+		c.eventually(app+" is ready on every node", func(ctx context.Context) error { return c.readyOn(ctx, app, everyNode...) })
+	}
+	c.kubectl("delete", "daemonset", "agent", "stock")
+	c.eventually("nothing more is there than before", func(context.Context) error {
+		if diff := cmp.Diff(before, c.objects()); diff != "" {
+			return fmt.Errorf("(-before, +after):\n%s", diff)
+		}
+		return nil
+	})
+}
