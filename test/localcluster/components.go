@@ -267,15 +267,33 @@ func (c *Cluster) startWebhookAt(name string, port *port, args ...string) (*Proc
 // certificates itself unless args say otherwise, need not be ready yet, and is
 // not registered.
 func (c *Cluster) StartReplica(name string, args ...string) (int, error) {
-	port, err := reservePort()
+	port, err := c.reserveReplicaPort()
 	if err != nil {
 		return 0, err
 	}
-	c.mu.Lock()
-	c.replicaPorts = append(c.replicaPorts, port)
-	c.mu.Unlock()
 	_, err = c.startWebhookAt(name, port, append([]string{"--namespace=" + deploy.Namespace}, args...)...)
 	return port.number, err
+}
+
+// ReservePort returns a port of the loopback address that is the caller's until the
+// cluster is stopped, for a program that is told to share it (--permit-port-sharing).
+func (c *Cluster) ReservePort() (int, error) {
+	port, err := c.reserveReplicaPort()
+	if err != nil {
+		return 0, err
+	}
+	return port.number, nil
+}
+
+func (c *Cluster) reserveReplicaPort() (*port, error) {
+	port, err := reservePort()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.replicaPorts = append(c.replicaPorts, port)
+	return port, nil
 }
 
 // registerWebhook registers the shipped webhook configurations, unless they are there

@@ -1,0 +1,223 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package install
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"everynode.dev/everynode/test/localcluster"
+	"everynode.dev/everynode/test/rights"
+)
+
+var binDir = flag.String("bin", "../../bin", "folder with the programs that make build makes, and helm")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	dir, err := filepath.Abs(*binDir)
+	if err == nil {
+		_, err = os.Stat(filepath.Join(dir, "helm"))
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%v\nThe programs under test are missing: run make test-install.\n", err)
+		os.Exit(1)
+	}
+	*binDir = dir
+	os.Exit(m.Run())
+}
+
+// patience is how long anything may take on a busy machine.
+const patience = time.Minute
+
+// cluster is a cluster with two nodes.
+type cluster struct {
+	*localcluster.Cluster
+	*testing.T
+	// audit says what ServiceAccounts did.
+	audit *rights.Log
+}
+
+func newCluster(t *testing.T, scheduler localcluster.Scheduler) *cluster {
+	t.Helper()
+	audit, err := rights.NewLog(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{T: t, audit: audit}
+	c.Cluster, err = localcluster.Start(t.Context(), localcluster.Options{
+		BinDir:    *binDir,
+		Scheduler: scheduler,
+		Args: map[string][]string{
+			// The Services' IPs are this machine's own, so that it can listen there.
+			localcluster.APIServer: append(audit.Flags(), "--service-cluster-ip-range=127.10.0.0/16"),
+		},
+	})
+	t.Cleanup(c.Stop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AddNodes(t.Context(), localcluster.Nodes(1, 2)...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.WaitNodesReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (c *cluster) kubectl(args ...string) string {
+	c.Helper()
+	output, err := c.Kubectl(c.Context(), nil, args...)
+	if err != nil {
+		c.Fatal(err)
+	}
+	return output
+}
+
+func (c *cluster) apply(manifests string) {
+	c.Helper()
+	if _, err := c.Kubectl(c.Context(), []byte(manifests), "apply", "-f", "-"); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// helm runs helm as the administrator.
+func (c *cluster) helm(args ...string) {
+	c.Helper()
+	if _, err := c.Helm(c.Context(), args...); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// eventually waits until check returns nil.
+func (c *cluster) eventually(what string, check func(context.Context) error) {
+	c.Helper()
+	var last error
+	ctx, cancel := context.WithTimeout(c.Context(), patience)
+	defer cancel()
+	err := wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		// What the deadline cuts off says nothing of the cluster.
+		if err := check(ctx); ctx.Err() == nil {
+			last = err
+		}
+		return last == nil, nil
+	})
+	if err != nil {
+		c.Fatalf("not within %s: %s: %v", patience, what, last)
+	}
+}
+
+// release is an installed chart.
+type release struct {
+	*node
+	name, namespace string
+}
+
+// install installs the chart and waits until its pods are ready.
+func (n *node) install(name string) *release {
+	n.Helper()
+	r := &release{node: n, name: name, namespace: "team-" + name}
+	r.helm("install", name, "../../charts/everynode", "--namespace", r.namespace, "--values", "testdata/values.yaml", "--wait", "--timeout", "2m")
+	// The webhook's Service has a port more here, by which the API server calls it.
+	service, port := r.object("webhook"), n.serve(r.namespace, r.object("webhook"))
+	r.kubectl("patch", "service", service, "--namespace", r.namespace, "--type=json", "-p",
+		fmt.Sprintf(`[{"op": "add", "path": "/spec/ports/-", "value": {"name": "here", "port": %d, "targetPort": "https"}}]`, port))
+	for kind, webhooks := range map[string]int{"mutatingwebhookconfiguration": 2, "validatingwebhookconfiguration": 1} {
+		for i := range webhooks {
+			r.kubectl("patch", kind, r.name+"-everynode", "--type=json", "-p",
+				fmt.Sprintf(`[{"op": "add", "path": "/webhooks/%d/clientConfig/service/port", "value": %d}]`, i, port))
+		}
+	}
+	return r
+}
+
+// object returns the full name of one of the release's objects.
+func (r *release) object(component string) string { return r.name + "-everynode-" + component }
+
+// podNames returns the names of the pods of the release that run.
+func (r *release) podNames() []string {
+	r.Helper()
+	pods, err := r.pods(r.Context(), ",app.kubernetes.io/instance="+r.name)
+	if err != nil {
+		r.Fatal(err)
+	}
+	var names []string
+	for i := range pods {
+		names = append(names, pods[i].Name)
+	}
+	return names
+}
+
+// process is a running program.
+type process struct {
+	command *exec.Cmd
+	// log is the path of what it says.
+	log   string
+	ended chan struct{}
+}
+
+// said returns what it has said.
+func (p *process) said(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(content)
+}
+
+// start starts a program. It ends with the test, if not before.
+func (c *cluster) start(name, program string, args []string) (*process, error) {
+	p := &process{
+		command: exec.CommandContext(c.Context(), program, args...),
+		log:     filepath.Join(c.TempDir(), "log"),
+		ended:   make(chan struct{}),
+	}
+	file, err := os.Create(p.log)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	p.command.Stdout, p.command.Stderr = file, file
+	if err := p.command.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		// How it ended, its log says.
+		_ = p.command.Wait()
+		close(p.ended)
+	}()
+	c.Cleanup(func() {
+		if c.Failed() {
+			c.Logf("%s:\n%s", name, p.said(c.T))
+		}
+	})
+	return p, nil
+}
+
+// stop asks a process to end, and waits for so long.
+func (p *process) stop(ctx context.Context, grace time.Duration) error {
+	if err := p.command.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	select {
+	case <-p.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("it has not ended within %s", grace)
+	}
+}
