@@ -118,7 +118,8 @@ func (c *cluster) owner(ctx context.Context, namespace string, pod *corev1.Pod) 
 
 // becomes waits until something is known, or ctx ends, and says whether it is.
 func becomes(ctx context.Context, known func() bool) bool {
-	return wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(context.Context) (bool, error) { return known(), nil }) == nil
+	// To wait takes timers, and nearly everything is known at once.
+	return known() || wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(context.Context) (bool, error) { return known(), nil }) == nil
 }
 
 // namespace returns what is known of a namespace: nothing if it is new.

@@ -4,10 +4,14 @@
 package webhook
 
 import (
+	"bytes"
+	"errors"
+
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -57,20 +61,94 @@ func encode(value any) ([]byte, error) {
 // reading are the options for all kinds.
 var reading = jsontext.AllowDuplicateNames(true) // The API server writes none; to make sure takes time.
 
-// readingPods are the options for pods: decisions do not depend on what is skipped.
+// readingPods are the options for pods: what is read is what decisions depend on.
 var readingPods = json.JoinOptions(reading, json.WithUnmarshalers(json.JoinUnmarshalers(
-	skip[[]metav1.ManagedFieldsEntry](),
-	skip[[]corev1.Volume](),
-	skip[*corev1.PodSecurityContext](),
-	skip[[]corev1.EnvVar](),
-	skip[[]corev1.EnvFromSource](),
-	skip[[]corev1.VolumeMount](),
-	skip[*corev1.Probe](),
-	skip[*corev1.Lifecycle](),
-	skip[*corev1.SecurityContext](),
+	only(map[string]func(*corev1.Pod) any{
+		"metadata": func(pod *corev1.Pod) any { return &pod.ObjectMeta },
+		"spec":     func(pod *corev1.Pod) any { return &pod.Spec },
+	}),
+	only(map[string]func(*metav1.ObjectMeta) any{
+		"annotations":     func(meta *metav1.ObjectMeta) any { return &meta.Annotations },
+		"ownerReferences": func(meta *metav1.ObjectMeta) any { return &meta.OwnerReferences },
+	}),
+	only(map[string]func(*corev1.PodSpec) any{
+		"affinity":          func(spec *corev1.PodSpec) any { return &spec.Affinity },
+		"containers":        func(spec *corev1.PodSpec) any { return &spec.Containers },
+		"hostNetwork":       func(spec *corev1.PodSpec) any { return &spec.HostNetwork },
+		"initContainers":    func(spec *corev1.PodSpec) any { return &spec.InitContainers },
+		"nodeName":          func(spec *corev1.PodSpec) any { return &spec.NodeName },
+		"preemptionPolicy":  func(spec *corev1.PodSpec) any { return &spec.PreemptionPolicy },
+		"priority":          func(spec *corev1.PodSpec) any { return &spec.Priority },
+		"priorityClassName": func(spec *corev1.PodSpec) any { return &spec.PriorityClassName },
+		"resources":         func(spec *corev1.PodSpec) any { return &spec.Resources },
+		"schedulerName":     func(spec *corev1.PodSpec) any { return &spec.SchedulerName },
+		"schedulingGates":   func(spec *corev1.PodSpec) any { return &spec.SchedulingGates },
+		"tolerations":       func(spec *corev1.PodSpec) any { return &spec.Tolerations },
+	}),
+	only(map[string]func(*corev1.Container) any{
+		"name":      func(container *corev1.Container) any { return &container.Name },
+		"resources": func(container *corev1.Container) any { return &container.Resources },
+	}),
+	json.UnmarshalFromFunc(readAmounts),
 )))
 
-// skip passes over values of a type.
-func skip[T any]() *json.Unmarshalers {
-	return json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, _ *T) error { return decoder.SkipValue() })
+// only reads those fields of an object that have a place, and passes over the others.
+func only[T any](places map[string]func(*T) any) *json.Unmarshalers {
+	return json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, object *T) error {
+		return fields(decoder, func(name []byte) error {
+			if place, wanted := places[string(name)]; wanted {
+				return json.UnmarshalDecode(decoder, place(object))
+			}
+			_, err := decoder.ReadValue() // SkipValue takes longer.
+			return err
+		})
+	})
+}
+
+// readAmounts reads a map without reflection.
+func readAmounts(decoder *jsontext.Decoder, list *corev1.ResourceList) error {
+	amounts := make(corev1.ResourceList)
+	err := fields(decoder, func(name []byte) error {
+		key := corev1.ResourceName(name)
+		value, err := decoder.ReadValue()
+		if err != nil {
+			return err
+		}
+		var amount resource.Quantity
+		err = amount.UnmarshalJSON(value)
+		amounts[key] = amount
+		return err
+	})
+	if err == nil {
+		*list = amounts
+	}
+	return err
+}
+
+// fields calls read with the name of each field of an object, to read its value. The
+// name is gone then.
+func fields(decoder *jsontext.Decoder, read func(name []byte) error) error {
+	if decoder.PeekKind() != jsontext.KindBeginObject {
+		return errors.ErrUnsupported // The library knows what to do with null, and what to say of anything else.
+	}
+	if _, err := decoder.ReadToken(); err != nil {
+		return err
+	}
+	for decoder.PeekKind() != jsontext.KindEndObject {
+		quoted, err := decoder.ReadValue()
+		if err != nil {
+			return err
+		}
+		name := quoted[1 : len(quoted)-1]
+		if bytes.IndexByte(name, '\\') >= 0 {
+			if name, err = jsontext.AppendUnquote(nil, quoted); err != nil {
+				return err
+			}
+		}
+		if err := read(name); err != nil {
+			return err
+		}
+	}
+	_, err := decoder.ReadToken()
+	return err
 }

@@ -47,6 +47,38 @@ func FuzzDecodePod(f *testing.F) {
 	})
 }
 
+// What is read is read as the library reads it, in whatever way it is written.
+func TestDecodePod(t *testing.T) {
+	for name, object := range map[string]string{
+		"nothing":             `{}`,
+		"null":                `null`,
+		"null in place of":    `{"metadata": null, "spec": {"containers": null, "priority": null, "affinity": null, "resources": null}}`,
+		"null within":         `{"spec": {"containers": [null, {"name": null, "resources": null}, {"resources": {"requests": null, "limits": {}}}]}}`,
+		"empty":               `{"metadata": {"annotations": {}, "ownerReferences": []}, "spec": {"affinity": {}, "containers": [], "resources": {}}}`,
+		"names with escapes":  `{"s\u0070ec": {"n\u006fdeName": "a", "containers": [{"resources": {"requests": {"c\u0070u": "1"}}}]}}`,
+		"a name twice":        `{"spec": {"nodeName": "a", "hostNetwork": true}, "spec": {"nodeName": "b", "containers": [{"resources": {"requests": {"cpu": "1", "cpu": 2}}}]}}`,
+		"names in other case": `{"Spec": {"nodename": "a"}}`,
+		"an amount in full":   `{"spec": {"containers": [{"resources": {"requests": {"cpu": 0.5, "memory": "1Gi"}, "limits": {"example.com/gpu": "3"}}}]}}`,
+		"no pod":              `{"spec": 1}`,
+		"no container":        `{"spec": {"containers": [1]}}`,
+		"no amount":           `{"spec": {"containers": [{"resources": {"requests": {"cpu": "much"}}}]}}`,
+		"no amounts":          `{"spec": {"containers": [{"resources": {"requests": []}}]}}`,
+		"cut short":           `{"spec": {"nodeName": "a"`,
+		"no name":             `{"spec": {1: "a"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var all, some corev1.Pod
+			allErr, someErr := v2json.Unmarshal([]byte(object), &all, reading), v2json.Unmarshal([]byte(object), &some, readingPods)
+			if (allErr == nil) != (someErr == nil) {
+				t.Errorf("error is %v, the library's %v", someErr, allErr)
+			}
+			if diff := cmp.Diff(all, some); allErr == nil && diff != "" {
+				t.Errorf("pod (-library,+read):\n%s", diff)
+			}
+		})
+	}
+}
+
 func BenchmarkDecodePod(b *testing.B) {
 	encoded, err := json.Marshal(daemonsettest.BoundPod(daemonsettest.Agent("agent"), "node"))
 	if err != nil {

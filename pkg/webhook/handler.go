@@ -167,45 +167,51 @@ func (h *handler[T]) withoutObject(body []byte, why error) *review[T] {
 // says why, to the log and to whoever sent it.
 func (h *handler[T]) respond(ctx context.Context, review *review[T]) (response *admissionv1.AdmissionResponse, result result) {
 	request := review.Request
-	logger := klog.FromContext(ctx).WithValues("webhook", h.name, "uid", request.UID,
-		"object", klog.KRef(request.Namespace, request.Name), "user", request.UserInfo.Username)
 	defer func() {
 		if crash := recover(); crash != nil {
-			logger.Error(nil, "Panic", "panic", crash, "stack", string(debug.Stack()))
-			response, result = h.unchanged(logger, request, &unable{reasonInternal, errors.New("internal error, see the log of everynode-webhook")})
+			h.logger(ctx, request).Error(nil, "Panic", "panic", crash, "stack", string(debug.Stack()))
+			response, result = h.unchanged(ctx, request, &unable{reasonInternal, errors.New("internal error, see the log of everynode-webhook")})
 		}
 	}()
 
 	if request.Resource != h.resource || request.SubResource != "" || !slices.Contains(h.operations, request.Operation) {
-		return h.unchanged(logger, request, &unable{reasonRequest,
+		return h.unchanged(ctx, request, &unable{reasonRequest,
 			fmt.Errorf("it was sent %s of %s/%s, but handles %v of %s only: check the rules of the webhook configuration",
 				request.Operation, request.Resource.Resource, request.SubResource, h.operations, h.resource.Resource)})
 	}
 	if request.unreadable != nil {
-		return h.unchanged(logger, request, &unable{reasonRequest, fmt.Errorf("reading the object: %w", request.unreadable)})
+		return h.unchanged(ctx, request, &unable{reasonRequest, fmt.Errorf("reading the object: %w", request.unreadable)})
 	}
 	if request.Object == nil || request.OldObject == nil && request.Operation == admissionv1.Update {
-		return h.unchanged(logger, request, &unable{reasonRequest, errors.New("the request has no object")})
+		return h.unchanged(ctx, request, &unable{reasonRequest, errors.New("the request has no object")})
 	}
 	decided, err := h.decide(ctx, request)
 	if err != nil {
-		return h.unchanged(logger, request, err)
+		return h.unchanged(ctx, request, err)
 	}
 	response, result, err = h.answer(request, &decided)
 	if err != nil {
-		return h.unchanged(logger, request, err)
+		return h.unchanged(ctx, request, err)
 	}
-	logger.V(4).Info("Answered", "result", result, "changes", decided.Audit, "denied", decided.Denied)
+	if klog.FromContext(ctx).V(4).Enabled() {
+		h.logger(ctx, request).V(4).Info("Answered", "result", result, "changes", decided.Audit, "denied", decided.Denied)
+	}
 	return response, result
 }
 
-func (h *handler[T]) unchanged(logger klog.Logger, request *request[T], err error) (*admissionv1.AdmissionResponse, result) {
+// logger names the request in all that is logged of it. Few requests need one.
+func (h *handler[T]) logger(ctx context.Context, request *request[T]) klog.Logger {
+	return klog.FromContext(ctx).WithValues("webhook", h.name, "uid", request.UID,
+		"object", klog.KRef(request.Namespace, request.Name), "user", request.UserInfo.Username)
+}
+
+func (h *handler[T]) unchanged(ctx context.Context, request *request[T], err error) (*admissionv1.AdmissionResponse, result) {
 	reason := reasonInternal
 	if known := (*unable)(nil); errors.As(err, &known) {
 		reason = known.reason
 	}
 	problems.WithLabelValues(h.name, string(reason)).Inc()
-	logger.Error(err, "Admitted an object unchanged")
+	h.logger(ctx, request).Error(err, "Admitted an object unchanged")
 	return &admissionv1.AdmissionResponse{
 		UID: request.UID, Allowed: true, Warnings: []string{"everynode left the object unchanged: " + err.Error()},
 	}, resultFailed

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/lru"
 
 	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/webhook/policy"
@@ -169,7 +170,7 @@ func (m *mutation) size(pod *corev1.Pod, f facts) {
 	if !ok {
 		return
 	}
-	sizes, err := daemonset.ParseSizes(value)
+	sizes, err := parseSizes(value)
 	switch {
 	case err != nil:
 		m.problem(reasonAnnotation, "annotation %s: %v; the pod keeps the requests of its template", daemonset.ResourcesAnnotation, err)
@@ -196,13 +197,33 @@ func (m *mutation) size(pod *corev1.Pod, f facts) {
 		{"/spec/containers", pod.Spec.Containers, sized.Containers},
 	} {
 		for i := range group.after {
-			changed = append(changed, m.resize(fmt.Sprintf("%s/%d/resources", group.path, i), group.before[i].Name, &group.before[i].Resources, &group.after[i].Resources)...)
+			name := group.after[i].Name
+			if _, sized := sizes[name]; !sized {
+				continue
+			}
+			changed = append(changed, m.resize(fmt.Sprintf("%s/%d/resources", group.path, i), name, &group.before[i].Resources, &group.after[i].Resources)...)
 		}
 	}
 	if len(changed) > 0 {
 		m.audit("resources", strings.Join(changed, ","))
 	}
 }
+
+// parseSizes parses the value of [daemonset.ResourcesAnnotation] once for all pods of a
+// DaemonSet.
+func parseSizes(value string) (daemonset.Sizes, error) {
+	if sizes, ok := parsedSizes.Get(value); ok {
+		return sizes.(daemonset.Sizes), nil
+	}
+	sizes, err := daemonset.ParseSizes(value)
+	if err == nil {
+		parsedSizes.Add(value, sizes)
+	}
+	return sizes, err
+}
+
+// parsedSizes are the last that were asked for.
+var parsedSizes = lru.New(256)
 
 // resize patches the resources of a container and returns what it requests now.
 func (m *mutation) resize(path, container string, before, after *corev1.ResourceRequirements) (changed []string) {
