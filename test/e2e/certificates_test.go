@@ -6,8 +6,12 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -31,6 +35,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/keyutil"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
@@ -57,24 +62,30 @@ type replicas struct {
 	*cluster
 	// ports of the replicas by their names.
 	ports map[string]int
+	// caBundle is what the API server trusts at first.
+	caBundle []byte
 }
 
-// startReplicas starts a cluster and both replicas at once.
-func startReplicas(t *testing.T, args ...string) *replicas {
+// newReplicas starts a cluster for replicas.
+func newReplicas(t *testing.T) *replicas {
 	t.Helper()
 	c := newCluster(t, func(o *localcluster.Options) { o.Scheduler, o.Webhook = localcluster.None, false })
 	c.apply(webhookService + "---" + daemonSet("owner", "", ""))
-	r := &replicas{cluster: c, ports: make(map[string]int)}
+	return &replicas{cluster: c, ports: make(map[string]int)}
+}
+
+// start starts both replicas at once, and waits until they are ready.
+func (r *replicas) start(args ...string) {
+	r.t.Helper()
 	for _, name := range []string{"webhook-a", "webhook-b"} {
-		port, err := c.StartReplica(name, append(args, "-v=10")...)
+		port, err := r.StartReplica(name, append(args, "-v=10")...)
 		if err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		r.ports[name] = port
 	}
 	r.register()
 	r.eventually(time.Minute, "both replicas are ready", r.ready)
-	return r
 }
 
 // register registers the replicas as the shipped configuration does, but for their
@@ -86,6 +97,7 @@ func (r *replicas) register() {
 		r.t.Fatal(err)
 	}
 	shipped := mutating.Webhooks[0]
+	shipped.ClientConfig.CABundle = r.caBundle
 	mutating.Webhooks = nil
 	for name, port := range r.ports {
 		entry := *shipped.DeepCopy()
@@ -315,6 +327,28 @@ func (r *replicas) newestCA(ctx context.Context) (*x509.Certificate, error) {
 	return cas[0], nil
 }
 
+// anotherCA checks that everything is as it should be, with another CA than before,
+// which it takes down.
+func (r *replicas) anotherCA(before **x509.Certificate) func(context.Context) error {
+	return func(ctx context.Context) error {
+		newest, err := r.newestCA(ctx)
+		if err != nil {
+			return err
+		}
+		if newest.Equal(*before) {
+			return errors.New("the CA is the same")
+		}
+		for name := range r.ports {
+			// Only the newest is trusted here.
+			if _, err := r.get(ctx, name, "/readyz", []*x509.Certificate{newest}); err != nil {
+				return err
+			}
+		}
+		*before = newest
+		return nil
+	}
+}
+
 // noKeysInLogs checks that the replicas, which log as much as they can, have logged
 // no private key.
 func (r *replicas) noKeysInLogs() {
@@ -341,7 +375,8 @@ func (r *replicas) noKeysInLogs() {
 func TestCertificatesRotate(t *testing.T) {
 	t.Parallel()
 	// A CA lives 32 s and is replaced after 22, a serving certificate after 5.5.
-	r := startReplicas(t, "--cert-lifetime=8s")
+	r := newReplicas(t)
+	r.start("--cert-lifetime=8s")
 	firstCAs, firstServing, err := r.rotations(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -368,29 +403,13 @@ func TestCertificatesRotate(t *testing.T) {
 // Whatever is done to the Secret and the caBundles, it is made good.
 func TestCertificatesAreRepaired(t *testing.T) {
 	t.Parallel()
-	r := startReplicas(t)
+	r := newReplicas(t)
+	r.start()
 	first, err := r.newestCA(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Once everything is as it should be again, there is another CA than before.
-	anotherCA := func(ctx context.Context) error {
-		newest, err := r.newestCA(ctx)
-		if err != nil {
-			return err
-		}
-		if newest.Equal(first) {
-			return errors.New("the CA is the same")
-		}
-		for name := range r.ports {
-			// Only the newest is trusted here.
-			if _, err := r.get(ctx, name, "/readyz", []*x509.Certificate{newest}); err != nil {
-				return err
-			}
-		}
-		first = newest
-		return nil
-	}
+	anotherCA := r.anotherCA(&first)
 	secrets := r.Client.CoreV1().Secrets(deploy.Namespace)
 
 	l := r.startLoad()
@@ -434,6 +453,90 @@ func TestCertificatesAreRepaired(t *testing.T) {
 	r.eventually(time.Minute, "a Secret that is deleted after a restart of the API server is made anew", anotherCA)
 	r.end(l)
 	r.noKeysInLogs()
+}
+
+// The clock was set: what was made before it, and is trusted everywhere, has expired long
+// ago or is not valid yet. Replicas that start then, and replicas that find it in
+// the Secret while they serve, replace it.
+func TestCertificatesOfAnotherTime(t *testing.T) {
+	t.Parallel()
+	for name, made := range map[string]time.Time{
+		"the clock was set forward": time.Now().AddDate(-5, 0, 0), "the clock was set back": time.Now().AddDate(5, 0, 0),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newReplicas(t)
+			if _, err := r.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: deploy.Namespace}},
+				metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+				t.Fatal(err)
+			}
+			secret, ca := certificatesOf(t, made)
+			if _, err := r.Client.CoreV1().Secrets(deploy.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			r.caBundle = secret.Data["ca.crt"]
+			r.start()
+			newest := ca
+			r.eventually(30*time.Second, "the certificates are made anew", r.anotherCA(&newest))
+
+			l := r.startLoad()
+			// Whoever's clock was wrong has written it.
+			if _, err := r.Client.CoreV1().Secrets(deploy.Namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			r.eventually(30*time.Second, "they are made anew again", func(ctx context.Context) error {
+				if current, err := r.newestCA(ctx); err != nil || current.Equal(ca) {
+					return fmt.Errorf("the CA is that of another time (%w)", err)
+				}
+				return r.anotherCA(&newest)(ctx)
+			})
+			r.end(l)
+		})
+	}
+}
+
+// certificatesOf returns a Secret as the webhook has made it at some time, and its CA.
+func certificatesOf(t *testing.T, made time.Time) (*corev1.Secret, *x509.Certificate) {
+	t.Helper()
+	const name = "everynode-webhook.everynode-system.svc"
+	// certify returns a certificate, and it and its key as PEM.
+	certify := func(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (certificate *x509.Certificate, key *ecdsa.PrivateKey, certPEM, keyPEM []byte) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template.NotBefore, template.NotAfter = made.Add(-time.Hour), made.AddDate(0, 3, 0)
+		if parent == nil {
+			parent, signer = template, key
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, err = x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certPEM, certErr := certutil.EncodeCertificates(certificate)
+		keyPEM, keyErr := keyutil.MarshalPrivateKeyToPEM(key)
+		if err := errors.Join(certErr, keyErr); err != nil {
+			t.Fatal(err)
+		}
+		return certificate, key, certPEM, keyPEM
+	}
+	ca, caKey, caPEM, caKeyPEM := certify(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "everynode-webhook-ca"}, KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+		PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{name},
+	}, nil, nil)
+	_, _, certPEM, keyPEM := certify(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "everynode-webhook"}, DNSNames: []string{name},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, ca, caKey)
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: webhookSecret, Annotations: map[string]string{"everynode.dev/certificates": "self-managed"}},
+		Type:       corev1.SecretTypeTLS,
+		Data:       map[string][]byte{"ca.crt": caPEM, "ca.key": caKeyPEM, corev1.TLSCertKey: certPEM, corev1.TLSPrivateKeyKey: keyPEM},
+	}, ca
 }
 
 // serveOnWithoutAPIServer takes the API server away for a while: the replicas go on.

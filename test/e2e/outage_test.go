@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -184,5 +185,40 @@ func TestSecondWebhook(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// A webhook that is told to end goes on answering until nobody sends it requests any
+// more. Told once more, it ends at once.
+func TestWebhookEndsAtTheSecondSignal(t *testing.T) {
+	t.Parallel()
+	r := newReplicas(t)
+	r.start("--shutdown-delay=10m")
+	owner, err := r.Client.AppsV1().DaemonSets("default").Get(t.Context(), "owner", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cas, err := r.trusted(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaving := r.Process("webhook-a")
+	if err := syscall.Kill(leaving.Pid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually(10*time.Second, "it says that it is about to end", func(ctx context.Context) error {
+		if _, err := r.get(ctx, "webhook-a", "/readyz", cas); err == nil || !strings.Contains(err.Error(), "the server is shutting down") {
+			return fmt.Errorf("/readyz says %w", err)
+		}
+		return nil
+	})
+	// Both replicas are asked about it, and it is refused if one does not answer.
+	if err := r.createPod(t.Context(), owner.UID); err != nil {
+		t.Errorf("a pod that is created meanwhile: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := leaving.Stop(ctx); err != nil {
+		t.Error(err)
 	}
 }

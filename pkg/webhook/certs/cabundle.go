@@ -77,20 +77,21 @@ func find[T metav1.Object](ctx context.Context, kind, name string, client config
 	}}, nil
 }
 
-// adopt returns the CAs of ours that the configurations trust, newest first, as they
-// stand there. When they were made is no order: the clock may have been set.
-func (s *SelfManaged) adopt(configurations []configuration) []*x509.Certificate {
+// adopt returns the CAs of ours that the configurations trust and that known lacks,
+// newest first, as they stand there. When they were made is no order: the clock may
+// have been set. Those that have expired are left out, and those that are too many.
+func (s *SelfManaged) adopt(configurations []configuration, known []*x509.Certificate) []*x509.Certificate {
 	var cas []*x509.Certificate
 	for _, c := range configurations {
 		for _, bundle := range c.bundles {
-			for _, ca := range s.issuer.parseCAs(bundle) {
-				if !slices.ContainsFunc(cas, ca.Equal) {
+			for _, ca := range unexpired(s.issuer.parseCAs(bundle), s.clock.Now()) {
+				if !slices.ContainsFunc(known, ca.Equal) && !slices.ContainsFunc(cas, ca.Equal) {
 					cas = append(cas, ca)
 				}
 			}
 		}
 	}
-	return cas
+	return cas[:min(len(cas), max(maxCAs-len(known), 0))]
 }
 
 // publish makes every caBundle what the Secret says, and keeps track of since when

@@ -247,12 +247,12 @@ func (s *SelfManaged) renew(ctx context.Context, configurations []configuration)
 	}
 
 	held := s.issuer.parse(secret.Data)
-	if len(held.cas) == 0 {
-		// The Secret is lost, but replicas may still serve what was in it.
-		held.cas = s.adopt(configurations)
-	}
+	// If the Secret was lost, or replaced by an older one, replicas may still serve what
+	// was in it.
+	lost := s.adopt(configurations, held.cas)
+	held.cas = append(held.cas, lost...)
 	next, rotated, err := s.issuer.renew(held, s.clock.Now())
-	if err != nil || len(rotated) == 0 {
+	if err != nil || len(rotated) == 0 && len(lost) == 0 {
 		return next, err
 	}
 	data, err := next.encode()
@@ -270,7 +270,7 @@ func (s *SelfManaged) renew(ctx context.Context, configurations []configuration)
 	for _, what := range rotated {
 		rotations.WithLabelValues(what).Inc()
 	}
-	klog.FromContext(ctx).Info("Made certificates", "what", rotated, "secret", klog.KObj(secret),
+	klog.FromContext(ctx).Info("Wrote the Secret", "secret", klog.KObj(secret), "made", rotated, "casFound", len(lost),
 		"caExpires", next.cas[0].NotAfter, "servingExpires", next.serving.Leaf.NotAfter)
 	return next, nil
 }

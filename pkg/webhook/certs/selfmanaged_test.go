@@ -332,6 +332,59 @@ func TestWhenACertificateIsTakenUp(t *testing.T) {
 	serves("after everything has expired", true)
 }
 
+// Who puts back a Secret of another time, as from a backup, takes no CA away whose
+// certificates are still served.
+func TestAnOlderSecretIsNoHarm(t *testing.T) {
+	for name, tc := range map[string]struct {
+		made time.Duration
+		// wantCAs are those that are trusted then: what was served, what was put back unless
+		// it has expired, and a new one where that cannot sign.
+		wantCAs int
+	}{
+		"a backup":                  {made: -30 * day, wantCAs: 2},
+		"one that has expired":      {made: -1000 * day, wantCAs: 2},
+		"one that is not valid yet": {made: 1000 * day, wantCAs: 3},
+		"one that is due":           {made: -300 * day, wantCAs: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, clock := newFakeAPI(), clocktesting.NewFakeClock(began)
+			a.addConfigurations(t)
+			replicas := []*SelfManaged{newManager(t, a.client(nil), clock), newManager(t, a.client(nil), clock)}
+			for _, m := range replicas {
+				syncAndSettle(t, m, clock)
+			}
+			issuer := replicas[0].issuer
+			older, _, err := issuer.renew(contents{}, began.Add(tc.made))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := older.encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.editSecret(t, func(s *corev1.Secret) { s.Data = data })
+			for range 3 {
+				for _, m := range replicas {
+					syncNow(t, m)
+					for _, m := range replicas {
+						acceptedByAll(t, a, m)
+					}
+				}
+				clock.Step(settleTime)
+			}
+			held := issuer.parse(a.secret(t).Data)
+			if len(held.cas) != tc.wantCAs {
+				t.Errorf("%d CAs are trusted, want %d", len(held.cas), tc.wantCAs)
+			}
+			for _, m := range replicas {
+				if certificate, err := m.Get(nil); err != nil || !certificate.Leaf.Equal(held.serving.Leaf) {
+					t.Errorf("another certificate is served than the one in the Secret (%v)", err)
+				}
+			}
+		})
+	}
+}
+
 // A replica that has lost sight of a newer Secret does not take its CA away.
 func TestAConflictIsNoHarm(t *testing.T) {
 	a, clock := newFakeAPI(), clocktesting.NewFakeClock(began)

@@ -20,7 +20,9 @@
 //     the certificate that it has.
 //   - A CA leaves the Secret when it has expired, and no certificate outlives its
 //     CA. So whatever a replica serves, and however late it hears of a new
-//     certificate, its CA is trusted as long as its certificate is valid.
+//     certificate, its CA is trusted as long as its certificate is valid. A CA that
+//     leaves it earlier, because the Secret was lost or an older one put back, is
+//     taken from the caBundles again.
 //
 // The replicas need not know of each other for that, and no one leads.
 package certs
