@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/component-base/metrics/testutil"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -115,6 +116,7 @@ func response(tb testing.TB, recorder *httptest.ResponseRecorder) *admissionv1.A
 }
 
 func TestReviewsAreAllowed(t *testing.T) {
+	registerMetrics()
 	agent := daemonsettest.Make("agent").Obj()
 	tests := map[string]struct {
 		world       world
@@ -122,30 +124,39 @@ func TestReviewsAreAllowed(t *testing.T) {
 		edit        func(*admissionv1.AdmissionReview)
 		wantPatch   bool
 		wantWarning string
+		wantReason  reason
 	}{
 		"a bound pod":                    {pod: daemonsettest.BoundPod(agent, "a"), wantPatch: true},
 		"a pod that needs none":          {pod: daemonsettest.Pod(agent, "a")},
-		"a pod whose owner is not known": {world: world{err: errors.New("no such DaemonSet")}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "no such DaemonSet"},
-		"a pod that makes us crash":      {world: world{crash: true}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "internal error"},
+		"a pod whose owner is not known": {world: world{err: errors.New("no such DaemonSet")}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "no such DaemonSet", wantReason: reasonOwner},
+		"a pod that makes us crash":      {world: world{crash: true}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "internal error", wantReason: reasonInternal},
 		"another resource": {
-			pod: &corev1.Pod{}, wantWarning: "handles [CREATE] of pods only",
+			pod: &corev1.Pod{}, wantWarning: "handles [CREATE] of pods only", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Resource.Resource = "services" }},
 		"a subresource": {
-			pod: &corev1.Pod{}, wantWarning: "pods/eviction",
+			pod: &corev1.Pod{}, wantWarning: "pods/eviction", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.SubResource = "eviction" }},
 		"an update": {
-			pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE",
+			pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Update }},
 		"an object that is no pod": {
-			pod: &corev1.Pod{}, wantWarning: "unmarshal JSON number into Go v1.PodSpec within \"/request/object/spec\"",
+			pod: &corev1.Pod{}, wantWarning: "unmarshal JSON number into Go v1.PodSpec within \"/request/object/spec\"", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = []byte(`{"spec": 1}`) }},
 		"no object": {
-			pod: &corev1.Pod{}, wantWarning: "the request has no object",
+			pod: &corev1.Pod{}, wantWarning: "the request has no object", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = nil }},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			body := reviewOf(t, tc.pod, tc.edit)
+			wantResult := resultUnchanged
+			switch {
+			case tc.wantReason != "":
+				wantResult = resultFailed
+			case tc.wantPatch:
+				wantResult = resultMutated
+			}
+			answers, troubles := counted(t, wantResult, tc.wantReason)
 			got := response(t, post(t, tc.world.admission().mutatePods(), "application/json", body))
 			if !got.Allowed || got.UID != "review" {
 				t.Errorf("allowed is %v, UID %q", got.Allowed, got.UID)
@@ -160,8 +171,28 @@ func TestReviewsAreAllowed(t *testing.T) {
 				!strings.Contains(warnings, tc.wantWarning) {
 				t.Errorf("warnings are %q, want %q", warnings, tc.wantWarning)
 			}
+			nowAnswers, nowTroubles := counted(t, wantResult, tc.wantReason)
+			if nowAnswers != answers+1 || (nowTroubles != troubles) != (tc.wantReason != "") {
+				t.Errorf("the metrics count %d requests more that are %s, and %v more for reason %q", nowAnswers-answers, wantResult, nowTroubles-troubles, tc.wantReason)
+			}
 		})
 	}
+}
+
+// counted returns how many requests had that result, and how often less was done for
+// that reason, according to the metrics.
+func counted(t *testing.T, result result, reason reason) (requests uint64, times float64) {
+	t.Helper()
+	requests, err := testutil.GetHistogramMetricCount(requestDuration.WithLabelValues("pods", string(result)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reason != "" {
+		if times, err = testutil.GetCounterMetricValue(problems.WithLabelValues("pods", string(reason))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return requests, times
 }
 
 func TestWhatIsNoReviewIsRefused(t *testing.T) {

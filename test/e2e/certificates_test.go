@@ -291,6 +291,9 @@ func (r *replicas) end(l *load) {
 	}
 }
 
+// password is what pods are told that nobody else shall know.
+const password = "correct-horse-battery-staple"
+
 // createPod has the API server ask the webhooks about a pod, and checks that they
 // have answered.
 func (r *replicas) createPod(ctx context.Context, owner types.UID) error {
@@ -301,7 +304,9 @@ func (r *replicas) createPod(ctx context.Context, owner types.UID) error {
 				APIVersion: "apps/v1", Kind: "DaemonSet", Name: "owner", UID: owner, Controller: new(true),
 			}},
 		},
-		Spec: corev1.PodSpec{NodeName: "node-1", Containers: []corev1.Container{{Name: "main", Image: "example/owner:1.0"}}},
+		Spec: corev1.PodSpec{NodeName: "node-1", Containers: []corev1.Container{{
+			Name: "main", Image: "example/owner:1.0", Env: []corev1.EnvVar{{Name: "PASSWORD", Value: password}},
+		}}},
 	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err == nil && (pod.Spec.NodeName != "" || pod.Spec.Affinity == nil) {
 		err = errors.New("the pod was not changed")
@@ -349,9 +354,9 @@ func (r *replicas) anotherCA(before **x509.Certificate) func(context.Context) er
 	}
 }
 
-// noKeysInLogs checks that the replicas, which log as much as they can, have logged
-// no private key.
-func (r *replicas) noKeysInLogs() {
+// noSecretsInLogs checks that the replicas, which log as much as they can, have logged
+// no private key, and nothing of what is in pods.
+func (r *replicas) noSecretsInLogs() {
 	r.t.Helper()
 	key := []byte("-----BEGIN EC PRIVATE KEY-----")
 	for name := range r.ports {
@@ -363,6 +368,9 @@ func (r *replicas) noKeysInLogs() {
 		encoded := base64.StdEncoding.EncodeToString(key)[:32]
 		if bytes.Contains(log, key) || bytes.Contains(log, []byte(encoded)) {
 			r.t.Errorf("%s has logged a private key", name)
+		}
+		if bytes.Contains(log, []byte(password)) {
+			r.t.Errorf("%s has logged what is in a pod", name)
 		}
 		if !bytes.Contains(log, []byte("Response Body")) {
 			r.t.Errorf("%s was not verbose enough to try", name)
@@ -397,7 +405,7 @@ func TestCertificatesRotate(t *testing.T) {
 	})
 	r.end(l)
 	t.Logf("%d CAs and %d serving certificates were made", cas, serving)
-	r.noKeysInLogs()
+	r.noSecretsInLogs()
 }
 
 // Whatever is done to the Secret and the caBundles, it is made good.
@@ -452,7 +460,7 @@ func TestCertificatesAreRepaired(t *testing.T) {
 	}
 	r.eventually(time.Minute, "a Secret that is deleted after a restart of the API server is made anew", anotherCA)
 	r.end(l)
-	r.noKeysInLogs()
+	r.noSecretsInLogs()
 }
 
 // The clock was set: what was made before it, and is trusted everywhere, has expired long
@@ -466,10 +474,6 @@ func TestCertificatesOfAnotherTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newReplicas(t)
-			if _, err := r.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: deploy.Namespace}},
-				metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-				t.Fatal(err)
-			}
 			secret, ca := certificatesOf(t, made)
 			if _, err := r.Client.CoreV1().Secrets(deploy.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)

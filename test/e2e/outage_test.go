@@ -26,6 +26,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"everynode.dev/everynode/deploy"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -111,8 +112,15 @@ func TestWebhookOutage(t *testing.T) { //nolint:tparallel // one cluster, one tr
 			t.Helper()
 			c.replaceWebhook(serveWebhook(t, time.Now().Add(time.Hour), func(_ http.ResponseWriter, r *http.Request) {
 				// A server notices that the client has gone once it has read the request.
-				if body, err := io.ReadAll(r.Body); err == nil && bytes.Contains(body, []byte(`"everynode.dev/webhook":"false"`)) {
-					t.Errorf("what stays out of it was sent: %s", body)
+				body, err := io.ReadAll(r.Body)
+				for what, wrong := range map[string]bool{
+					"what stays out of it": bytes.Contains(body, []byte(`"everynode.dev/webhook":"false"`)),
+					"what is our own":      bytes.Contains(body, []byte(`"namespace":"everynode-system"`)),
+					"an ordinary pod":      !bytes.Contains(body, []byte(`"DaemonSet"`)),
+				} {
+					if wrong && err == nil {
+						t.Errorf("%s was sent: %s", what, body)
+					}
 				}
 				<-r.Context().Done()
 			}))
@@ -149,6 +157,15 @@ func TestWebhookOutage(t *testing.T) { //nolint:tparallel // one cluster, one tr
 				return c.runsOn(ctx, app(network), "node-1", "node-2", "node-3")
 			})
 			t.Logf("daemon pods that stay out of it run after %s", time.Since(began).Round(100*time.Millisecond))
+
+			// Nor does what is our own. The namespace is restricted.
+			own := fmt.Sprintf("own-%d", i)
+			c.apply(strings.NewReplacer("metadata: {name: ", "metadata: {namespace: "+deploy.Namespace+", name: ",
+				"image:", "securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}, image:").
+				Replace(daemonSet(own, "cpu: 10m", "securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}")))
+			c.eventually(20*time.Second, "daemon pods of our own namespace run", func(ctx context.Context) error {
+				return c.complete(ctx, deploy.Namespace, own, 3)
+			})
 		}) {
 			return
 		}
