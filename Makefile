@@ -146,6 +146,19 @@ CHURN ?= 0
 test-e2e: build ## Run the end-to-end tests; SCHEDULER=stock shows which of them need everynode
 	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN)
 
+.PHONY: build-prometheus
+build-prometheus:
+	@# What it reads here is named in its configuration, so it need not know how to find any.
+	@hack/progress.sh 'Building Prometheus' $(manifests_build) -tags remove_all_sd github.com/prometheus/prometheus/cmd/{prometheus,promtool}
+
+.PHONY: test-dashboard
+test-dashboard: build build-prometheus ## Read the dashboard's queries with a real Prometheus
+	go test ./test/dashboard -timeout 10m -count 1 -v -args -bin '$(CURDIR)/$(BIN)'
+
+.PHONY: dashboard-picture
+dashboard-picture: build build-prometheus ## Draw what the dashboard shows, for the docs (3 minutes)
+	go test ./test/dashboard -timeout 10m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -picture '$(CURDIR)/docs/dashboard.svg'
+
 .PHONY: test-real
 test-real: build build-helm ## Run the tests on real nodes, with kubelets and containers (needs root, and says what else)
 	@$(BIN)/localcluster needs
@@ -215,10 +228,8 @@ build-helm:
 	@hack/progress.sh 'Building helm and kustomize' $(tool_build) helm.sh/helm/v4/cmd/helm sigs.k8s.io/kustomize/kustomize/v5
 
 .PHONY: build-chart-tools
-build-chart-tools: build-helm
+build-chart-tools: build-helm build-prometheus
 	@hack/progress.sh 'Building what checks the chart' $(manifests_build) github.com/norwoodj/helm-docs/cmd/helm-docs github.com/helm-unittest/helm-unittest/cmd/helm-unittest
-	@# promtool checks rules and queries here; where Prometheus finds its targets is none of our business.
-	@hack/progress.sh 'Building promtool' $(manifests_build) -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool
 
 helm_docs = $(BIN)/helm-docs --chart-search-root charts --sort-values-order file --log-level error
 helm_unittest = $(BIN)/helm-unittest --strict charts/everynode

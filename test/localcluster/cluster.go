@@ -408,15 +408,20 @@ func (c *Cluster) runAsAdministrator(ctx context.Context, program string, stdin 
 	return stdout.String(), nil
 }
 
-// Get reads a path of one of our own servers ("/metrics") with the
-// administrator's credentials. component is EverynodeScheduler or EverynodeWebhook.
-func (c *Cluster) Get(ctx context.Context, component, path string) (string, error) {
-	port := c.schedulerPort
+// Address returns where one of our own servers answers, as host:port. component is
+// EverynodeScheduler or EverynodeWebhook.
+func (c *Cluster) Address(component string) string {
 	if component == EverynodeWebhook {
-		port = c.webhookPort
+		return c.webhookPort.address()
 	}
+	return c.schedulerPort.address()
+}
+
+// Get reads a path of one of our own servers ("/metrics") with the
+// administrator's credentials. component is that of Address.
+func (c *Cluster) Get(ctx context.Context, component, path string) (string, error) {
 	config := rest.CopyConfig(c.Config)
-	config.Host = "https://" + port.address()
+	config.Host = "https://" + c.Address(component)
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return "", err
