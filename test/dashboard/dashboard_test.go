@@ -127,7 +127,10 @@ func TestEveryPanelShowsSomething(t *testing.T) {
 	for time.Since(began) < pictured {
 		c.stir()
 		// What is to be seen takes its time.
-		time.Sleep(pictured / 8)
+		select {
+		case <-time.After(pictured / 8):
+		case <-t.Context().Done():
+		}
 	}
 	draw(t, api, began)
 }

@@ -43,7 +43,7 @@ func (s *svg) text(x, y, size int, colour, text string) {
 	fmt.Fprintf(&s.content, "<text x=\"%d\" y=\"%d\" font-size=\"%d\" fill=\"%s\">%s</text>\n", x, y, size, colour, &escaped)
 }
 
-func (s *svg) line(colour string, points string) {
+func (s *svg) line(colour, points string) {
 	fmt.Fprintf(&s.content, "<polyline points=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\"/>\n", points, colour)
 }
 

@@ -40,11 +40,11 @@ metadata: {name: ` + namespace + `, labels: {pod-security.kubernetes.io/enforce:
 // helm runs helm as the administrator.
 func (c *cluster) helm(args ...string) {
 	c.Helper()
-	if output, err := c.Helm(c.Context(), args...); err != nil {
+	output, err := c.Helm(c.Context(), args...)
+	if err != nil {
 		c.Fatal(err)
-	} else if c.Log(output); strings.Contains(output, "WARNING") {
-		c.Errorf("helm warns:\n%s", output)
 	}
+	c.Log(output)
 }
 
 // everynodePods returns the pods of one of everynode's programs.
