@@ -126,7 +126,7 @@ clean: ## Remove what was built; Go's caches are kept
 ##@ Test
 
 .PHONY: test
-test: test-unit test-browser test-e2e ## Run all tests; those on real nodes where the machine has what they need
+test: test-unit test-browser test-e2e test-install ## Run all tests; those on real nodes where the machine has what they need
 	@if needs=$$($(BIN)/localcluster needs 2>&1); then $(MAKE) test-real; else echo "Not running make test-real: $${needs#localcluster: }"; fi
 
 .PHONY: test-unit
@@ -140,11 +140,17 @@ test-browser: ## Try the page of kubectl everynode map in Chromium, where there 
 # The tests start clusters; more at a time than this wait for one another.
 E2E_PARALLEL ?= 3
 E2E_FLAGS ?=
+# Whether everynode is what the chart installs, and may do no more than the chart allows.
+INSTALLED ?=
 # How long nodes and DaemonSets come and go in the test that looks for leaks; 0 skips it.
 CHURN ?= 0
 .PHONY: test-e2e
-test-e2e: build ## Run the end-to-end tests; SCHEDULER=stock shows which of them need everynode
-	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN)
+test-e2e: build $(if $(INSTALLED),build-helm) ## Run the end-to-end tests; SCHEDULER=stock shows which need everynode, INSTALLED=1 tries the chart
+	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN) $(if $(INSTALLED),-installed)
+
+.PHONY: test-install
+test-install: build build-helm ## Install the chart, and run the programs with its rights alone
+	go test ./test/install -timeout 15m -count 1 -v -args -bin '$(CURDIR)/$(BIN)'
 
 .PHONY: build-prometheus
 build-prometheus:

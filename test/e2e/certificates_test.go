@@ -78,7 +78,7 @@ func newReplicas(t *testing.T) *replicas {
 func (r *replicas) start(args ...string) {
 	r.t.Helper()
 	for _, name := range []string{"webhook-a", "webhook-b"} {
-		port, err := r.StartReplica(name, append(args, "-v=10")...)
+		port, err := r.StartReplica(r.t.Context(), name, append(args, "-v=10")...)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,12 +21,15 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"everynode.dev/everynode/deploy"
 	"everynode.dev/everynode/test/localcluster"
+	"everynode.dev/everynode/test/rights"
 )
 
 var (
 	binDir    = flag.String("bin", "../../bin", "folder with the programs that make build makes")
 	scheduler = flag.String("scheduler", "everynode", "scheduler to test: everynode or stock")
+	installed = flag.Bool("installed", false, "whether everynode is what the chart installs, with no other rights")
 	artifacts = flag.String("artifacts", "", "folder that receives the logs of the clusters of failed tests")
 )
 
@@ -40,6 +44,10 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	*binDir = dir
+	if *installed && *scheduler != string(localcluster.Everynode) {
+		fmt.Fprintln(os.Stderr, "-installed is for -scheduler everynode: the chart has no other.")
+		os.Exit(2)
+	}
 	os.Exit(m.Run())
 }
 
@@ -60,9 +68,28 @@ func newCluster(t *testing.T, edit func(*localcluster.Options)) *cluster {
 	if edit != nil {
 		edit(&options)
 	}
-	started, err := localcluster.Start(t.Context(), options)
+	var audit *rights.Log
+	if *installed {
+		var err error
+		if audit, err = rights.NewLog(t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+		options.Chart = "../../charts/everynode"
+		options.Args = maps.Clone(options.Args)
+		if options.Args == nil {
+			options.Args = make(map[string][]string)
+		}
+		options.Args[localcluster.APIServer] = append(audit.Flags(), options.Args[localcluster.APIServer]...)
+	}
+	// A scheduler without a right that it needs waits for it.
+	starting, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	started, err := localcluster.Start(starting, options)
 	c := &cluster{Cluster: started, t: t}
 	t.Cleanup(func() {
+		if *installed {
+			c.checkRights(audit)
+		}
 		if t.Failed() {
 			c.keepLogs()
 		}
@@ -72,6 +99,22 @@ func newCluster(t *testing.T, edit func(*localcluster.Options)) *cluster {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// checkRights fails the test if everynode wanted to do what the chart does not allow.
+func (c *cluster) checkRights(audit *rights.Log) {
+	for _, program := range []string{localcluster.EverynodeScheduler, localcluster.EverynodeWebhook} {
+		done, denied, err := audit.Of(deploy.Namespace + ":" + program)
+		if err != nil {
+			c.t.Error(err)
+		}
+		for _, right := range denied.Sorted() {
+			// An API server that has just been started knows no roles for a moment.
+			if !done[right] {
+				c.t.Errorf("%s was not allowed to %s", program, right)
+			}
+		}
+	}
 }
 
 // schedulerProcess returns the name of the process that schedules.

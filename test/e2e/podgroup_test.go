@@ -42,6 +42,13 @@ func TestPodGroups(t *testing.T) {
 			localcluster.EverynodeScheduler: {gate},
 			localcluster.KubeScheduler:      {gate},
 		}
+		// kube-scheduler's own role has these with the feature gate.
+		o.ChartValues = []byte(`
+scheduler:
+  extraRules:
+    - {apiGroups: [scheduling.k8s.io], resources: [podgroups], verbs: [get, list, watch]}
+    - {apiGroups: [scheduling.k8s.io], resources: [podgroups/status], verbs: [patch, update]}
+`)
 	})
 	c.apply(priorityClasses + daemonSet("agent", "cpu: '1'", "") + podGroup("large", 4, "cpu: '1'", ""))
 	// Without any node, DynamicResources hides the reason behind an error of its own.

@@ -154,7 +154,7 @@ func TestRollingRestart(t *testing.T) {
 	r := &replicas{cluster: c, ports: map[string]int{"service": service.port()}}
 	start := func(number int) {
 		t.Helper()
-		port, err := c.StartReplica(fmt.Sprintf("webhook-%d", number))
+		port, err := c.StartReplica(t.Context(), fmt.Sprintf("webhook-%d", number))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,6 +53,13 @@ type Options struct {
 	SchedulerConfig []byte
 	// Webhook says whether everynode-webhook runs and is registered.
 	Webhook bool
+	// Chart is the folder of the chart, if everynode is to be what it installs: with its
+	// arguments, its configuration and the rights of its ServiceAccounts. It takes helm,
+	// which make build-helm makes. Default: everynode has the shipped configuration, and
+	// the rights of the static pod.
+	Chart string
+	// ChartValues are values of the chart, in YAML.
+	ChartValues []byte
 	// RealNodes is the number of nodes that are machines of their own with a kubelet,
 	// containerd and kube-proxy: 1 to 100. The cluster starts with them, and kwok
 	// does not run. Default: none, and kwok plays the kubelets of the nodes that are
@@ -186,6 +193,9 @@ func (c *Cluster) checkBinaries() error {
 	if c.options.Webhook {
 		needed = append(needed, c.binary(EverynodeWebhook))
 	}
+	if c.options.Chart != "" {
+		needed = append(needed, c.binary("helm"))
+	}
 	for _, program := range needed {
 		if _, err := os.Stat(program); err != nil {
 			return fmt.Errorf("%w (run make build)", err)
@@ -296,6 +306,9 @@ func (c *Cluster) startAll(ctx context.Context) error {
 // applyManifests creates what an installation of everynode brings along, unless the
 // cluster is to be one without.
 func (c *Cluster) applyManifests(ctx context.Context) error {
+	if c.options.Chart != "" {
+		return c.installChart(ctx)
+	}
 	if c.options.Scheduler == Stock && !c.options.Webhook {
 		return nil
 	}

@@ -173,22 +173,39 @@ func (c *Cluster) startControllerManager(ctx context.Context) error {
 }
 
 func (c *Cluster) startScheduler(ctx context.Context) error {
-	name, program, args := EverynodeScheduler, c.binary(EverynodeScheduler), []string(nil)
-	if c.options.Scheduler == Stock {
-		name, program, args = KubeScheduler, c.self, []string{KubeScheduler}
-	}
-	kubeconfig, err := c.ca.issueKubeconfig(name, c.server(), "system:kube-scheduler")
+	name, program, args, err := c.schedulerProgram(ctx)
 	if err != nil {
 		return err
 	}
 	if err := c.ca.issueServer(name); err != nil {
 		return err
 	}
-	config, err := c.schedulerConfig(kubeconfig)
+	args = append(args, "--tls-cert-file="+c.ca.path(name+".crt"), "--tls-private-key-file="+c.ca.path(name+".key"))
+	p, err := c.start(name, program, args...)
 	if err != nil {
 		return err
 	}
-	args = append(args,
+	return p.waitReady(ctx, c.getOK("https://"+c.schedulerPort.address()+"/readyz"))
+}
+
+// schedulerProgram returns the name of the scheduler, and how it is started.
+func (c *Cluster) schedulerProgram(ctx context.Context) (name, program string, args []string, err error) {
+	name, program = EverynodeScheduler, c.binary(EverynodeScheduler)
+	if c.options.Scheduler == Stock {
+		name, program, args = KubeScheduler, c.self, []string{KubeScheduler}
+	} else if c.options.Chart != "" {
+		program, args, err = c.installedProgram(ctx, name, name, c.schedulerPort)
+		return name, program, args, err
+	}
+	kubeconfig, err := c.ca.issueKubeconfig(name, c.server(), "system:kube-scheduler")
+	if err != nil {
+		return "", "", nil, err
+	}
+	config, err := c.schedulerConfig(kubeconfig)
+	if err != nil {
+		return "", "", nil, err
+	}
+	return name, program, append(args,
 		"--config="+config,
 		"--leader-elect=false",
 		"--authentication-kubeconfig="+kubeconfig,
@@ -196,14 +213,7 @@ func (c *Cluster) startScheduler(ctx context.Context) error {
 		"--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", c.schedulerPort.number),
 		"--permit-port-sharing",
-		"--tls-cert-file="+c.ca.path(name+".crt"),
-		"--tls-private-key-file="+c.ca.path(name+".key"),
-	)
-	p, err := c.start(name, program, args...)
-	if err != nil {
-		return err
-	}
-	return p.waitReady(ctx, c.getOK("https://"+c.schedulerPort.address()+"/readyz"))
+	), nil
 }
 
 // schedulerConfig writes the scheduler's configuration, completed by what every
@@ -231,17 +241,19 @@ func (c *Cluster) schedulerConfig(kubeconfig string) (string, error) {
 }
 
 func (c *Cluster) startWebhook(ctx context.Context) error {
-	if err := c.ca.issueServer(EverynodeWebhook); err != nil {
-		return err
+	installed := c.options.Chart != ""
+	var args []string
+	if !installed {
+		if err := c.ca.issueServer(EverynodeWebhook); err != nil {
+			return err
+		}
+		args = []string{"--tls-cert-file=" + c.ca.path(EverynodeWebhook+".crt"), "--tls-private-key-file=" + c.ca.path(EverynodeWebhook+".key")}
 	}
-	p, err := c.startWebhookAt(EverynodeWebhook, c.webhookPort,
-		"--tls-cert-file="+c.ca.path(EverynodeWebhook+".crt"),
-		"--tls-private-key-file="+c.ca.path(EverynodeWebhook+".key"),
-	)
+	p, err := c.startWebhookAt(ctx, EverynodeWebhook, c.webhookPort, args...)
 	if err != nil {
 		return err
 	}
-	if err := p.waitReady(ctx, c.getOK("https://"+c.webhookPort.address()+"/readyz")); err != nil {
+	if err := p.waitReady(ctx, c.getOK("https://"+c.webhookPort.address()+"/readyz")); err != nil || installed {
 		return err
 	}
 	return c.registerWebhook(ctx)
@@ -249,7 +261,14 @@ func (c *Cluster) startWebhook(ctx context.Context) error {
 
 // startWebhookAt starts an everynode-webhook under any name, with the rights that it
 // has in a cluster.
-func (c *Cluster) startWebhookAt(name string, port *port, args ...string) (*Process, error) {
+func (c *Cluster) startWebhookAt(ctx context.Context, name string, port *port, args ...string) (*Process, error) {
+	if c.options.Chart != "" {
+		program, installed, err := c.installedProgram(ctx, name, EverynodeWebhook, port)
+		if err != nil {
+			return nil, err
+		}
+		return c.start(name, program, append(installed, args...)...)
+	}
 	kubeconfig, err := c.ca.issueKubeconfig(name, c.server(), "system:serviceaccount:"+deploy.Namespace+":"+EverynodeWebhook)
 	if err != nil {
 		return nil, err
@@ -266,12 +285,12 @@ func (c *Cluster) startWebhookAt(name string, port *port, args ...string) (*Proc
 // shall be, on a port of its own, which it returns. The replica makes its
 // certificates itself unless args say otherwise, need not be ready yet, and is
 // not registered.
-func (c *Cluster) StartReplica(name string, args ...string) (int, error) {
+func (c *Cluster) StartReplica(ctx context.Context, name string, args ...string) (int, error) {
 	port, err := c.reserveReplicaPort()
 	if err != nil {
 		return 0, err
 	}
-	_, err = c.startWebhookAt(name, port, append([]string{"--namespace=" + deploy.Namespace}, args...)...)
+	_, err = c.startWebhookAt(ctx, name, port, append([]string{"--namespace=" + deploy.Namespace}, args...)...)
 	return port.number, err
 }
 
