@@ -475,6 +475,8 @@ func TestCertificatesOfAnotherTime(t *testing.T) {
 			t.Parallel()
 			r := newReplicas(t)
 			secret, ca := certificatesOf(t, made)
+			// The chart brings an empty one.
+			r.kubectl("delete", "secret", webhookSecret, "--namespace", deploy.Namespace, "--ignore-not-found")
 			if _, err := r.Client.CoreV1().Secrets(deploy.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
