@@ -158,7 +158,7 @@ func newCluster(t *testing.T) *cluster {
 	// The API server is to go on trusting the first one, so this one is to look after
 	// other configurations, and has to be allowed to.
 	c.apply(others)
-	if c.replica, err = c.StartReplica("everynode-webhook-2", "--webhook-configuration=others"); err != nil {
+	if c.replica, err = c.StartReplica(t.Context(), "everynode-webhook-2", "--webhook-configuration=others"); err != nil {
 		t.Fatal(err)
 	}
 	return c
