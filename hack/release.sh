@@ -12,10 +12,10 @@ url=${RELEASE_URL:-https://everynode.dev/releases/$version}
 out=dist/release
 stage=dist/stage
 
-# pack ARCHIVE FOLDER makes an archive of what is in a folder.
+# pack ARCHIVE FOLDER makes an archive of what is in a folder. Names don't begin with ./, where helm finds no chart.
 pack() {
-  tar --create --sort=name --format=ustar --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-    --mode='u=rwX,go=rX' --directory "$2" . | case $1 in *.gz | *.tgz) gzip --no-name -9 ;; *) cat ;; esac >"$1"
+  (cd "$2" && tar --create --sort=name --format=ustar --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
+    --mode='u=rwX,go=rX' -- *) | case $1 in *.gz | *.tgz) gzip --no-name -9 ;; *) cat ;; esac >"$1"
 }
 
 rm -rf "$out" "$stage"
@@ -59,6 +59,8 @@ bin/helm package "$stage/chart" --version "${version#v}" --app-version "$version
 mkdir "$stage/package"
 tar --extract --file "$stage/everynode-${version#v}.tgz" --directory "$stage/package"
 pack "$out/everynode-${version#v}.tgz" "$stage/package"
+bin/helm template "$out/everynode-${version#v}.tgz" | grep -qF "image: $IMAGE_REPOSITORY/everynode-scheduler:$version" ||
+  { echo 'hack/release.sh: the packaged chart does not install the images of this release' >&2; exit 1; }
 
 mkdir "$stage/kustomize"
 cp --recursive --dereference LICENSE deploy "$stage/kustomize"
