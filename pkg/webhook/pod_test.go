@@ -306,6 +306,15 @@ func FuzzMutatePod(f *testing.F) {
 				t.Errorf("the pod was pinned to %q, now it is to %q (%v)", node, now, ok)
 			}
 		}
+		if diff := cmp.Diff(narrowing(pod), narrowing(patched)); diff != "" {
+			t.Errorf("the pod is kept from nodes by more than its pin (-before, +after):\n%s", diff)
+		}
+		for _, toleration := range patched.Spec.Tolerations {
+			asked := func(other corev1.Toleration) bool { return other.MatchToleration(&toleration) }
+			if toleration.Key == "" && !slices.ContainsFunc(pod.Spec.Tolerations, asked) && !slices.ContainsFunc(facts.settings.Tolerations, asked) {
+				t.Errorf("nobody has asked for %+v, by which pods stay on nodes that are being emptied", toleration)
+			}
+		}
 		if err := refused(t, patched); err != nil && refused(t, pod) == nil {
 			t.Errorf("the API server would have taken the pod, and refuses it now: %v", err)
 		}
@@ -316,6 +325,33 @@ func FuzzMutatePod(f *testing.F) {
 			t.Errorf("the namespace allowed the pod's tolerations, and does no longer: %+v", patched.Spec.Tolerations)
 		}
 	})
+}
+
+// narrowing returns what keeps a pod from nodes but for its pin: a pod that has more of
+// it than its template waits for ever, and uses up the maxUnavailable of a rolling
+// update.
+func narrowing(pod *corev1.Pod) any {
+	type narrowing struct {
+		NodeSelector map[string]string
+		Gates        []corev1.PodSchedulingGate
+		Labels       [][]corev1.NodeSelectorRequirement
+		Affinity     *corev1.PodAffinity
+		AntiAffinity *corev1.PodAntiAffinity
+	}
+	n := narrowing{NodeSelector: pod.Spec.NodeSelector, Gates: pod.Spec.SchedulingGates}
+	affinity := pod.Spec.Affinity
+	if affinity == nil {
+		return n
+	}
+	n.Affinity, n.AntiAffinity = affinity.PodAffinity, affinity.PodAntiAffinity
+	if affinity.NodeAffinity != nil && affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		for _, term := range affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+			if len(term.MatchExpressions) > 0 {
+				n.Labels = append(n.Labels, term.MatchExpressions)
+			}
+		}
+	}
+	return n
 }
 
 func (w whitelist) coverAll(tolerations []corev1.Toleration) bool {
