@@ -7,6 +7,8 @@ package rights
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -68,11 +70,17 @@ func (l *Log) Of(account string) (done, denied Set, err error) {
 	}
 	defer file.Close()
 	done, denied = make(Set), make(Set)
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
+	for lines := bufio.NewReader(file); ; {
+		line, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			// What comes without an end is still being written, or its writer was killed.
+			return done, denied, nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
 		var event auditv1.Event
-		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
+		if err := json.Unmarshal(line, &event); err != nil {
 			return nil, nil, err
 		}
 		if event.User.Username != "system:serviceaccount:"+account || event.ObjectRef == nil {
@@ -88,5 +96,4 @@ func (l *Log) Of(account string) (done, denied Set, err error) {
 			done[right] = true
 		}
 	}
-	return done, denied, lines.Err()
 }
