@@ -6,6 +6,7 @@ package preemption_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/bits"
 	"math/rand/v2"
 	"slices"
@@ -21,7 +22,6 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -596,38 +596,49 @@ func TestPostFilter(t *testing.T) {
 
 func TestPodsAreWokenByBudgets(t *testing.T) {
 	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj()
-	pod := daemonsettest.Pod(ds, "node")
-	w := newWorld(t, "", ds, pod, st.MakeNode().Name("node").Capacity(resources{"cpu": "2", "pods": "10"}).Obj(),
-		filler("a", "2", 0).Obj(), budget(0, fillerLabels()))
+	pod, other := daemonsettest.Pod(ds, "node"), daemonsettest.Pod(ds, "other")
+	node := func(name string) *corev1.Node {
+		return st.MakeNode().Name(name).Capacity(resources{"cpu": "2", "pods": "10"}).Obj()
+	}
+	w := newWorld(t, "", ds, pod, other, node("node"), node("other"), filler("a", "2", 0).Obj(), filler("b", "2", 0).Node("other").Obj(), budget(0, fillerLabels()))
 	budgets := w.client.PolicyV1().PodDisruptionBudgets("default")
+	allow := func(disruptions int32) {
+		t.Helper()
+		if _, err := budgets.UpdateStatus(t.Context(), budget(disruptions, fillerLabels()), metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	woken := func() []string { return slices.Collect(maps.Keys(<-w.activated)) }
+
 	if _, status := w.cycle(t, pod); status.IsSuccess() {
 		t.Fatal("the budget does not hold")
 	}
-	if _, err := budgets.UpdateStatus(t.Context(), budget(1, fillerLabels()), metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if woken := <-w.activated; woken["default/agent-node"] == nil {
-		t.Errorf("woken: %v", woken)
+	allow(1)
+	if diff := cmp.Diff([]string{"default/agent-node"}, woken()); diff != "" {
+		t.Errorf("woken when the budget allows more (-want, +got):\n%s", diff)
 	}
 	if _, status := w.cycle(t, pod); !status.IsSuccess() {
 		t.Error(status)
 	}
 	w.finish(t, pod)
-	// Nobody waits any more. A budget that goes while a pod looks at it would wake the pod
-	// once too often, which hurts nobody.
-	if err := budgets.Delete(t.Context(), "budget", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	allow(0)
 	lister := w.SharedInformerFactory().Policy().V1().PodDisruptionBudgets().Lister()
 	err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
-		left, err := lister.List(labels.Everything())
-		return len(left) == 0, err
+		known, err := lister.PodDisruptionBudgets("default").Get("budget")
+		return err == nil && known.Status.DisruptionsAllowed == 0, err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(w.activated) > 0 {
-		t.Errorf("woken again: %v", <-w.activated)
+	if _, status := w.cycle(t, other); status.IsSuccess() {
+		t.Fatal("the budget does not hold")
+	}
+	if err := budgets.Delete(t.Context(), "budget", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// The first one waits no more.
+	if diff := cmp.Diff([]string{"default/agent-other"}, woken()); diff != "" {
+		t.Errorf("woken when the budget has gone (-want, +got):\n%s", diff)
 	}
 }
 
