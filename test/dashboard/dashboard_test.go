@@ -19,9 +19,9 @@ import (
 
 	prometheus "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"everynode.dev/everynode/deploy"
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -30,19 +30,7 @@ var (
 	picture = flag.String("picture", "", "SVG file that receives a picture of the dashboard")
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	dir, err := filepath.Abs(*binDir)
-	if err == nil {
-		_, err = os.Stat(filepath.Join(dir, "prometheus"))
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "%v\nThe programs under test are missing: run make test-dashboard.\n", err)
-		os.Exit(1)
-	}
-	*binDir = dir
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { clustertest.Main(m, binDir, "prometheus", "test-dashboard") }
 
 const (
 	// patience is how long anything may take on a busy machine.
@@ -167,37 +155,19 @@ func newCluster(t *testing.T) *cluster {
 // eventually waits until check returns nil.
 func (c *cluster) eventually(what string, check func(context.Context) error) {
 	c.Helper()
-	var last error
-	ctx, cancel := context.WithTimeout(c.Context(), patience)
-	defer cancel()
-	err := wait.PollUntilContextCancel(ctx, 500*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		// What the deadline cuts off says nothing of the cluster.
-		if err := check(ctx); ctx.Err() == nil {
-			last = err
-		}
-		return last == nil, nil
-	})
-	if err != nil {
-		c.Fatalf("not within %s: %s: %v", patience, what, last)
-	}
+	clustertest.Eventually(c, patience, what, check)
 }
 
 // output returns what kubectl prints.
 func (c *cluster) output(args ...string) string {
 	c.Helper()
-	output, err := c.Kubectl(c.Context(), nil, args...)
-	if err != nil {
-		c.Fatal(err)
-	}
-	return strings.TrimSpace(output)
+	return strings.TrimSpace(clustertest.Kubectl(c, c.Cluster, args...))
 }
 
 // apply applies manifests.
 func (c *cluster) apply(manifests string) {
 	c.Helper()
-	if _, err := c.Kubectl(c.Context(), []byte(manifests), "apply", "-f", "-"); err != nil {
-		c.Fatal(err)
-	}
+	clustertest.Apply(c, c.Cluster, manifests)
 }
 
 // work has everynode do all that it has metrics for: there are more pods than room,

@@ -19,9 +19,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"everynode.dev/everynode/deploy"
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 	"everynode.dev/everynode/test/rights"
 )
@@ -33,23 +33,7 @@ var (
 	artifacts = flag.String("artifacts", "", "folder that receives the logs of the clusters of failed tests")
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	dir, err := filepath.Abs(*binDir)
-	if err == nil {
-		_, err = os.Stat(filepath.Join(dir, "localcluster"))
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "%v\nThe programs under test are missing: run make build.\n", err)
-		os.Exit(1)
-	}
-	*binDir = dir
-	if *installed && *scheduler != string(localcluster.Everynode) {
-		fmt.Fprintln(os.Stderr, "-installed is for -scheduler everynode: the chart has no other.")
-		os.Exit(2)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { clustertest.Main(m, binDir, "localcluster", "build") }
 
 // cluster is a cluster for one test. Its methods fail the test themselves.
 type cluster struct {
@@ -169,19 +153,13 @@ func copyFile(to, from string) (err error) {
 // kubectl runs kubectl and returns what it prints.
 func (c *cluster) kubectl(args ...string) string {
 	c.t.Helper()
-	output, err := c.Kubectl(c.t.Context(), nil, args...)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return output
+	return clustertest.Kubectl(c.t, c.Cluster, args...)
 }
 
 // apply applies manifests.
 func (c *cluster) apply(manifests string) {
 	c.t.Helper()
-	if _, err := c.Kubectl(c.t.Context(), []byte(manifests), "apply", "-f", "-"); err != nil {
-		c.t.Fatal(err)
-	}
+	clustertest.Apply(c.t, c.Cluster, manifests)
 }
 
 // applyExamples applies files of examples/.
@@ -208,19 +186,7 @@ func (c *cluster) addNodes(nodes ...localcluster.Node) {
 // eventually waits until check returns nil, within at most the given time.
 func (c *cluster) eventually(within time.Duration, what string, check func(context.Context) error) {
 	c.t.Helper()
-	var last error
-	ctx, cancel := context.WithTimeout(c.t.Context(), within)
-	defer cancel()
-	err := wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		// What the deadline cuts off says nothing of the cluster.
-		if err := check(ctx); ctx.Err() == nil {
-			last = err
-		}
-		return last == nil, nil
-	})
-	if err != nil {
-		c.t.Fatalf("not within %s: %s: %v", within, what, last)
-	}
+	clustertest.Eventually(c.t, within, what, check)
 }
 
 // pods returns the pods with those labels in the namespace default.

@@ -14,27 +14,14 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/wait"
-
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 	"everynode.dev/everynode/test/rights"
 )
 
 var binDir = flag.String("bin", "../../bin", "folder with the programs that make build makes, and helm")
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	dir, err := filepath.Abs(*binDir)
-	if err == nil {
-		_, err = os.Stat(filepath.Join(dir, "helm"))
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "%v\nThe programs under test are missing: run make test-install.\n", err)
-		os.Exit(1)
-	}
-	*binDir = dir
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { clustertest.Main(m, binDir, "helm", "test-install") }
 
 // patience is how long anything may take on a busy machine.
 const patience = time.Minute
@@ -79,18 +66,12 @@ func newCluster(t *testing.T, scheduler localcluster.Scheduler) *cluster {
 
 func (c *cluster) kubectl(args ...string) string {
 	c.Helper()
-	output, err := c.Kubectl(c.Context(), nil, args...)
-	if err != nil {
-		c.Fatal(err)
-	}
-	return output
+	return clustertest.Kubectl(c, c.Cluster, args...)
 }
 
 func (c *cluster) apply(manifests string) {
 	c.Helper()
-	if _, err := c.Kubectl(c.Context(), []byte(manifests), "apply", "-f", "-"); err != nil {
-		c.Fatal(err)
-	}
+	clustertest.Apply(c, c.Cluster, manifests)
 }
 
 // helm runs helm as the administrator.
@@ -104,19 +85,7 @@ func (c *cluster) helm(args ...string) {
 // eventually waits until check returns nil.
 func (c *cluster) eventually(what string, check func(context.Context) error) {
 	c.Helper()
-	var last error
-	ctx, cancel := context.WithTimeout(c.Context(), patience)
-	defer cancel()
-	err := wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		// What the deadline cuts off says nothing of the cluster.
-		if err := check(ctx); ctx.Err() == nil {
-			last = err
-		}
-		return last == nil, nil
-	})
-	if err != nil {
-		c.Fatalf("not within %s: %s: %v", patience, what, last)
-	}
+	clustertest.Eventually(c, patience, what, check)
 }
 
 // release is an installed chart.

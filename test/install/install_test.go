@@ -17,12 +17,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/metadata"
 
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -45,7 +43,7 @@ func TestTwoReleases(t *testing.T) {
 		}
 		return nil
 	})
-	before := c.inventory()
+	before := clustertest.Objects(t, c.Cluster)
 
 	n := c.startNode()
 	releases := []*release{n.install("blue"), n.install("green")}
@@ -74,7 +72,7 @@ func TestTwoReleases(t *testing.T) {
 	c.kubectl("delete", "--all", "daemonsets,deployments,pods,persistentvolumeclaims,resourceclaims", "--wait=false")
 	c.kubectl("delete", "persistentvolume/disk", "storageclass/exists", "storageclass/made", "deviceclass/device", "resourceslice/node-1", "priorityclass/important", "--wait=false")
 	c.eventually("nothing is left", func(context.Context) error {
-		if diff := cmp.Diff(before, c.inventory()); diff != "" {
+		if diff := cmp.Diff(before, clustertest.Objects(t, c.Cluster)); diff != "" {
 			return fmt.Errorf("(-before, +after):\n%s", diff)
 		}
 		return nil
@@ -356,42 +354,4 @@ func (r *release) end(l *load) {
 	if l.prioritised == 0 || l.prioritised == l.created {
 		r.Error("not both versions were asked")
 	}
-}
-
-// inventory lists every object of the cluster, but for what comes and goes by itself.
-func (c *cluster) inventory() []string {
-	c.Helper()
-	_, lists, err := c.Client.Discovery().ServerGroupsAndResources()
-	if err != nil {
-		c.Fatal(err)
-	}
-	client, err := metadata.NewForConfig(c.Config)
-	if err != nil {
-		c.Fatal(err)
-	}
-	var all []string
-	for _, list := range lists {
-		version, err := schema.ParseGroupVersion(list.GroupVersion)
-		if err != nil {
-			c.Fatal(err)
-		}
-		for i := range list.APIResources {
-			resource := &list.APIResources[i]
-			if !slices.Contains(resource.Verbs, "list") || resource.Name == "events" {
-				continue
-			}
-			found, err := client.Resource(version.WithResource(resource.Name)).List(c.Context(), metav1.ListOptions{})
-			if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
-				continue
-			}
-			if err != nil {
-				c.Fatal(err)
-			}
-			for j := range found.Items {
-				all = append(all, strings.TrimPrefix(version.Group+"/", "/")+resource.Name+" "+found.Items[j].Namespace+"/"+found.Items[j].Name)
-			}
-		}
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }

@@ -17,9 +17,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"everynode.dev/everynode/pkg/image"
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -28,19 +28,7 @@ var (
 	artifacts = flag.String("artifacts", "", "folder that receives the logs of clusters whose test failed")
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	dir, err := filepath.Abs(*binDir)
-	if err == nil {
-		_, err = os.Stat(filepath.Join(dir, "localcluster"))
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "%v\nThe programs under test are missing: run make build-real.\n", err)
-		os.Exit(1)
-	}
-	*binDir = dir
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { clustertest.Main(m, binDir, "localcluster", "build-real") }
 
 // skipIfMissing skips the test where real nodes cannot run.
 func skipIfMissing(t *testing.T) {
@@ -166,19 +154,13 @@ func copyFile(to, from string) (err error) {
 // kubectl runs kubectl and returns what it prints.
 func (c *cluster) kubectl(args ...string) string {
 	c.Helper()
-	output, err := c.Kubectl(c.Context(), nil, args...)
-	if err != nil {
-		c.Fatal(err)
-	}
-	return output
+	return clustertest.Kubectl(c, c.Cluster, args...)
 }
 
 // apply applies manifests.
 func (c *cluster) apply(manifests string) {
 	c.Helper()
-	if _, err := c.Kubectl(c.Context(), []byte(manifests), "apply", "-f", "-"); err != nil {
-		c.Fatal(err)
-	}
+	clustertest.Apply(c, c.Cluster, manifests)
 }
 
 // applyForTest applies manifests, and deletes what they describe when the test has ended.
@@ -200,19 +182,7 @@ const patience = 2 * time.Minute
 // eventually waits until check returns nil.
 func (c *cluster) eventually(what string, check func(context.Context) error) {
 	c.Helper()
-	var last error
-	ctx, cancel := context.WithTimeout(c.Context(), patience)
-	defer cancel()
-	err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		// What the deadline cuts off says nothing of the cluster.
-		if err := check(ctx); ctx.Err() == nil {
-			last = err
-		}
-		return last == nil, nil
-	})
-	if err != nil {
-		c.Fatalf("not within %s: %s: %v", patience, what, last)
-	}
+	clustertest.Eventually(c, patience, what, check)
 }
 
 // pods returns the pods of an app that are not on their way out.

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -141,23 +142,6 @@ func everynodePlacesAgent(c *cluster) {
 	}
 }
 
-// objects returns what there is in the cluster, but for what comes and goes by itself.
-func (c *cluster) objects() []string {
-	c.Helper()
-	kinds := strings.Fields(c.kubectl("api-resources", "--verbs=list", "--output=name"))
-	kinds = slices.DeleteFunc(kinds, func(kind string) bool { return strings.HasPrefix(kind, "events") })
-	lines := c.kubectl("get", strings.Join(kinds, ","), "--all-namespaces", "--no-headers", "--output=custom-columns=:.kind,:.metadata.namespace,:.metadata.name")
-	var objects []string
-	for line := range strings.Lines(lines) {
-		// A kubelet may take its lease only after its node is ready.
-		if object := strings.Join(strings.Fields(line), " "); !strings.HasPrefix(object, "Lease kube-node-lease ") {
-			objects = append(objects, object)
-		}
-	}
-	slices.Sort(objects)
-	return objects
-}
-
 // What everynode has placed and changed goes on when it has gone, and what comes then is
 // as if it had never been there.
 func uninstallsCleanly(c *cluster, before []string) {
@@ -169,7 +153,7 @@ func uninstallsCleanly(c *cluster, before []string) {
 	}
 	c.kubectl("delete", "daemonset", "agent", "stock")
 	c.eventually("nothing more is there than before", func(context.Context) error {
-		if diff := cmp.Diff(before, c.objects()); diff != "" {
+		if diff := cmp.Diff(before, clustertest.Objects(c, c.Cluster)); diff != "" {
 			return fmt.Errorf("(-before, +after):\n%s", diff)
 		}
 		return nil

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"everynode.dev/everynode/test/clustertest"
 )
 
 // everynode is installed as users do it, and what follows depends on its pods: the
@@ -24,7 +26,7 @@ func TestRealNodes(t *testing.T) {
 	before := takeInventory(t)
 	c := newCluster(t)
 	footprint := footprintOf(t, c.Process("node-1/machine").Pid())
-	objects := c.objects()
+	objects := clustertest.Objects(t, c.Cluster)
 	c.install()
 	c.apply(daemonSet("agent", "", "cpu: 10m", ""))
 	c.eventually("the agent is ready on every node", func(ctx context.Context) error {

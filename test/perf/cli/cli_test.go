@@ -15,7 +15,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -37,6 +36,7 @@ import (
 
 	"everynode.dev/everynode/pkg/explain"
 	"everynode.dev/everynode/pkg/explain/explaintest"
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -55,11 +55,7 @@ const (
 )
 
 func TestLargestCluster(t *testing.T) {
-	dir, err := filepath.Abs(*binDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cluster, err := localcluster.Start(t.Context(), localcluster.Options{BinDir: dir, Scheduler: localcluster.None})
+	cluster, err := localcluster.Start(t.Context(), localcluster.Options{BinDir: *binDir, Scheduler: localcluster.None})
 	t.Cleanup(cluster.Stop)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +78,7 @@ func TestLargestCluster(t *testing.T) {
 		{"map", "-A", "--html=-"},
 		{"map", "-A", "-o", "json"},
 	} {
-		measure(t, server, filepath.Join(dir, "kubectl-everynode"), args)
+		measure(t, server, filepath.Join(*binDir, "kubectl-everynode"), args)
 	}
 }
 
@@ -251,11 +247,4 @@ func each[T any](t *testing.T, objects []T, do func(context.Context, T) error) {
 	}
 }
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if _, err := os.Stat(filepath.Join(*binDir, "localcluster")); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\nThe programs under test are missing: run make build.\n", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { clustertest.Main(m, binDir, "localcluster", "build") }
