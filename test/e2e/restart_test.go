@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -112,9 +112,8 @@ func (s *service) probe(ctx context.Context) {
 	}
 }
 
-// forward connects a client with an endpoint until one of them ends it.
+// forward connects a client with an endpoint that is ready.
 func (s *service) forward(ctx context.Context, client net.Conn) {
-	defer client.Close()
 	s.mu.Lock()
 	target := 0
 	for port, ready := range s.ready {
@@ -123,25 +122,7 @@ func (s *service) forward(ctx context.Context, client net.Conn) {
 		}
 	}
 	s.mu.Unlock()
-	endpoint, err := (&net.Dialer{}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", target))
-	if err != nil {
-		return
-	}
-	defer endpoint.Close()
-	stop := context.AfterFunc(ctx, func() {
-		client.Close()
-		endpoint.Close()
-	})
-	defer stop()
-	var group sync.WaitGroup
-	for _, direction := range []struct{ to, from net.Conn }{{client, endpoint}, {endpoint, client}} {
-		group.Go(func() {
-			// Whoever ends the connection ends it for both.
-			_, _ = io.Copy(direction.to, direction.from)
-			direction.to.Close()
-		})
-	}
-	group.Wait()
+	clustertest.Forward(ctx, client, target)
 }
 
 // Replicas of the webhook are replaced one after the other while pods are created: no

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -21,6 +20,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"everynode.dev/everynode/test/clustertest"
 )
 
 // node runs the chart's pods as processes of this machine, and leads to them what is
@@ -218,7 +219,7 @@ func (n *node) serve(namespace, service string) int {
 				client.Close()
 				continue
 			}
-			n.group.Go(func() { forward(ctx, client, ports[turn%len(ports)]) })
+			n.group.Go(func() { clustertest.Forward(ctx, client, ports[turn%len(ports)]) })
 		}
 	})
 	n.Cleanup(func() {
@@ -245,28 +246,4 @@ func (n *node) readyPorts(ctx context.Context, namespace, service string) ([]int
 		}
 	}
 	return ports, nil
-}
-
-// forward connects a client with a port of this machine until one of them ends it.
-func forward(ctx context.Context, client net.Conn, port int) {
-	defer client.Close()
-	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		return
-	}
-	defer server.Close()
-	stop := context.AfterFunc(ctx, func() {
-		client.Close()
-		server.Close()
-	})
-	defer stop()
-	var group sync.WaitGroup
-	for _, direction := range []struct{ to, from net.Conn }{{client, server}, {server, client}} {
-		group.Go(func() {
-			// Whoever ends the connection ends it for both.
-			_, _ = io.Copy(direction.to, direction.from)
-			direction.to.Close()
-		})
-	}
-	group.Wait()
 }
