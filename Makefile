@@ -213,7 +213,7 @@ lint: ## Run the linters
 	$(BIN)/golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: verify
-verify: lint verify-chart licenses vulncheck workflows ## Check everything that can be checked without running it
+verify: lint verify-chart licenses vulncheck workflows ## Check everything but how it runs
 	go mod verify
 	go mod tidy -diff
 
@@ -247,7 +247,7 @@ chart-update: build-chart-tools ## Write the chart's README and schema, and reco
 	$(helm_unittest) --update-snapshot
 
 .PHONY: verify-chart
-verify-chart: build-chart-tools ## Check the chart, the kustomizations, the alerts and the dashboard
+verify-chart: build build-chart-tools ## Check the chart, the kustomizations, the alerts and the dashboard
 	$(BIN)/helm lint --strict --quiet charts/everynode
 	@$(helm_docs) --dry-run | diff charts/everynode/README.md - || { echo 'charts/everynode/README.md is not up to date: run make chart-update'; exit 1; }
 	$(helm_unittest)

@@ -17,21 +17,13 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"everynode.dev/everynode/test/clustertest"
 )
 
 var binDir = flag.String("bin", "../../bin", "folder with helm, kustomize and promtool")
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if dir, err := filepath.Abs(*binDir); err == nil {
-		*binDir = dir
-	}
-	if _, err := os.Stat(filepath.Join(*binDir, "helm")); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\nThe tools are missing: run make verify-chart.\n", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { clustertest.Main(m, binDir, "helm", "verify-chart") }
 
 // run runs a tool and returns what it prints.
 func run(t *testing.T, tool string, args ...string) []byte {
