@@ -42,7 +42,7 @@ const patience = 500 * time.Millisecond
 func (a *admission) mutatePods() *handler[corev1.Pod] {
 	return &handler[corev1.Pod]{
 		name:       "pods",
-		reading:    readingPods,
+		readObject: readPod,
 		resource:   metav1.GroupVersionResource(corev1.SchemeGroupVersion.WithResource("pods")),
 		operations: []admissionv1.Operation{admissionv1.Create},
 		decide:     a.decidePod,
@@ -53,7 +53,7 @@ func (a *admission) mutatePods() *handler[corev1.Pod] {
 func (a *admission) mutateDaemonSets() *handler[appsv1.DaemonSet] {
 	return &handler[appsv1.DaemonSet]{
 		name:       "daemonsets",
-		reading:    reading,
+		readObject: readDaemonSet,
 		resource:   metav1.GroupVersionResource(appsv1.SchemeGroupVersion.WithResource("daemonsets")),
 		operations: []admissionv1.Operation{admissionv1.Create, admissionv1.Update},
 		decide:     a.decideDaemonSet,

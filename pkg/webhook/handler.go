@@ -15,8 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
@@ -36,9 +34,9 @@ type handler[T any] struct {
 	name       string
 	resource   metav1.GroupVersionResource
 	operations []admissionv1.Operation
-	// reading says how objects are read.
-	reading json.Options
-	decide  func(context.Context, *request[T]) (decision, error)
+	// readObject reads what decisions about an object depend on.
+	readObject reader[T]
+	decide     func(context.Context, *request[T]) (decision, error)
 }
 
 // decision is what becomes of an object.
@@ -134,7 +132,7 @@ func (h *handler[T]) read(w http.ResponseWriter, r *http.Request, body *bytes.Bu
 	} else if err != nil {
 		return refuse(http.StatusBadRequest, "reading the request: %w", err)
 	}
-	review, err := decode[T](body.Bytes(), h.reading)
+	review, err := decode(body.Bytes(), h.readObject)
 	if err != nil {
 		if review = h.withoutObject(body.Bytes(), err); review == nil {
 			return refuse(http.StatusBadRequest, "the request is not an AdmissionReview: %w", err)
@@ -152,13 +150,13 @@ func (h *handler[T]) read(w http.ResponseWriter, r *http.Request, body *bytes.Bu
 // withoutObject reads a review whose object cannot be read; nil if that is not all
 // that is wrong.
 func (h *handler[T]) withoutObject(body []byte, why error) *review[T] {
-	bare, err := decode[jsontext.Value](body, reading)
+	bare, err := decode(body, skip)
 	if err != nil || bare.Request == nil {
 		return nil
 	}
 	return &review[T]{APIVersion: bare.APIVersion, Kind: bare.Kind, Request: &request[T]{
 		UID: bare.Request.UID, Resource: bare.Request.Resource, SubResource: bare.Request.SubResource,
-		Name: bare.Request.Name, Namespace: bare.Request.Namespace, Operation: bare.Request.Operation, UserInfo: bare.Request.UserInfo,
+		Name: bare.Request.Name, Namespace: bare.Request.Namespace, Operation: bare.Request.Operation, Username: bare.Request.Username,
 		unreadable: why,
 	}}
 }
@@ -202,7 +200,7 @@ func (h *handler[T]) respond(ctx context.Context, review *review[T]) (response *
 // logger names the request in all that is logged of it. Few requests need one.
 func (h *handler[T]) logger(ctx context.Context, request *request[T]) klog.Logger {
 	return klog.FromContext(ctx).WithValues("webhook", h.name, "uid", request.UID,
-		"object", klog.KRef(request.Namespace, request.Name), "user", request.UserInfo.Username)
+		"object", klog.KRef(request.Namespace, request.Name), "user", request.Username)
 }
 
 func (h *handler[T]) unchanged(ctx context.Context, request *request[T], err error) (*admissionv1.AdmissionResponse, result) {

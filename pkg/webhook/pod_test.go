@@ -14,6 +14,7 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
+	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 	"k8s.io/kubernetes/pkg/apis/core/validation"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
@@ -283,8 +284,8 @@ func refused(t *testing.T, pod *corev1.Pod) error {
 
 // FuzzMutatePod checks, for any pod and policy, what must never happen: that the
 // DaemonSet controller sees the pod on another node than before, that the pod may run
-// on a node where it might not, that the API server refuses it for our sake, or that
-// there is no end of changes.
+// on a node where it might not, that its node ends it sooner than others, that the API
+// server refuses it for our sake, or that there is no end of changes.
 func FuzzMutatePod(f *testing.F) {
 	for seed := range byte(64) {
 		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31,
@@ -315,6 +316,9 @@ func FuzzMutatePod(f *testing.F) {
 				t.Errorf("nobody has asked for %+v, by which pods stay on nodes that are being emptied", toleration)
 			}
 		}
+		if before, after := qos.ComputePodQOS(pod), qos.ComputePodQOS(patched); slices.Index(qualities, after) < slices.Index(qualities, before) {
+			t.Errorf("the node would end the pod sooner: it was %s, and is %s", before, after)
+		}
 		if err := refused(t, patched); err != nil && refused(t, pod) == nil {
 			t.Errorf("the API server would have taken the pod, and refuses it now: %v", err)
 		}
@@ -326,6 +330,9 @@ func FuzzMutatePod(f *testing.F) {
 		}
 	})
 }
+
+// qualities are the QoS classes, from the one whose pods a node without memory ends first.
+var qualities = []corev1.PodQOSClass{corev1.PodQOSBestEffort, corev1.PodQOSBurstable, corev1.PodQOSGuaranteed}
 
 // narrowing returns what keeps a pod from nodes but for its pin: a pod that has more of
 // it than its template waits for ever, and uses up the maxUnavailable of a rolling
