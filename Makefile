@@ -137,6 +137,13 @@ test-unit: ## Run the unit tests, with the race detector (needs a C compiler)
 test-browser: ## Try the page of kubectl everynode map in Chromium, where there is one
 	@hack/progress.sh 'Trying the map in a browser' go test ./test/browser -timeout 5m -count 1 -v
 
+vpa := k8s.io/autoscaler/vertical-pod-autoscaler
+.PHONY: build-vpa
+build-vpa:
+	@hack/progress.sh 'Building the VerticalPodAutoscaler, which sizes pods too' $(tool_build)vpa-admission-controller \
+	  $(vpa)/pkg/admission-controller
+	@install -m 0644 "$$(go list -modfile=tools.mod -m -f '{{.Dir}}' $(vpa))/deploy/vpa-v1-crd-gen.yaml" $(BIN)/
+
 # The tests start clusters; more at a time than this wait for one another.
 E2E_PARALLEL ?= 3
 E2E_FLAGS ?=
@@ -145,7 +152,7 @@ INSTALLED ?=
 # How long nodes and DaemonSets come and go in the test that looks for leaks; 0 skips it.
 CHURN ?= 0
 .PHONY: test-e2e
-test-e2e: build $(if $(INSTALLED),build-helm) ## Run the end-to-end tests; SCHEDULER=stock shows which need everynode, INSTALLED=1 tries the chart
+test-e2e: build build-vpa $(if $(INSTALLED),build-helm) ## Run the end-to-end tests; SCHEDULER=stock shows which need everynode, INSTALLED=1 tries the chart
 	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN) $(if $(INSTALLED),-installed)
 
 .PHONY: test-install

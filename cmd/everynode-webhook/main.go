@@ -25,12 +25,9 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// Whoever asks twice does not want to wait for what is under way.
-	context.AfterFunc(ctx, stop)
 	serving := false
 	command := newCommand(&serving)
-	command.SetContext(ctx)
+	command.SetContext(untilSignal())
 	switch err := cli.RunNoErrOutput(command); {
 	case err == nil:
 		return
@@ -41,6 +38,21 @@ func main() {
 		fmt.Fprintln(os.Stderr, "Error:", err)
 	}
 	os.Exit(1)
+}
+
+// untilSignal returns a context that ends when the program is asked to end. Whoever asks
+// twice does not want to wait for what is under way.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		<-signals
+		os.Exit(1)
+	}()
+	return ctx
 }
 
 // newCommand returns the command. serving is set once what it says goes to its log.

@@ -327,6 +327,43 @@ spec: {limits: [{type: Container, defaultRequest: {cpu: 50m}, default: {cpu: 100
 	c.eventually(30*time.Second, "where they are not allowed they are left out", c.tolerates("restricted", false))
 }
 
+// A quota counts what pods ask for on their nodes, and whoever asks why a DaemonSet has
+// no pods is told of it.
+func TestQuotaCountsSizes(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Nodes(1, 2)...)
+	c.kubectl("create", "quota", "compute", "--hard=requests.cpu=1")
+	used := func(want string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			quota, err := c.Client.CoreV1().ResourceQuotas("default").Get(ctx, "compute", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if amount, known := quota.Status.Used[corev1.ResourceRequestsCPU]; !known || amount.String() != want {
+				return fmt.Errorf("%s are used, want %s", amount.String(), want)
+			}
+			return nil
+		}
+	}
+	c.eventually(20*time.Second, "the quota is at work", used("0"))
+	sized := func(name, share string) string {
+		// Without a request in the template the quota would let no pod in.
+		return annotate(daemonSet(name, "", ""), name, `everynode.dev/resources: '{"main": {"cpu": "`+share+`"}}'`)
+	}
+	c.apply(sized("modest", "10%"))
+	c.eventually(30*time.Second, "both pods run", func(ctx context.Context) error { return c.complete(ctx, "default", "modest", 2) })
+	c.eventually(20*time.Second, "they use 10 % of two nodes of four cores", used("800m"))
+	c.apply(sized("greedy", "20%"))
+	c.eventually(30*time.Second, "the quota keeps out what is beyond it", func(context.Context) error {
+		output, err := c.everynode("explain", "ds/greedy")
+		if want := "used requests.cpu=800m, asked for requests.cpu=800m"; err == nil && !strings.Contains(strings.Join(strings.Fields(output), " "), want) {
+			err = fmt.Errorf("it should say %q:\n%s", want, output)
+		}
+		return err
+	})
+}
+
 // tolerates checks that the two pods of an app run with or without the tolerations that
 // the policy adds to them and to their template.
 func (c *cluster) tolerates(name string, want bool) func(context.Context) error {
