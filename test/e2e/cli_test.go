@@ -28,6 +28,7 @@ import (
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 
 	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -563,7 +564,7 @@ func (c *cluster) lies(plan *explain.Plan) []string {
 	var lies []string
 	for i := range plan.Verdicts {
 		v := &plan.Verdicts[i]
-		runs := slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return pod.Spec.NodeName == v.Node && isReady(&pod) })
+		runs := slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return pod.Spec.NodeName == v.Node && clustertest.IsReady(&pod) })
 		will := v.Reason == explain.ReasonWouldRun || v.Preemption != nil && len(c.inForce(v.Preemption).Victims) > 0
 		if runs != will {
 			lies = append(lies, fmt.Sprintf("%s: runs: %t, but: %s (%s) %+v", v.Node, runs, v.Reason, v.Message, v.Preemption))
@@ -588,7 +589,7 @@ func (c *cluster) verdictsAreTrue(ctx context.Context) error {
 	}
 	for i := range pods {
 		pod := &pods[i]
-		if pod.DeletionTimestamp != nil || pod.Status.NominatedNodeName != "" || !isReady(pod) && scheduledFalse(pod) == "" {
+		if pod.DeletionTimestamp != nil || pod.Status.NominatedNodeName != "" || !clustertest.IsReady(pod) && scheduledFalse(pod) == "" {
 			return fmt.Errorf("pod %s is on its way", pod.Name)
 		}
 	}
@@ -646,8 +647,8 @@ func (c *cluster) verdictIsTrue(x *explain.Explanation, ds *appsv1.DaemonSet, no
 		return fmt.Errorf("there is a pod: %t, but: %s (%s)", i >= 0, v.Reason, v.Message)
 	case i < 0:
 		return nil
-	case isReady(&pods[i]) != v.Ready, v.Ready != (v.Reason == explain.ReasonReady):
-		return fmt.Errorf("ready: %t, but: %s (%s)", isReady(&pods[i]), v.Reason, v.Message)
+	case clustertest.IsReady(&pods[i]) != v.Ready, v.Ready != (v.Reason == explain.ReasonReady):
+		return fmt.Errorf("ready: %t, but: %s (%s)", clustertest.IsReady(&pods[i]), v.Reason, v.Message)
 	case v.Ready:
 		return nil
 	}

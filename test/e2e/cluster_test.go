@@ -5,14 +5,9 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -75,7 +70,7 @@ func newCluster(t *testing.T, edit func(*localcluster.Options)) *cluster {
 			c.checkRights(audit)
 		}
 		if t.Failed() {
-			c.keepLogs()
+			clustertest.KeepLogs(c.t, c.Cluster, *artifacts)
 		}
 		started.Stop()
 	})
@@ -107,47 +102,6 @@ func schedulerProcess() string {
 		return localcluster.KubeScheduler
 	}
 	return localcluster.EverynodeScheduler
-}
-
-// keepLogs copies the logs of the components before their folder is removed.
-func (c *cluster) keepLogs() {
-	if *artifacts == "" {
-		return
-	}
-	dir := filepath.Join(*artifacts, strings.ReplaceAll(c.t.Name(), "/", "-"))
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		c.t.Log(err)
-		return
-	}
-	for _, log := range c.Logs() {
-		if err := copyFile(filepath.Join(dir, filepath.Base(log)), log); err != nil {
-			c.t.Log(err)
-		}
-	}
-	for _, what := range []string{"pods", "events", "daemonsets", "nodes"} {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), 10*time.Second)
-		output, err := c.Kubectl(ctx, nil, "get", what, "-A", "-o", "wide")
-		cancel()
-		if err := errors.Join(err, os.WriteFile(filepath.Join(dir, what+".txt"), []byte(output), 0o600)); err != nil {
-			c.t.Log(err)
-		}
-	}
-	c.t.Logf("logs and objects are in %s", dir)
-}
-
-func copyFile(to, from string) (err error) {
-	source, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	target, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, target.Close()) }()
-	_, err = io.Copy(target, source)
-	return err
 }
 
 // kubectl runs kubectl and returns what it prints.
@@ -210,7 +164,7 @@ func (c *cluster) runsOn(ctx context.Context, selector map[string]string, nodes 
 	}
 	ready := make(map[string]int)
 	for i := range pods {
-		if !isReady(&pods[i]) {
+		if !clustertest.IsReady(&pods[i]) {
 			return fmt.Errorf("pod %s on node %q is not ready: %s", pods[i].Name, pods[i].Spec.NodeName, whyWaiting(&pods[i]))
 		}
 		ready[pods[i].Spec.NodeName]++
@@ -256,15 +210,6 @@ func (c *cluster) evictions() []string {
 		}
 	}
 	return evicted
-}
-
-func isReady(pod *corev1.Pod) bool {
-	for i := range pod.Status.Conditions {
-		if condition := &pod.Status.Conditions[i]; condition.Type == corev1.PodReady {
-			return condition.Status == corev1.ConditionTrue && pod.DeletionTimestamp == nil
-		}
-	}
-	return false
 }
 
 // whyWaiting returns what the scheduler says of a pod that has no node.

@@ -25,6 +25,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller/daemon"
 
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -228,7 +229,7 @@ func (n *nodeState) check(pods []corev1.Pod) error {
 		}
 	}
 	for _, pod := range n.pods {
-		if !isReady(pod) {
+		if !clustertest.IsReady(pod) {
 			return fmt.Errorf("pod %s on node %s is not ready", pod.Name, n.node.Name)
 		}
 	}

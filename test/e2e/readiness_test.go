@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -41,7 +42,7 @@ func TestA22Gate(t *testing.T) {
 	}
 	open := ""
 	for i := range cni {
-		if isReady(&cni[i]) {
+		if clustertest.IsReady(&cni[i]) {
 			open = cni[i].Spec.NodeName
 		}
 	}

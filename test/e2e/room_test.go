@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/joinstorm"
 	"everynode.dev/everynode/test/localcluster"
 )
@@ -30,7 +31,7 @@ func (c *cluster) running(name string, n int) func(context.Context) error {
 		}
 		ready := 0
 		for i := range pods {
-			if isReady(&pods[i]) {
+			if clustertest.IsReady(&pods[i]) {
 				ready++
 			}
 		}
@@ -108,7 +109,7 @@ func TestA2DeletedDaemonPodKeepsItsSlot(t *testing.T) {
 				return err
 			}
 			for i := range pods {
-				if _, old := before[string(pods[i].UID)]; !old && isReady(&pods[i]) {
+				if _, old := before[string(pods[i].UID)]; !old && clustertest.IsReady(&pods[i]) {
 					return nil
 				}
 			}

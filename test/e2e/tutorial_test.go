@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -269,7 +270,7 @@ func (c *cluster) watchCoverage(ctx context.Context, selector map[string]string,
 	}
 	ready := make(map[string]string) // node by pod
 	for i := range list.Items {
-		if isReady(&list.Items[i]) {
+		if clustertest.IsReady(&list.Items[i]) {
 			ready[list.Items[i].Name] = list.Items[i].Spec.NodeName
 		}
 	}
@@ -291,7 +292,7 @@ func (c *cluster) watchCoverage(ctx context.Context, selector map[string]string,
 					broken <- fmt.Sprintf("the watch says %v", event.Object)
 					return
 				}
-				if event.Type != watch.Deleted && isReady(pod) {
+				if event.Type != watch.Deleted && clustertest.IsReady(pod) {
 					ready[pod.Name] = pod.Spec.NodeName
 				} else {
 					delete(ready, pod.Name)

@@ -5,11 +5,8 @@ package real
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -98,7 +95,7 @@ func (c *cluster) stop() {
 	}
 	c.stopped = true
 	if c.Failed() {
-		c.keepLogs()
+		clustertest.KeepLogs(c, c.Cluster, *artifacts)
 	}
 	c.Stop()
 }
@@ -107,48 +104,6 @@ func (c *cluster) stop() {
 func (c *cluster) in(t *testing.T) *cluster {
 	t.Helper()
 	return &cluster{Cluster: c.Cluster, T: t}
-}
-
-// keepLogs copies the logs before their folder is removed.
-func (c *cluster) keepLogs() {
-	if *artifacts == "" {
-		return
-	}
-	dir := filepath.Join(*artifacts, c.Name())
-	for _, log := range c.Logs() {
-		// A node's logs are in a folder of its own.
-		name := strings.TrimPrefix(log, filepath.Dir(c.Kubeconfig))
-		if err := copyFile(filepath.Join(dir, name), log); err != nil {
-			c.Log(err)
-		}
-	}
-	for _, what := range []string{"pods", "events", "daemonsets", "nodes"} {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), 10*time.Second)
-		output, err := c.Kubectl(ctx, nil, "get", what, "-A", "-o", "yaml")
-		cancel()
-		if err := errors.Join(err, os.WriteFile(filepath.Join(dir, what+".yaml"), []byte(output), 0o600)); err != nil {
-			c.Log(err)
-		}
-	}
-	c.Logf("logs and objects are in %s", dir)
-}
-
-func copyFile(to, from string) (err error) {
-	if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
-		return err
-	}
-	source, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	target, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, target.Close()) }()
-	_, err = io.Copy(target, source)
-	return err
 }
 
 // kubectl runs kubectl and returns what it prints.
@@ -229,20 +184,11 @@ func (c *cluster) readyOn(ctx context.Context, app string, nodes ...string) erro
 		if err != nil {
 			return err
 		}
-		if !isReady(pod) {
+		if !clustertest.IsReady(pod) {
 			return fmt.Errorf("%s on %s is not ready: %s", pod.Name, node, whyNot(pod))
 		}
 	}
 	return nil
-}
-
-func isReady(pod *corev1.Pod) bool {
-	for i := range pod.Status.Conditions {
-		if condition := &pod.Status.Conditions[i]; condition.Type == corev1.PodReady {
-			return condition.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }
 
 // whyNot returns what is said of a pod that does not run.

@@ -72,7 +72,7 @@ func (c *cluster) scaleScheduler(replicas int) {
 			return fmt.Errorf("there are %d", len(pods))
 		}
 		for i := range pods {
-			if !isReady(&pods[i]) {
+			if !clustertest.IsReady(&pods[i]) {
 				return fmt.Errorf("%s is not: %s", pods[i].Name, whyNot(&pods[i]))
 			}
 		}

@@ -148,7 +148,7 @@ func evictionStopsContainer(c *cluster) {
 			return fmt.Errorf("%d pods exist, want 2", len(fillers))
 		}
 		for i := range fillers {
-			if !isReady(&fillers[i]) {
+			if !clustertest.IsReady(&fillers[i]) {
 				return errors.New(whyNot(&fillers[i]))
 			}
 		}
@@ -226,7 +226,7 @@ func comesBack(c *cluster) {
 	}
 	c.eventually("the node and the pod on it are not ready", func(ctx context.Context) error {
 		pod, err := c.podOn(ctx, "agent", "node-3")
-		if err == nil && isReady(pod) {
+		if err == nil && clustertest.IsReady(pod) {
 			err = errors.New("the pod is")
 		}
 		return err
