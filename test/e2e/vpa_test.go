@@ -43,6 +43,7 @@ func TestVerticalPodAutoscaler(t *testing.T) {
 		"contended": {sizes("main"), "400m", "20m"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c := &cluster{Cluster: c.Cluster, t: t}
 			c.recommend(name, "main", "300m")
 			manifest := strings.Replace(daemonSet(name, "cpu: 10m", ""), "containers: [",
@@ -142,7 +143,7 @@ func (c *cluster) startVPA() {
 		ObjectMeta: metav1.ObjectMeta{Name: "vpa-webhook-config"},
 		Webhooks: []admissionregistrationv1.MutatingWebhook{{
 			Name:         "vpa.k8s.io",
-			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: ptr.To("https://" + address), CABundle: encoded},
+			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: new("https://" + address), CABundle: encoded},
 			Rules: []admissionregistrationv1.RuleWithOperations{{
 				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
 				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
@@ -162,7 +163,7 @@ func (c *cluster) startVPA() {
 func freePort(t *testing.T) int {
 	t.Helper()
 	for {
-		port := 20000 + rand.IntN(10000)
+		port := 20000 + rand.IntN(10000) //nolint:gosec // no secret
 		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			continue

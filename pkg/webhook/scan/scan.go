@@ -35,7 +35,8 @@ func New(data []byte) *Scanner {
 // End returns the first error, with the path of the value that it is about. It is an
 // error if the document goes on.
 func (s *Scanner) End() error {
-	if s.peek(); s.err == nil && s.at < len(s.data) {
+	s.peek()
+	if s.err == nil && s.at < len(s.data) {
 		s.fail("the end")
 	}
 	return s.err
@@ -52,7 +53,8 @@ func (s *Scanner) Object(read func(name []byte)) {
 		if !s.take(':', "a colon") {
 			return
 		}
-		if read(name); s.err != nil {
+		read(name)
+		if s.err != nil {
 			s.err = within(string(name), s.err)
 		}
 	}
@@ -137,7 +139,8 @@ func (s *Scanner) skipNested() {
 		case '{', '[':
 			depth++
 		case '}', ']':
-			if depth--; depth == 0 {
+			depth--
+			if depth == 0 {
 				s.at = at + 1
 				return
 			}
