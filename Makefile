@@ -145,7 +145,7 @@ build-vpa:
 	@install -m 0644 "$$(go list -modfile=tools.mod -m -f '{{.Dir}}' $(vpa))/deploy/vpa-v1-crd-gen.yaml" $(BIN)/
 
 # The tests start clusters; more at a time than this wait for one another.
-E2E_PARALLEL ?= 4
+E2E_PARALLEL ?= 3
 E2E_FLAGS ?=
 # Whether everynode is what the chart installs, and may do no more than the chart allows.
 INSTALLED ?=
