@@ -21,6 +21,8 @@ const (
 	// A dashboard is 24 columns wide.
 	columnWidth = 50
 	rowHeight   = 26
+	// axisWidth is what the numbers at the left of lines take.
+	axisWidth = 50
 	// step is the time between two values of a line.
 	step = 2 * time.Second
 )
@@ -117,13 +119,14 @@ func (s *svg) lines(api prometheus.API, panel *panel, began time.Time, x, y, wid
 	}
 	legendHeight := 14 * len(names)
 	bottom := y + height - legendHeight - 16
+	left, width := x+axisWidth, width-axisWidth
 	for _, part := range []float64{0, 0.5, 1} {
 		level := bottom - int(part*float64(bottom-y-14))
-		s.text(x, level-2, 9, "#666", format(panel.FieldConfig.Defaults.Unit, part*top))
-		s.line("#ddd", fmt.Sprintf("%d,%d %d,%d", x, level, x+width, level))
+		s.text(x, level+3, 9, "#666", format(panel.FieldConfig.Defaults.Unit, part*top))
+		s.line("#ddd", fmt.Sprintf("%d,%d %d,%d", left, level, left+width, level))
 	}
-	s.text(x, bottom+11, 9, "#666", "0 s")
-	s.text(x+width-26, bottom+11, 9, "#666", pictured.String())
+	s.text(left, bottom+11, 9, "#666", "0 s")
+	s.text(left+width-26, bottom+11, 9, "#666", pictured.String())
 	for i, stream := range streams {
 		colour := colours[i%len(colours)]
 		var points []string
@@ -133,7 +136,7 @@ func (s *svg) lines(api prometheus.API, panel *panel, began time.Time, x, y, wid
 			if top > 0 {
 				up = float64(bottom-y-14) * float64(sample.Value) / top
 			}
-			points = append(points, fmt.Sprintf("%.1f,%.1f", float64(x)+right, float64(bottom)-up))
+			points = append(points, fmt.Sprintf("%.1f,%.1f", float64(left)+right, float64(bottom)-up))
 		}
 		s.line(colour, strings.Join(points, " "))
 		s.text(x, bottom+26+14*i, 10, colour, "■ "+names[i])
