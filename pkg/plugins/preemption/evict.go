@@ -21,8 +21,8 @@ import (
 	"everynode.dev/everynode/pkg/plugins/metrics"
 )
 
-// preemptFunc evicts one pod. It returns true if that took place in the scheduler's
-// memory only, because the pod had not started.
+// preemptFunc evicts one pod. It returns true if nobody will hear of its end any more:
+// it had not started, and left the scheduler's memory only, or it had gone before.
 type preemptFunc = func(context.Context, preemption.Candidate, preemption.ExecutorPreemptor, *corev1.Pod, string) (bool, error)
 
 // preemptPod evicts pods of lower priority by upstream's function, which deletes
@@ -36,11 +36,22 @@ func (pl *Preemption) preemptPod(upstream preemptFunc) preemptFunc {
 			ds = pl.privileged(pod)
 		}
 		hasStarted := pl.handle.GetWaitingPod(victim.UID) == nil && pl.handle.GetPodInPreBind(victim.UID) == nil
+		silent, err := false, error(nil)
 		if ds == nil || !hasStarted || corev1helper.PodPriority(victim) < preemptor.Priority() {
-			return upstream(ctx, candidate, preemptor, victim, pluginName)
+			silent, err = upstream(ctx, candidate, preemptor, victim, pluginName)
+		} else {
+			err = pl.evict(ctx, ds, candidate.Name(), preemptor, victim)
 		}
-		return false, pl.evict(ctx, ds, candidate.Name(), preemptor, victim)
+		// Upstream has the preemptor wait for the end of its victim, even where somebody else
+		// has deleted that meanwhile, and the queue was told before it began to listen.
+		return err == nil && (silent || pl.hasGone(victim)), err
 	}
+}
+
+// hasGone says whether the scheduler knows that a pod is there no more.
+func (pl *Preemption) hasGone(pod *corev1.Pod) bool {
+	known, err := pl.handle.SharedInformerFactory().Core().V1().Pods().Lister().Pods(pod.Namespace).Get(pod.Name)
+	return apierrors.IsNotFound(err) || err == nil && known.UID != pod.UID
 }
 
 // refusalPeriod is how long a pod is left alone that could not be evicted.

@@ -579,6 +579,30 @@ func TestPostFilter(t *testing.T) {
 			t.Error("the pod is tried again although it has room")
 		}
 	})
+	for name, priority := range map[string]int32{"equal": 0, "lower": -1} {
+		t.Run("nobody waits for the end of a pod of "+name+" priority that has ended before", func(t *testing.T) {
+			pod := daemonsettest.Pod(ds, "node")
+			w := newWorld(t, "", ds, node, pod, filler("ended", "2", 0).Priority(priority).Obj())
+			if err := w.client.CoreV1().Pods("default").Delete(t.Context(), "ended", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			lister := w.SharedInformerFactory().Core().V1().Pods().Lister()
+			err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
+				_, err := lister.Pods("default").Get("ended")
+				return apierrors.IsNotFound(err), nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The cycle has begun before.
+			if _, status := w.cycle(t, pod); !status.IsSuccess() {
+				t.Error(status)
+			}
+			if diff := cmp.Diff([]string{"agent-node"}, slices.Collect(maps.Keys(<-w.activated))); diff != "" {
+				t.Errorf("tried again (-want, +got):\n%s", diff)
+			}
+		})
+	}
 	t.Run("while evicted pods terminate nobody else is evicted", func(t *testing.T) {
 		pod := daemonsettest.Pod(ds, "node")
 		pod.Status.NominatedNodeName = "node"
