@@ -36,7 +36,8 @@ func (pl *Preemption) preemptPod(upstream preemptFunc) preemptFunc {
 			ds = pl.privileged(pod)
 		}
 		hasStarted := pl.handle.GetWaitingPod(victim.UID) == nil && pl.handle.GetPodInPreBind(victim.UID) == nil
-		silent, err := false, error(nil)
+		var silent bool
+		var err error
 		if ds == nil || !hasStarted || corev1helper.PodPriority(victim) < preemptor.Priority() {
 			silent, err = upstream(ctx, candidate, preemptor, victim, pluginName)
 		} else {
