@@ -39,7 +39,7 @@ type request[T any] struct {
 	unreadable error
 }
 
-// reader reads the next value.
+// reader reads the next value, or does nothing about it.
 type reader[T any] func(*scan.Scanner, *T)
 
 // decode reads a review whose objects are read by read.
@@ -54,8 +54,6 @@ func decode[T any](data []byte, read reader[T]) (*review[T], error) {
 			scan.String(s, &r.Kind)
 		case "request":
 			r.Request = pointer(s, func(s *scan.Scanner, to *request[T]) { readRequest(s, to, read) })
-		default:
-			s.Skip()
 		}
 	})
 	return &r, s.End()
@@ -82,8 +80,6 @@ func readRequest[T any](s *scan.Scanner, to *request[T], read reader[T]) {
 			to.Object = pointer(s, read)
 		case "oldObject":
 			to.OldObject = pointer(s, read)
-		default:
-			s.Skip()
 		}
 	})
 }
@@ -92,16 +88,12 @@ func readUsername(s *scan.Scanner, to *string) {
 	s.Object(func(name []byte) {
 		if string(name) == "username" {
 			scan.String(s, to)
-		} else {
-			s.Skip()
 		}
 	})
 }
 
-// skip reads nothing of a value but that it is there.
-func skip(s *scan.Scanner, _ *struct{}) {
-	s.Skip()
-}
+// readNothing finds out that an object is there, and no more.
+func readNothing(*scan.Scanner, *struct{}) {}
 
 // readDaemonSet reads all of a DaemonSet: few are sent.
 func readDaemonSet(s *scan.Scanner, to *appsv1.DaemonSet) {
@@ -116,8 +108,6 @@ func readPod(s *scan.Scanner, to *corev1.Pod) {
 			readMeta(s, &to.ObjectMeta)
 		case "spec":
 			readSpec(s, &to.Spec)
-		default:
-			s.Skip()
 		}
 	})
 }
@@ -129,8 +119,6 @@ func readMeta(s *scan.Scanner, to *metav1.ObjectMeta) {
 			s.Into(&to.Annotations)
 		case "ownerReferences":
 			s.Into(&to.OwnerReferences)
-		default:
-			s.Skip()
 		}
 	})
 }
@@ -162,8 +150,6 @@ func readSpec(s *scan.Scanner, to *corev1.PodSpec) {
 			s.Into(&to.SchedulingGates)
 		case "tolerations":
 			to.Tolerations = list(s, 8, readToleration)
-		default:
-			s.Skip()
 		}
 	})
 }
@@ -175,8 +161,6 @@ func readContainer(s *scan.Scanner, to *corev1.Container) {
 			scan.String(s, &to.Name)
 		case "resources":
 			readResources(s, &to.Resources)
-		default:
-			s.Skip()
 		}
 	})
 }
@@ -190,8 +174,6 @@ func readResources(s *scan.Scanner, to *corev1.ResourceRequirements) {
 			to.Requests = amounts(s)
 		case "claims":
 			s.Into(&to.Claims)
-		default:
-			s.Skip()
 		}
 	})
 }
@@ -209,8 +191,6 @@ func readToleration(s *scan.Scanner, to *corev1.Toleration) {
 			scan.String(s, &to.Effect)
 		case "tolerationSeconds":
 			s.Into(&to.TolerationSeconds)
-		default:
-			s.Skip()
 		}
 	})
 }
@@ -244,13 +224,13 @@ func amounts(s *scan.Scanner) corev1.ResourceList {
 	if s.Null() {
 		return nil
 	}
-	amounts := make(corev1.ResourceList)
+	list := make(corev1.ResourceList)
 	s.Object(func(name []byte) {
 		var amount resource.Quantity
 		s.Check(amount.UnmarshalJSON(s.Value()))
-		amounts[corev1.ResourceName(name)] = amount
+		list[corev1.ResourceName(name)] = amount
 	})
-	return amounts
+	return list
 }
 
 // encode is the reverse. Maps are in the order of their keys.

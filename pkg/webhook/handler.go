@@ -150,7 +150,7 @@ func (h *handler[T]) read(w http.ResponseWriter, r *http.Request, body *bytes.Bu
 // withoutObject reads a review whose object cannot be read; nil if that is not all
 // that is wrong.
 func (h *handler[T]) withoutObject(body []byte, why error) *review[T] {
-	bare, err := decode(body, skip)
+	bare, err := decode(body, readNothing)
 	if err != nil || bare.Request == nil {
 		return nil
 	}

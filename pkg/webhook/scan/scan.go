@@ -42,18 +42,24 @@ func (s *Scanner) End() error {
 	return s.err
 }
 
-// Object reads an object, or null. For every field it calls read, which has to read the
-// value. The name is valid until read returns; if it comes twice, so does the call.
+// Object reads an object, or null. For every field it calls read, which reads the value,
+// or does nothing: then the value is passed over. The name is valid until read returns; if
+// it comes twice, so does the call.
 func (s *Scanner) Object(read func(name []byte)) {
 	if s.Null() || !s.take('{', "an object") {
 		return
 	}
 	for first := true; s.more('}', first); first = false {
-		name := s.name()
+		name, _ := s.text()
 		if !s.take(':', "a colon") {
 			return
 		}
+		s.peek()
+		start := s.at
 		read(name)
+		if s.at == start {
+			s.Skip()
+		}
 		if s.err != nil {
 			s.err = within(string(name), s.err)
 		}
@@ -131,11 +137,7 @@ func (s *Scanner) skipNested() {
 	for at := s.at; at < len(data); at++ {
 		switch data[at] {
 		case '"':
-			if at = closing(data, at); at < 0 {
-				s.at = len(data)
-				s.fail("the end of a string")
-				return
-			}
+			at = closing(data, at)
 		case '{', '[':
 			depth++
 		case '}', ']':
@@ -168,7 +170,7 @@ func (s *Scanner) skipLiteral() {
 // skipString passes over a string, and says whether it has an end.
 func (s *Scanner) skipString() bool {
 	end := closing(s.data, s.at)
-	if end < 0 {
+	if end >= len(s.data) {
 		s.at = len(s.data)
 		s.fail("the end of a string")
 		return false
@@ -177,18 +179,16 @@ func (s *Scanner) skipString() bool {
 	return true
 }
 
-// closing returns where the string ends that begins with the quote at start; -1 if it
-// does not. Most strings are so short that bytes.IndexByte takes longer.
+// closing returns where the string ends that begins with the quote at start; the length
+// of data or more if it does not. Most strings are so short that bytes.IndexByte takes longer.
 func closing(data []byte, start int) int {
-	for at := start + 1; at < len(data); at++ {
-		switch data[at] {
-		case '"':
-			return at
-		case '\\':
+	at := start + 1
+	for ; at < len(data) && data[at] != '"'; at++ {
+		if data[at] == '\\' {
 			at++
 		}
 	}
-	return -1
+	return at
 }
 
 // text reads a string, and returns it without its quotes and escapes.
@@ -218,12 +218,6 @@ func plain(text []byte) bool {
 		}
 	}
 	return true
-}
-
-// name reads the name of a field.
-func (s *Scanner) name() []byte {
-	name, _ := s.text()
-	return name
 }
 
 // more says whether there is another field or element, and reads what is in front of it,
