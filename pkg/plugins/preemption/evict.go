@@ -36,20 +36,18 @@ func (pl *Preemption) preemptPod(upstream preemptFunc) preemptFunc {
 			ds = pl.privileged(pod)
 		}
 		hasStarted := pl.handle.GetWaitingPod(victim.UID) == nil && pl.handle.GetPodInPreBind(victim.UID) == nil
-		var silent bool
-		var err error
 		if ds == nil || !hasStarted || corev1helper.PodPriority(victim) < preemptor.Priority() {
-			silent, err = upstream(ctx, candidate, preemptor, victim, pluginName)
-		} else {
-			err = pl.evict(ctx, ds, candidate.Name(), preemptor, victim)
+			silent, err := upstream(ctx, candidate, preemptor, victim, pluginName)
+			return silent || pl.hasGone(victim), err
 		}
-		// Upstream has the preemptor wait for the end of its victim, even where somebody else
-		// has deleted that meanwhile, and the queue was told before it began to listen.
-		return err == nil && (silent || pl.hasGone(victim)), err
+		err := pl.evict(ctx, ds, candidate.Name(), preemptor, victim)
+		return pl.hasGone(victim), err
 	}
 }
 
-// hasGone says whether the scheduler knows that a pod is there no more.
+// hasGone says whether the scheduler knows that a victim is there no more. Upstream has the
+// preemptor wait for its end, even where somebody else has deleted it meanwhile and the
+// queue was told before it began to listen.
 func (pl *Preemption) hasGone(pod *corev1.Pod) bool {
 	known, err := pl.handle.SharedInformerFactory().Core().V1().Pods().Lister().Pods(pod.Namespace).Get(pod.Name)
 	return apierrors.IsNotFound(err) || err == nil && known.UID != pod.UID
