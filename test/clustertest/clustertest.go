@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/metadata"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/test/localcluster"
 )
@@ -124,10 +125,5 @@ func Objects(tb testing.TB, c *localcluster.Cluster) []string {
 
 // IsReady says whether a pod is Ready, and not about to end.
 func IsReady(pod *corev1.Pod) bool {
-	for i := range pod.Status.Conditions {
-		if condition := &pod.Status.Conditions[i]; condition.Type == corev1.PodReady {
-			return condition.Status == corev1.ConditionTrue && pod.DeletionTimestamp == nil
-		}
-	}
-	return false
+	return pod.DeletionTimestamp == nil && podutil.IsPodReady(pod)
 }

@@ -24,6 +24,10 @@ func KeepLogs(tb testing.TB, c *localcluster.Cluster, artifacts string) {
 		return
 	}
 	dir := filepath.Join(artifacts, strings.ReplaceAll(tb.Name(), "/", "-"))
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		tb.Log(err)
+		return
+	}
 	for _, log := range c.Logs() {
 		// A node's logs are in a folder of its own.
 		name := strings.TrimPrefix(log, filepath.Dir(c.Kubeconfig))

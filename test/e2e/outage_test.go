@@ -12,12 +12,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -237,5 +241,43 @@ func TestWebhookEndsAtTheSecondSignal(t *testing.T) {
 	defer cancel()
 	if err := leaving.Stop(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// It ends at the second interrupt also where whoever started it ignores interrupts, as
+// shells do for what runs in their background.
+func TestWebhookEndsAtTheSecondInterrupt(t *testing.T) {
+	t.Parallel()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(kubeconfig, []byte(nowhere), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	command := exec.CommandContext(ctx, "sh", "-c", `trap "" INT; exec "$0" "$@"`, filepath.Join(*binDir, "everynode-webhook"),
+		"--kubeconfig="+kubeconfig, "--namespace=default", "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", freePort(t)), "--shutdown-delay=10m")
+	serving, stop := context.WithCancel(ctx)
+	command.Stderr = &until{want: "Serving", then: stop}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-serving.Done()
+	if ctx.Err() != nil {
+		t.Fatal("it does not serve")
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	// Two signals are one to a program that has not seen the first.
+	for again := time.Tick(100 * time.Millisecond); ; {
+		select {
+		case err := <-ended:
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+				t.Errorf("it ended with %v, want exit status 1", err)
+			}
+			return
+		case <-again:
+			// It may just have ended.
+			_ = command.Process.Signal(syscall.SIGINT)
+		}
 	}
 }

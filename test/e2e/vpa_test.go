@@ -36,11 +36,14 @@ func TestVerticalPodAutoscaler(t *testing.T) {
 	sizes := func(container string) string {
 		return `everynode.dev/resources: '{"` + container + `": {"cpu": "10%"}}'`
 	}
-	const direct = "everynode.dev/scheduling: direct"
-	for name, tc := range map[string]struct{ annotations, main, sidecar string }{
-		"apart":     {sizes("sidecar"), "300m", "400m"},
-		"direct":    {sizes("sidecar") + ", " + direct, "300m", "400m"},
-		"contended": {sizes("main"), "400m", "20m"},
+	for name, tc := range map[string]struct {
+		annotations   string
+		main, sidecar string
+		direct        bool
+	}{
+		"apart":     {sizes("sidecar"), "300m", "400m", false},
+		"direct":    {sizes("sidecar") + ", everynode.dev/scheduling: direct", "300m", "400m", true},
+		"contended": {sizes("main"), "400m", "20m", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -52,6 +55,15 @@ func TestVerticalPodAutoscaler(t *testing.T) {
 			c.eventually(30*time.Second, "one pod runs on each node, sized by both", func(ctx context.Context) error {
 				return c.sizedByVPA(ctx, name, tc.main, tc.sidecar)
 			})
+			pods, err := c.pods(t.Context(), app(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range pods {
+				if scheduled := wasScheduled(&pods[i]); scheduled == tc.direct {
+					t.Errorf("pod %s went through the scheduler: %v", pods[i].Name, scheduled)
+				}
+			}
 		})
 	}
 }
@@ -124,8 +136,7 @@ func (c *cluster) startVPA() {
 		c.t.Fatalf("%v: run make test-e2e", err)
 	}
 	c.t.Cleanup(func() {
-		_ = controller.Process.Kill()
-		_ = controller.Wait() // It was killed.
+		_ = controller.Wait() // It was killed when the test's context ended.
 		if c.t.Failed() {
 			c.t.Log(log.String())
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/test/clustertest"
 )
@@ -226,7 +227,7 @@ func comesBack(c *cluster) {
 	}
 	c.eventually("the node and the pod on it are not ready", func(ctx context.Context) error {
 		pod, err := c.podOn(ctx, "agent", "node-3")
-		if err == nil && clustertest.IsReady(pod) {
+		if err == nil && podutil.IsPodReady(pod) {
 			err = errors.New("the pod is")
 		}
 		return err

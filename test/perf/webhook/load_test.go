@@ -48,7 +48,7 @@ var (
 	clients  = flag.Int("clients", 8, "how many requests are under way at a time")
 )
 
-// least is what the ratio has to be. Measured were 0.69 to 0.77 with HTTP/2, and 0.63 to
+// least is what the ratio has to be. Measured were 0.69 and 0.71 with HTTP/2, and 0.63 and
 // 0.64 with HTTP/1.1, in five pairs on 2 cores.
 const least = 0.6
 
