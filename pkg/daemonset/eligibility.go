@@ -46,25 +46,49 @@ func (d *DaemonSet) WillRun(node *corev1.Node, startup StartupTaints) bool {
 	return d.toleratesAll(node.Spec.Taints, startup)
 }
 
-// toleratesAll says whether d tolerates every taint that keeps pods out and is
-// not one of the ignored ones.
-func (d *DaemonSet) toleratesAll(taints []corev1.Taint, ignored StartupTaints) bool {
-	for i := range taints {
-		taint := &taints[i]
-		keepsOut := taint.Effect == corev1.TaintEffectNoSchedule || taint.Effect == corev1.TaintEffectNoExecute
-		if keepsOut && !ignored.has(taint.Key) && !d.tolerates(taint) {
-			return false
-		}
+// admits says whether d's pods, as they are admitted, may run on node once its
+// start-up taints are gone. A RuntimeClass or another admission may have given them a
+// node selector; the controller creates a pod all the same, which stays Pending.
+func (d *DaemonSet) admits(node *corev1.Node, startup StartupTaints) bool {
+	if matches, _ := d.podAffinity.Match(node); !matches {
+		return false
 	}
-	return true
+	return tolerateAll(d.podTolerations, node.Spec.Taints, startup, d.comparisonOperators)
+}
+
+func (d *DaemonSet) toleratesAll(taints []corev1.Taint, ignored StartupTaints) bool {
+	return tolerateAll(d.tolerations, taints, ignored, d.comparisonOperators)
 }
 
 func (d *DaemonSet) tolerates(taint *corev1.Taint) bool {
 	return corev1helper.TolerationsTolerateTaint(klog.Logger{}, d.tolerations, taint, d.comparisonOperators)
 }
 
-// StartupTaints are the keys of taints that a node wears until it is ready for
-// work and then loses. A key that ends in "/" stands for all keys with that prefix.
+// tolerateAll says whether tolerations tolerate every taint that keeps pods out and is
+// not one of the ignored ones.
+func tolerateAll(tolerations []corev1.Toleration, taints []corev1.Taint, ignored StartupTaints, comparisonOperators bool) bool {
+	for i := range taints {
+		taint := &taints[i]
+		keepsOut := taint.Effect == corev1.TaintEffectNoSchedule || taint.Effect == corev1.TaintEffectNoExecute
+		if keepsOut && !ignored.Has(taint.Key) && !corev1helper.TolerationsTolerateTaint(klog.Logger{}, tolerations, taint, comparisonOperators) {
+			return false
+		}
+	}
+	return true
+}
+
+// IsVirtual says whether node stands for capacity that a program makes when a pod is
+// bound to it, one pod a node on AWS Fargate: no DaemonSet pod starts there, so no room
+// is held and no pod waits for an agent (https://docs.aws.amazon.com/eks/latest/userguide/fargate.html,
+// https://virtual-kubelet.io/docs/architecture/).
+func IsVirtual(node *corev1.Node) bool {
+	return node.Labels["eks.amazonaws.com/compute-type"] == "fargate" || node.Labels["type"] == "virtual-kubelet" ||
+		slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool { return taint.Key == "virtual-kubelet.io/provider" })
+}
+
+// StartupTaints are patterns for the keys of taints that a node wears until it is
+// ready for work and then loses: a key, "domain/" for all keys of a domain, or
+// "*/name" for a name in any domain.
 type StartupTaints []string
 
 // DefaultStartupTaints returns the taints that Kubernetes, cluster autoscalers
@@ -80,19 +104,24 @@ func DefaultStartupTaints() StartupTaints {
 		"karpenter.sh/unregistered",
 		"node.cluster.x-k8s.io/uninitialized",
 		"startup-taint.cluster-autoscaler.kubernetes.io/",
+		"ignore-taint.cluster-autoscaler.kubernetes.io/",
 		// Node readiness rules (kubernetes-sigs/node-readiness-controller).
 		"readiness.k8s.io/",
-		// Agents that untaint the node when they run: https://docs.cilium.io/en/stable/installation/taints/
-		// and the install guides of the EBS and EFS CSI drivers.
-		"node.cilium.io/agent-not-ready",
-		"ebs.csi.aws.com/agent-not-ready",
-		"efs.csi.aws.com/agent-not-ready",
+		// Agents that untaint the node when they run: Cilium (https://docs.cilium.io/en/stable/installation/taints/)
+		// and the CSI drivers of AWS (EBS, EFS, S3, FSx) by the same name, Istio's CNI plugin by its own.
+		"*/agent-not-ready",
+		"cni.istio.io/not-ready",
 	}
 }
 
-func (s StartupTaints) has(key string) bool {
-	for _, startup := range s {
-		if key == startup || strings.HasSuffix(startup, "/") && strings.HasPrefix(key, startup) {
+// Has says whether key matches one of the patterns.
+func (s StartupTaints) Has(key string) bool {
+	for _, pattern := range s {
+		name, anyDomain := strings.CutPrefix(pattern, "*/")
+		switch {
+		case key == pattern,
+			anyDomain && strings.HasSuffix(key, "/"+name),
+			strings.HasSuffix(pattern, "/") && strings.HasPrefix(key, pattern):
 			return true
 		}
 	}

@@ -50,7 +50,7 @@ func FuzzShouldRun(f *testing.F) {
 }
 
 func TestWillRunLooksPastStartupTaints(t *testing.T) {
-	startup := daemonset.StartupTaints{"example.com/starting", "readiness.example.com/"}
+	startup := daemonset.StartupTaints{"example.com/starting", "readiness.example.com/", "*/agent-not-ready"}
 	taint := func(key string, effect corev1.TaintEffect) []corev1.Taint {
 		return []corev1.Taint{{Key: key, Effect: effect}}
 	}
@@ -64,6 +64,9 @@ func TestWillRunLooksPastStartupTaints(t *testing.T) {
 		"a start-up taint by prefix":        {taint("readiness.example.com/network", corev1.TaintEffectNoSchedule), true},
 		"a key that only starts like one":   {taint("example.com/starting-later", corev1.TaintEffectNoSchedule), false},
 		"the prefix without its slash":      {taint("readiness.example.com", corev1.TaintEffectNoSchedule), false},
+		"a start-up taint by its name":      {taint("s3.csi.aws.com/agent-not-ready", corev1.TaintEffectNoExecute), true},
+		"a name that only ends like one":    {taint("example.com/my-agent-not-ready", corev1.TaintEffectNoSchedule), false},
+		"a name without a domain":           {taint("agent-not-ready", corev1.TaintEffectNoSchedule), false},
 		"another taint":                     {taint("example.com/gpu", corev1.TaintEffectNoSchedule), false},
 		"another taint that only dissuades": {taint("example.com/gpu", corev1.TaintEffectPreferNoSchedule), true},
 	}

@@ -20,15 +20,11 @@ type Needs struct {
 	HostPorts []HostPort
 }
 
-// NewNeeds returns what a pod of spec, that of a template, will take once the API
-// server has defaulted it. LimitRanges and other admission can still make a pod ask
-// for something else; a template does not tell.
-func NewNeeds(spec *corev1.PodSpec) Needs {
-	pod := &corev1.Pod{Spec: *spec.DeepCopy()}
-	defaultRequests(&pod.Spec)
-	resources := NewResources(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}))
+// newNeeds returns what a pod of an admitted spec takes.
+func newNeeds(spec *corev1.PodSpec) Needs {
+	resources := NewResources(resourcehelper.PodRequests(&corev1.Pod{Spec: *spec}, resourcehelper.PodResourcesOptions{}))
 	resources.Pods = 1
-	return Needs{Resources: resources, HostPorts: HostPortsOf(&pod.Spec)}
+	return Needs{Resources: resources, HostPorts: HostPortsOf(spec)}
 }
 
 // PodResources returns what an existing pod takes: its requests, or what the
@@ -44,13 +40,14 @@ func PodResources(pod *corev1.Pod) Resources {
 
 // defaultRequests sets the requests that the API server gives a Pod but not a
 // PodTemplate (SetDefaults_Pod in k8s.io/kubernetes/pkg/apis/core/v1/defaults.go and
-// DefaultPodLevelResources in k8s.io/kubernetes/pkg/api/pod): a container's limits where it has no request, and the same for the pod's own
-// resources where no container says more.
+// DefaultPodLevelResources in k8s.io/kubernetes/pkg/api/pod): a container's limits
+// where it has no request, and the same for the pod's own resources where no container
+// says more.
 func defaultRequests(spec *corev1.PodSpec) {
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {
 			resources := &containers[i].Resources
-			resources.Requests = withDefaults(resources.Requests, resources.Limits)
+			resources.Requests = withEntries(resources.Limits, resources.Requests)
 		}
 	}
 	if spec.Resources == nil || len(spec.Resources.Limits) == 0 {
@@ -65,18 +62,7 @@ func defaultRequests(spec *corev1.PodSpec) {
 	maps.DeleteFunc(limits, func(name corev1.ResourceName, _ resource.Quantity) bool {
 		return !resourcehelper.IsSupportedPodLevelResource(name)
 	})
-	requests := withDefaults(withDefaults(spec.Resources.Requests, sum), limits)
-	spec.Resources.Requests = requests
-}
-
-// withDefaults returns list with the entries of defaults that it lacks.
-func withDefaults(list, defaults corev1.ResourceList) corev1.ResourceList {
-	if len(defaults) == 0 {
-		return list
-	}
-	merged := maps.Clone(defaults)
-	maps.Copy(merged, list)
-	return merged
+	spec.Resources.Requests = withEntries(limits, withEntries(sum, spec.Resources.Requests))
 }
 
 // HostPort is a port that a pod opens on an address of its node.

@@ -4,6 +4,8 @@
 package daemonset
 
 import (
+	"math"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -11,6 +13,9 @@ import (
 // Resources is an amount of everything that a node counts. The units are the
 // scheduler's own (NodeInfo's Resource), so that the two can be compared without
 // converting quantities.
+//
+// Arithmetic saturates: a sum that an int64 cannot hold is the nearest int64. One
+// DaemonSet may ask for 8Ei of memory; the sum with another must not be negative.
 type Resources struct {
 	// MilliCPU is in thousandths of a core.
 	MilliCPU int64
@@ -31,18 +36,27 @@ func NewResources(list corev1.ResourceList) Resources {
 	for name, quantity := range list {
 		switch name {
 		case corev1.ResourceCPU:
-			r.MilliCPU = quantity.MilliValue()
+			r.MilliCPU = saturated(&quantity, resource.Milli)
 		case corev1.ResourceMemory:
-			r.Memory = quantity.Value()
+			r.Memory = saturated(&quantity, 0)
 		case corev1.ResourceEphemeralStorage:
-			r.EphemeralStorage = quantity.Value()
+			r.EphemeralStorage = saturated(&quantity, 0)
 		case corev1.ResourcePods:
-			r.Pods = quantity.Value()
+			r.Pods = saturated(&quantity, 0)
 		default:
-			r.addScalar(name, quantity.Value())
+			r.addScalar(name, saturated(&quantity, 0))
 		}
 	}
 	return r
+}
+
+// saturated returns quantity in units of 10^scale, rounded up. Quantity's own
+// ScaledValue returns the lowest 64 bits of a larger value.
+func saturated(quantity *resource.Quantity, scale resource.Scale) int64 {
+	if quantity.AsApproximateFloat64() >= math.MaxInt64*math.Pow10(int(scale)) {
+		return math.MaxInt64
+	}
+	return quantity.ScaledValue(scale)
 }
 
 // List converts r back; what r has none of is left out.
@@ -81,28 +95,81 @@ func (r Resources) Amount(name corev1.ResourceName) int64 {
 
 // Plus returns r + other. It shares no memory with either.
 func (r Resources) Plus(other Resources) Resources {
-	return r.combine(other, 1)
+	return r.combine(other, add)
 }
 
 // Minus returns r - other, which may be negative. It shares no memory with either.
 func (r Resources) Minus(other Resources) Resources {
-	return r.combine(other, -1)
+	return r.combine(other, subtract)
 }
 
-func (r Resources) combine(other Resources, sign int64) Resources {
-	sum := Resources{
-		MilliCPU:         r.MilliCPU + sign*other.MilliCPU,
-		Memory:           r.Memory + sign*other.Memory,
-		EphemeralStorage: r.EphemeralStorage + sign*other.EphemeralStorage,
-		Pods:             r.Pods + sign*other.Pods,
+// Max returns the greater amount of each resource. It shares no memory with either.
+func (r Resources) Max(other Resources) Resources {
+	return r.combine(other, func(a, b int64) int64 { return max(a, b) })
+}
+
+// WhereAtMost returns r without the resources of which r has more than limit has.
+func (r Resources) WhereAtMost(limit Resources) Resources {
+	return r.combine(limit, func(amount, limit int64) int64 {
+		if amount > limit {
+			return 0
+		}
+		return amount
+	})
+}
+
+// ListedBy returns r without the resources of which allocatable has none: a node
+// that does not list a device yet, or lists 0, still has CPU and memory to hold.
+func (r Resources) ListedBy(allocatable Resources) Resources {
+	return r.combine(allocatable, func(amount, listed int64) int64 {
+		if listed <= 0 {
+			return 0
+		}
+		return amount
+	})
+}
+
+// combine applies operation to the amounts of each resource.
+func (r Resources) combine(other Resources, operation func(a, b int64) int64) Resources {
+	combined := Resources{
+		MilliCPU:         operation(r.MilliCPU, other.MilliCPU),
+		Memory:           operation(r.Memory, other.Memory),
+		EphemeralStorage: operation(r.EphemeralStorage, other.EphemeralStorage),
+		Pods:             operation(r.Pods, other.Pods),
 	}
 	for name, amount := range r.Scalar {
-		sum.addScalar(name, amount)
+		combined.addScalar(name, operation(amount, other.Scalar[name]))
 	}
 	for name, amount := range other.Scalar {
-		sum.addScalar(name, sign*amount)
+		if _, both := r.Scalar[name]; !both {
+			combined.addScalar(name, operation(0, amount))
+		}
+	}
+	return combined
+}
+
+// add returns a + b, or the nearest int64 if that overflows.
+func add(a, b int64) int64 {
+	sum := a + b
+	switch {
+	case a > 0 && b > 0 && sum < 0:
+		return math.MaxInt64
+	case a < 0 && b < 0 && sum >= 0:
+		return math.MinInt64
 	}
 	return sum
+}
+
+// subtract returns a - b, or the nearest int64 if that overflows.
+func subtract(a, b int64) int64 {
+	difference := a - b
+	switch {
+	case a >= 0 && b < 0 && difference < 0:
+		return math.MaxInt64
+	case a < 0 && b > 0 && difference >= 0:
+		return math.MinInt64
+	}
+	return difference
 }
 
 // AtLeastZero returns r with every negative amount replaced by 0.
@@ -150,8 +217,11 @@ func (r Resources) IsZero() bool {
 }
 
 func (r *Resources) addScalar(name corev1.ResourceName, amount int64) {
+	if amount == 0 {
+		return
+	}
 	if r.Scalar == nil {
 		r.Scalar = make(map[corev1.ResourceName]int64)
 	}
-	r.Scalar[name] += amount
+	r.Scalar[name] = add(r.Scalar[name], amount)
 }

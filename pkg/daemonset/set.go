@@ -10,23 +10,27 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// Set is all DaemonSets of a cluster at one moment. It is immutable: two equal
-// pointers are the same DaemonSets.
+// Set is all DaemonSets of a cluster at one moment, and which holds have lapsed. It
+// is immutable: two equal pointers are the same DaemonSets with the same holds.
 type Set struct {
 	// ordered is sorted by priority, highest first, then by namespace and name:
 	// the order in which they get room where there is not enough for all.
 	ordered []*DaemonSet
 	index   map[types.UID]int
 	gates   bool
-	// held sums up what the DaemonSets before each index need that room is held for.
-	// It ends where that depends on the node.
-	held []Needs
+	lapsed  Lapsed
 }
 
+// Lapsed are the holds that have lapsed: the nodes by the DaemonSet's UID. Room is held
+// there again when a hold leaves it.
+type Lapsed map[types.UID]sets.Set[string]
+
 // NewSet compiles list. What previous has compiled already is used again;
-// previous itself is returned if nothing differs from it. It may be nil.
+// previous itself is returned if nothing differs from it. It may be nil. Holds that
+// have lapsed in previous have lapsed in the result.
 func NewSet(previous *Set, list []*appsv1.DaemonSet, options Options) *Set {
 	set := &Set{
 		ordered: make([]*DaemonSet, 0, len(list)),
@@ -34,10 +38,10 @@ func NewSet(previous *Set, list []*appsv1.DaemonSet, options Options) *Set {
 	}
 	same := previous != nil && len(list) == len(previous.ordered)
 	for _, ds := range list {
-		compiled := previous.Get(ds.UID)
-		if compiled == nil || !Same(compiled.source, ds) ||
-			compiled.Priority != options.Priority(ds.Spec.Template.Spec.PriorityClassName) {
-			compiled = New(ds, options)
+		compiled := New(ds, options)
+		if known := previous.Get(ds.UID); known != nil && known.equal(compiled) {
+			compiled = known
+		} else {
 			same = false
 		}
 		set.ordered = append(set.ordered, compiled)
@@ -52,45 +56,28 @@ func NewSet(previous *Set, list []*appsv1.DaemonSet, options Options) *Set {
 		set.index[ds.UID] = i
 		set.gates = set.gates || ds.Gates
 	}
-	set.held = sumUp(set.ordered)
+	if previous != nil {
+		set.lapsed = previous.lapsed
+	}
 	return set
 }
 
-func sumUp(ordered []*DaemonSet) []Needs {
-	held := make([]Needs, 1, len(ordered)+1)
-	for _, ds := range ordered {
-		sum := held[len(held)-1]
-		if ds.Holds {
-			if ds.sizes != nil {
-				break
-			}
-			sum.Resources = sum.Resources.Plus(ds.needs.Resources)
-			sum.HostPorts = append(slices.Clip(sum.HostPorts), ds.needs.HostPorts...)
-		}
-		held = append(held, sum)
-	}
-	return held
+// WithLapsed returns the same DaemonSets with other holds lapsed. lapsed must not
+// change afterwards.
+func (s *Set) WithLapsed(lapsed Lapsed) *Set {
+	other := *s
+	other.lapsed = lapsed
+	return &other
+}
+
+// HasLapsed says whether the hold for ds on the named node has lapsed.
+func (s *Set) HasLapsed(ds *DaemonSet, node string) bool {
+	return s.lapsed[ds.UID].Has(node)
 }
 
 // Gates says whether any DaemonSet gates its nodes.
 func (s *Set) Gates() bool {
 	return s.gates
-}
-
-// MostHeld returns the most that can be held on any node against a pod of that
-// priority: as much as all DaemonSets need whose own priority is at least as high. It
-// returns nil if that depends on the size of the node.
-func (s *Set) MostHeld(priority int32) *Needs {
-	n, _ := slices.BinarySearchFunc(s.ordered, priority, func(ds *DaemonSet, priority int32) int {
-		if ds.Priority >= priority {
-			return -1
-		}
-		return 1
-	})
-	if n >= len(s.held) {
-		return nil
-	}
-	return &s.held[n]
 }
 
 // Named returns the DaemonSet of that name, or nil.
@@ -102,8 +89,8 @@ func (s *Set) Named(namespace, name string) *DaemonSet {
 	return s.ordered[i]
 }
 
-// Without returns the DaemonSets of s that other lacks or has in another state.
-func (s *Set) Without(other *Set) []*DaemonSet {
+// NotIn returns the DaemonSets of s that other lacks or has in another state.
+func (s *Set) NotIn(other *Set) []*DaemonSet {
 	var missing []*DaemonSet
 	for _, ds := range s.ordered {
 		if other.Get(ds.UID) != ds {

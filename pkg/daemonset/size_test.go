@@ -137,11 +137,14 @@ func TestNeedsFollowSizes(t *testing.T) {
 	sized := daemonsettest.Make("agent").Annotation(daemonset.ResourcesAnnotation, `{"main": {"cpu": "2%"}}`).Obj()
 	fixed := daemonsettest.Make("fixed").PriorityClass("high").Requests(resources{"cpu": "1"}).Obj()
 	set := daemonset.NewSet(nil, []*appsv1.DaemonSet{sized, fixed}, classes)
-	if most := set.MostHeld(1000); most == nil || most.Resources.MilliCPU != 1000 {
-		t.Errorf("at most %+v is held against a pod of the higher priority, want 1000m", most)
+	bounds := daemonset.NewBounds(set, list(resources{"cpu": "64", "pods": "110"}))
+	got := map[int32]int64{}
+	for _, priority := range []int32{1000, 0} {
+		got[priority] = bounds.MaxHeld(priority).Resources.MilliCPU
 	}
-	if most := set.MostHeld(0); most != nil {
-		t.Errorf("at most %+v is held against a pod of the lower priority, which depends on the node", most)
+	// The largest node bounds what sizes make of the pods.
+	if diff := cmp.Diff(map[int32]int64{1000: 1000, 0: 2280}, got); diff != "" {
+		t.Errorf("most CPU that is held, by priority (-want,+got):\n%s", diff)
 	}
 }
 

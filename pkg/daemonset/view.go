@@ -9,11 +9,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// Scope says what counts where the API objects leave it open.
+type Scope struct {
+	// Startup are the taints that a node loses when it is ready for work.
+	Startup StartupTaints
+	// Kinds are the owners, other than DaemonSets, whose pods stay on their node.
+	Kinds Kinds
+}
+
 // View is what a node owes to the DaemonSets that belong there.
 type View struct {
 	// Held lists the DaemonSets that room is held for, by priority, highest
-	// first, then by name. It leaves out those that could not get in even if the
-	// node had no ordinary pod: room held for nobody helps nobody.
+	// first, then by name. Those are left out that would not fit even if the node had no
+	// ordinary pod, and those whose hold has lapsed: a hold ends when no pod can use it.
 	Held []Hold
 	// Expected lists the DaemonSets that belong on the node, in the Set's order.
 	Expected []*DaemonSet
@@ -21,6 +29,8 @@ type View struct {
 	Missing []*DaemonSet
 	// Unready lists those of Expected that have no Ready pod there.
 	Unready []*DaemonSet
+	// Lapsed lists those of Expected whose hold has lapsed.
+	Lapsed []*DaemonSet
 }
 
 // Hold is the room held on a node for one DaemonSet.
@@ -32,11 +42,10 @@ type Hold struct {
 	HostPorts []HostPort
 }
 
-// Against returns the holds that count against a pod of that priority: those of
-// DaemonSets whose own priority is at least as high.
-func (v *View) Against(priority int32) []Hold {
+// HeldFor returns the holds of DaemonSets whose priority is at least minPriority.
+func (v *View) HeldFor(minPriority int32) []Hold {
 	for i := range v.Held {
-		if v.Held[i].DaemonSet.Priority < priority {
+		if v.Held[i].DaemonSet.Priority < minPriority {
 			return v.Held[:i]
 		}
 	}
@@ -47,8 +56,8 @@ func (v *View) Against(priority int32) []Hold {
 // nominated, not yet ended), each with what it takes, and from expected, the
 // DaemonSets that belong there in the order of set.
 // It takes time in proportion to the pods and the DaemonSets.
-func NewView(set *Set, node *corev1.Node, expected []*DaemonSet, pods iter.Seq2[*corev1.Pod, Resources]) *View {
-	if len(expected) == 0 {
+func NewView(set *Set, scope Scope, node *corev1.Node, expected []*DaemonSet, pods iter.Seq2[*corev1.Pod, Resources]) *View {
+	if len(expected) == 0 || IsVirtual(node) {
 		return &View{}
 	}
 	present := make([]presence, len(set.ordered))
@@ -68,29 +77,30 @@ func NewView(set *Set, node *corev1.Node, expected []*DaemonSet, pods iter.Seq2[
 		if !here.live {
 			view.Missing = append(view.Missing, ds)
 		}
-		if here.staying || !ds.Holds {
+		if here.staying || !ds.Holds || !ds.admits(node, scope.Startup) {
 			continue
 		}
+		if room == nil {
+			room = newImmovable(set, scope.Kinds, node, pods)
+		}
 		needs := ds.NeedsOn(node)
+		needs.Resources = needs.Resources.ListedBy(room.allocatable)
 		if here.leaving {
 			// The successor takes over what the leaving pod gives back: only growth has to be held.
 			needs.Resources = needs.Resources.Minus(here.givesBack).AtLeastZero()
 			needs.HostPorts = nil
-			if needs.Resources.IsZero() {
-				continue
+		}
+		switch {
+		case needs.Resources.IsZero():
+		case set.HasLapsed(ds, node.Name):
+			view.Lapsed = append(view.Lapsed, ds)
+		case room.take(needs):
+			hold := Hold{DaemonSet: ds, Total: needs.Resources, HostPorts: needs.HostPorts}
+			if n := len(view.Held); n > 0 {
+				hold.Total = view.Held[n-1].Total.Plus(needs.Resources)
 			}
+			view.Held = append(view.Held, hold)
 		}
-		if room == nil {
-			room = newImmovable(set, node, pods)
-		}
-		if !room.take(needs) {
-			continue
-		}
-		hold := Hold{DaemonSet: ds, Total: needs.Resources, HostPorts: needs.HostPorts}
-		if n := len(view.Held); n > 0 {
-			hold.Total = view.Held[n-1].Total.Plus(needs.Resources)
-		}
-		view.Held = append(view.Held, hold)
 	}
 	return view
 }
@@ -101,7 +111,8 @@ type presence struct {
 	live, ready bool
 	// staying: there is a pod that goes on.
 	staying bool
-	// leaving: there is a pod that is terminating, or that a rolling update will replace.
+	// leaving: there is a pod whose room the successor takes over. It is terminating, or
+	// a rolling update will replace it.
 	leaving bool
 	// givesBack is what the leaving pods take now.
 	givesBack Resources
@@ -111,25 +122,29 @@ func (p *presence) add(ds *DaemonSet, pod *corev1.Pod, takes Resources) {
 	live := pod.DeletionTimestamp == nil
 	p.live = p.live || live
 	p.ready = p.ready || live && IsReady(pod)
-	if live && !ds.outdated(pod) {
+	switch {
+	case live && !ds.Outdated(pod):
 		p.staying = true
-		return
+	case live && ds.Surges:
+		// The successor starts beside it and needs room of its own.
+	default:
+		p.leaving = true
+		p.givesBack = p.givesBack.Plus(takes)
 	}
-	p.leaving = true
-	p.givesBack = p.givesBack.Plus(takes)
 }
 
-// immovable is the room that a node would have if it had no ordinary pod:
-// daemon pods stay where they are, and so do static pods.
+// immovable is the room that a node would have if it had no ordinary pod: daemon
+// pods, those of other kinds among them, and static pods stay where they are.
 type immovable struct {
-	room  Resources
-	ports []HostPort
+	allocatable, room Resources
+	ports             []HostPort
 }
 
-func newImmovable(set *Set, node *corev1.Node, pods iter.Seq2[*corev1.Pod, Resources]) *immovable {
-	m := &immovable{room: NewResources(node.Status.Allocatable)}
+func newImmovable(set *Set, kinds Kinds, node *corev1.Node, pods iter.Seq2[*corev1.Pod, Resources]) *immovable {
+	allocatable := NewResources(node.Status.Allocatable)
+	m := &immovable{allocatable: allocatable, room: allocatable}
 	for pod, takes := range pods {
-		if set.OwnerOf(pod) != nil || IsMirror(pod) {
+		if set.OwnerOf(pod) != nil || IsMirror(pod) || kinds.Own(pod) {
 			m.room = m.room.Minus(takes)
 			m.ports = append(m.ports, HostPortsOf(&pod.Spec)...)
 		}

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -31,6 +32,12 @@ func TestView(t *testing.T) {
 		return pod
 	}
 	mirror := st.MakePod().Name("static").Annotation(corev1.MirrorPodAnnotationKey, "x").Req(resources{"cpu": "3600m"}).Obj()
+	kruise := daemonsettest.BoundPod(daemonsettest.Make("kruise").Requests(resources{"cpu": "3600m"}).Obj(), "node")
+	kruise.OwnerReferences[0].APIVersion = "apps.kruise.io/v1alpha1"
+	ofRevision := func(pod *corev1.Pod, revision string) *corev1.Pod {
+		pod.Labels[appsv1.DefaultDaemonSetUniqueLabelKey] = revision
+		return pod
+	}
 	forged := daemonsettest.BoundPod(logs.Obj(), "node")
 	forged.Namespace = "somewhere-else"
 
@@ -124,6 +131,43 @@ func TestView(t *testing.T) {
 			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("logs").Requests(resources{"cpu": "700m"}).Generation(2).OnDelete().Obj()},
 			pods:       []*corev1.Pod{daemonsettest.BoundPod(logs.Obj(), "node")},
 		},
+		"a surging update needs the whole room once more": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("logs").Requests(resources{"cpu": "700m"}).Generation(2).MaxSurge(1).Obj()},
+			pods:       []*corev1.Pod{daemonsettest.BoundPod(logs.Obj(), "node")},
+			want:       []hold{{"logs", 700, 1, 0}},
+		},
+		"a terminating pod of a surging update leaves its room to its successor": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("logs").Requests(resources{"cpu": "700m"}).Generation(2).MaxSurge(1).Obj()},
+			pods:       []*corev1.Pod{terminating(daemonsettest.BoundPod(logs.Obj(), "node"))},
+			want:       []hold{{"logs", 200, 0, 0}},
+		},
+		"what the node does not list is left out": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("gpu").Requests(resources{"cpu": "1", "example.com/gpu": "1"}).Obj()},
+			want:       []hold{{"gpu", 1000, 1, 0}},
+		},
+		"what the node lists as 0 is left out": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("gpu").Requests(resources{"cpu": "1", "example.com/dev": "2"}).Obj()},
+			want:       []hold{{"gpu", 1000, 1, 0}},
+		},
+		"more of a device than the node has never fits": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("gpu").Requests(resources{"cpu": "1", "example.com/fpga": "2"}).Obj()},
+		},
+		"an absurd request changes nothing for others": {
+			daemonSets: []*appsv1.DaemonSet{
+				daemonsettest.Make("a").PriorityClass("high").Requests(resources{"memory": "8Ei", "cpu": "9223372036854775807"}).Obj(),
+				daemonsettest.Make("b").PriorityClass("high").Requests(resources{"memory": "1Ei", "example.com/dev": "9223372036854775807"}).Obj(),
+				logs.Obj(),
+			},
+			want: []hold{{"logs", 500, 1, 0}},
+		},
+		"a pod of another kind of daemon stays": {
+			daemonSets: []*appsv1.DaemonSet{logs.Obj()},
+			pods:       []*corev1.Pod{kruise},
+		},
+		"a rollback makes earlier pods current": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("logs").Requests(resources{"cpu": "700m"}).Generation(3).Obj()},
+			pods:       []*corev1.Pod{ofRevision(daemonsettest.BoundPod(logs.Obj(), "node"), "current")},
+		},
 		"a surging update that has both pods is complete": {
 			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("logs").Requests(resources{"cpu": "700m"}).Generation(2).MaxSurge(1).Obj()},
 			pods: []*corev1.Pod{
@@ -134,9 +178,11 @@ func TestView(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "memory": "16Gi", "pods": "110"}).Obj()
-			set := daemonset.NewSet(nil, tc.daemonSets, classes)
-			view := daemonset.NewView(set, node, set.Expected(node, nil), daemonsettest.Live(tc.pods...))
+			node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "memory": "16Gi", "pods": "110", "example.com/dev": "0", "example.com/fpga": "1"}).Obj()
+			options := classes
+			options.Revision = func(*appsv1.DaemonSet) string { return "current" }
+			set := daemonset.NewSet(nil, tc.daemonSets, options)
+			view := daemonset.NewView(set, daemonset.Scope{Kinds: daemonset.DefaultKinds()}, node, set.Expected(node, nil), daemonsettest.Live(tc.pods...))
 			var got []hold
 			for _, h := range view.Held {
 				got = append(got, hold{h.DaemonSet.Name, h.Total.MilliCPU, h.Total.Pods, len(h.HostPorts)})
@@ -148,17 +194,70 @@ func TestView(t *testing.T) {
 	}
 }
 
-func TestHeldAgainst(t *testing.T) {
+func TestHeldFor(t *testing.T) {
 	node := st.MakeNode().Name("node").Capacity(map[corev1.ResourceName]string{"cpu": "4", "pods": "110"}).Obj()
 	set := daemonset.NewSet(nil, []*appsv1.DaemonSet{
 		daemonsettest.Make("high").PriorityClass("high").Obj(),
 		daemonsettest.Make("middle").Obj(),
 		daemonsettest.Make("low").PriorityClass("low").Obj(),
 	}, classes)
-	view := daemonset.NewView(set, node, set.Expected(node, nil), daemonsettest.Live())
+	view := daemonset.NewView(set, daemonset.Scope{}, node, set.Expected(node, nil), daemonsettest.Live())
 	for priority, want := range map[int32]int{2000: 0, 1000: 1, 1: 1, 0: 2, -9: 2, -10: 3, -1000: 3} {
-		if got := len(view.Against(priority)); got != want {
-			t.Errorf("%d DaemonSets are held against priority %d, want %d", got, priority, want)
+		if got := len(view.HeldFor(priority)); got != want {
+			t.Errorf("%d DaemonSets are held for at least priority %d, want %d", got, priority, want)
+		}
+	}
+}
+
+// Nothing is held, and nothing is missing, on nodes that run one pod each or none at all.
+func TestViewOfVirtualNodes(t *testing.T) {
+	wildcard := daemonsettest.Make("agent").Requests(map[corev1.ResourceName]string{"cpu": "1"}).Obj()
+	wildcard.Spec.Template.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	set := daemonset.NewSet(nil, []*appsv1.DaemonSet{wildcard}, classes)
+	for name, wrapper := range map[string]*st.NodeWrapper{
+		"fargate":            st.MakeNode().Label("eks.amazonaws.com/compute-type", "fargate"),
+		"virtual kubelet":    st.MakeNode().Label("type", "virtual-kubelet"),
+		"virtual by a taint": st.MakeNode().Taints([]corev1.Taint{{Key: "virtual-kubelet.io/provider", Effect: corev1.TaintEffectNoSchedule}}),
+	} {
+		node := wrapper.Name("node").Capacity(map[corev1.ResourceName]string{"cpu": "4", "pods": "110"}).Obj()
+		view := daemonset.NewView(set, daemonset.Scope{}, node, set.Expected(node, nil), daemonsettest.Live())
+		if diff := cmp.Diff(&daemonset.View{}, view); diff != "" {
+			t.Errorf("%s (-want,+got):\n%s", name, diff)
+		}
+	}
+}
+
+// A hold that has lapsed makes room for the hold of another DaemonSet.
+func TestViewOfLapsedHolds(t *testing.T) {
+	type resources = map[corev1.ResourceName]string
+	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "110"}).Obj()
+	set := daemonset.NewSet(nil, []*appsv1.DaemonSet{
+		daemonsettest.Make("a").Requests(resources{"cpu": "3"}).Obj(), daemonsettest.Make("b").Requests(resources{"cpu": "2"}).Obj(),
+	}, classes)
+	names := func(set *daemonset.Set) (held, lapsed []string) {
+		view := daemonset.NewView(set, daemonset.Scope{}, node, set.Expected(node, nil), daemonsettest.Live())
+		for i := range view.Held {
+			held = append(held, view.Held[i].DaemonSet.Name)
+		}
+		for _, ds := range view.Lapsed {
+			lapsed = append(lapsed, ds.Name)
+		}
+		return held, lapsed
+	}
+	later := set.WithLapsed(daemonset.Lapsed{"a": sets.New("node")})
+	for _, tc := range []struct {
+		set          *daemonset.Set
+		held, lapsed []string
+	}{
+		{set, []string{"a"}, nil},
+		{later, []string{"b"}, []string{"a"}},
+		{later.WithLapsed(daemonset.Lapsed{"a": sets.New("other")}), []string{"a"}, nil},
+		// Another change of DaemonSets keeps what has lapsed.
+		{daemonset.NewSet(later, []*appsv1.DaemonSet{daemonsettest.Make("a").Requests(resources{"cpu": "3"}).Obj()}, classes), nil, []string{"a"}},
+	} {
+		held, lapsed := names(tc.set)
+		if diff := cmp.Diff([][]string{tc.held, tc.lapsed}, [][]string{held, lapsed}); diff != "" {
+			t.Errorf("held and lapsed (-want,+got):\n%s", diff)
 		}
 	}
 }

@@ -29,12 +29,12 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/metrics"
 
 	"everynode.dev/everynode/deploy"
+	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/placement"
 	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
 	"everynode.dev/everynode/pkg/plugins/queuesort"
 	"everynode.dev/everynode/pkg/plugins/readiness"
-	"everynode.dev/everynode/pkg/plugins/tracker"
 )
 
 // schedulers are kube-scheduler and everynode-scheduler with their own plugins, which
@@ -126,14 +126,14 @@ func decodeProfile(config []byte) (*schedulerconfig.KubeSchedulerProfile, error)
 // registry returns kube-scheduler's plugins and ours. Those of other people, which
 // everynode-scheduler knows too, are in no shipped configuration.
 func registry() frameworkruntime.Registry {
-	trackers := tracker.NewPool()
+	clusters := cluster.NewPool()
 	registry := inTree.NewInTreeRegistry()
 	maps.Copy(registry, frameworkruntime.Registry{
-		headroom.Name:            headroom.NewFactory(trackers),
-		placement.Name:           placement.NewFactory(trackers),
-		everynodepreemption.Name: everynodepreemption.NewFactory(trackers),
+		headroom.Name:            headroom.NewFactory(clusters),
+		placement.Name:           placement.NewFactory(clusters),
+		everynodepreemption.Name: everynodepreemption.NewFactory(clusters),
 		queuesort.Name:           queuesort.New,
-		readiness.Name:           readiness.NewFactory(trackers),
+		readiness.Name:           readiness.NewFactory(clusters),
 	})
 	return registry
 }

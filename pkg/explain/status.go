@@ -195,13 +195,14 @@ func differences(s *Status, ds *appsv1.DaemonSet) []string {
 func (e *Engine) held() (map[types.UID]daemonset.Resources, map[types.UID]int) {
 	held, nodes := make(map[types.UID]daemonset.Resources), make(map[types.UID]int)
 	for _, node := range e.cluster.Nodes {
-		expected := e.set.Expected(node, daemonset.DefaultStartupTaints())
+		scope := daemonset.Scope{Startup: daemonset.DefaultStartupTaints(), Kinds: daemonset.DefaultKinds()}
+		expected := e.set.Expected(node, scope.Startup)
 		// Most nodes have all their pods, and to sum those up is what takes time.
 		if !slices.ContainsFunc(expected, func(ds *daemonset.DaemonSet) bool { return ds.Holds && !e.settled(ds, node.Name) }) {
 			continue
 		}
 		var before daemonset.Resources
-		for _, hold := range daemonset.NewView(e.set, node, expected, e.present(node.Name)).Held {
+		for _, hold := range daemonset.NewView(e.set, scope, node, expected, e.present(node.Name)).Held {
 			held[hold.DaemonSet.UID] = held[hold.DaemonSet.UID].Plus(hold.Total.Minus(before))
 			nodes[hold.DaemonSet.UID]++
 			before = hold.Total

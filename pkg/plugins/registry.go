@@ -17,23 +17,23 @@ import (
 	"sigs.k8s.io/scheduler-plugins/pkg/trimaran/peaks"
 	"sigs.k8s.io/scheduler-plugins/pkg/trimaran/targetloadpacking"
 
+	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/placement"
 	"everynode.dev/everynode/pkg/plugins/preemption"
 	"everynode.dev/everynode/pkg/plugins/queuesort"
 	"everynode.dev/everynode/pkg/plugins/readiness"
-	"everynode.dev/everynode/pkg/plugins/tracker"
 )
 
 // Registry returns our own plugins.
 func Registry() frameworkruntime.Registry {
-	trackers := tracker.NewPool()
+	clusters := cluster.NewPool()
 	return frameworkruntime.Registry{
-		headroom.Name:   headroom.NewFactory(trackers),
-		placement.Name:  placement.NewFactory(trackers),
-		preemption.Name: preemption.NewFactory(trackers),
+		headroom.Name:   headroom.NewFactory(clusters),
+		placement.Name:  placement.NewFactory(clusters),
+		preemption.Name: preemption.NewFactory(clusters),
 		queuesort.Name:  queuesort.New,
-		readiness.Name:  readiness.NewFactory(trackers),
+		readiness.Name:  readiness.NewFactory(clusters),
 	}
 }
 

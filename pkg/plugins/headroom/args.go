@@ -5,7 +5,9 @@ package headroom
 
 import (
 	"slices"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -16,6 +18,12 @@ import (
 type Args struct {
 	// HoldAgainst says which ordinary pods have to leave room. Default SameOrLower.
 	HoldAgainst HoldAgainst `json:"holdAgainst,omitempty"`
+	// HoldFor is how long room is held for a pod that does not appear although its node
+	// is open: one second at least. Default 2m. All profiles of a scheduler need the same.
+	HoldFor metav1.Duration `json:"holdFor,omitempty"`
+	// StartupFor is how long a start-up taint on a Ready node counts as one: one second at
+	// least. Default 10m. All profiles of a scheduler need the same.
+	StartupFor metav1.Duration `json:"startupFor,omitempty"`
 	pluginargs.Scope
 }
 
@@ -32,13 +40,25 @@ const (
 )
 
 func defaultArgs() Args {
-	return Args{HoldAgainst: HoldAgainstSameOrLower, Scope: pluginargs.DefaultScope()}
+	return Args{
+		HoldAgainst: HoldAgainstSameOrLower,
+		HoldFor:     metav1.Duration{Duration: 2 * time.Minute},
+		StartupFor:  metav1.Duration{Duration: 10 * time.Minute},
+		Scope:       pluginargs.DefaultScope(),
+	}
 }
 
 // Validate returns all that is wrong with a.
 func (a *Args) Validate(path *field.Path) error {
+	var errs field.ErrorList
 	if supported := []HoldAgainst{HoldAgainstSameOrLower, HoldAgainstAll}; !slices.Contains(supported, a.HoldAgainst) {
-		return utilerrors.NewAggregate([]error{field.NotSupported(path.Child("holdAgainst"), a.HoldAgainst, supported), a.Scope.Validate(path)})
+		errs = append(errs, field.NotSupported(path.Child("holdAgainst"), a.HoldAgainst, supported))
 	}
-	return a.Scope.Validate(path)
+	if a.HoldFor.Duration < time.Second {
+		errs = append(errs, field.Invalid(path.Child("holdFor"), a.HoldFor.Duration.String(), "has to be one second at least, for example 2m"))
+	}
+	if a.StartupFor.Duration < time.Second {
+		errs = append(errs, field.Invalid(path.Child("startupFor"), a.StartupFor.Duration.String(), "has to be one second at least, for example 10m"))
+	}
+	return utilerrors.NewAggregate([]error{errs.ToAggregate(), a.Scope.Validate(path)})
 }

@@ -23,9 +23,9 @@ import (
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/plugintest"
-	"everynode.dev/everynode/pkg/plugins/tracker"
 )
 
 type resources = map[corev1.ResourceName]string
@@ -35,7 +35,7 @@ func newHeadroom(tb testing.TB, args string, objects ...runtime.Object) *headroo
 	for name, value := range map[string]int32{"high": 1000, "low": -10} {
 		objects = append(objects, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value})
 	}
-	factory := headroom.NewFactory(tracker.NewPool())
+	factory := headroom.NewFactory(cluster.NewPool())
 	return plugintest.NewScheduler(tb, objects...).Plugin(tb, factory, args).(*headroom.Headroom)
 }
 
@@ -67,7 +67,9 @@ func TestFilter(t *testing.T) {
 		present    []*corev1.Pod
 		pod        *corev1.Pod
 		want       []string
-		wantSkip   bool
+		// wantEvict: evicting pods can help.
+		wantEvict bool
+		wantSkip  bool
 	}{
 		"a pod that fits beside what is held": {
 			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
@@ -100,6 +102,34 @@ func TestFilter(t *testing.T) {
 			present:    fillers(9),
 			pod:        pod().Obj(),
 			want:       []string{headroom.ErrReason("pods")},
+			wantEvict:  true,
+		},
+		"evicting pods can make room beside what is held": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			present:    []*corev1.Pod{pod().Name("big").UID("big").Req(resources{"cpu": "2"}).Obj()},
+			pod:        pod().Req(resources{"cpu": "2"}).Obj(),
+			want:       []string{headroom.ErrReason("cpu")},
+			wantEvict:  true,
+		},
+		"an absurd DaemonSet of another tenant changes nothing": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj(), daemonsettest.Make("zzz").Requests(resources{"memory": "8Ei"}).Obj()},
+			pod:        pod().Req(resources{"memory": "8Gi"}).Obj(),
+			want:       []string{headroom.ErrReason("memory")},
+		},
+		"an absurd pod is refused without an overflow": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			pod:        pod().Req(resources{"memory": "8Ei"}).Obj(),
+			want:       []string{headroom.ErrReason("memory")},
+		},
+		"a virtual node holds nothing": {
+			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
+			nodeLabels: map[string]string{"eks.amazonaws.com/compute-type": "fargate"},
+			pod:        pod().Req(resources{"cpu": "4"}).Obj(),
+		},
+		"a device that the node does not list leaves the rest held": {
+			daemonSets: []*appsv1.DaemonSet{daemonsettest.Make("agent").Requests(resources{"cpu": "1", "example.com/fpga": "1"}).Obj()},
+			pod:        pod().Req(resources{"cpu": "4"}).Obj(),
+			want:       []string{headroom.ErrReason("cpu")},
 		},
 		"a daemon pod that has come is held no more": {
 			daemonSets: []*appsv1.DaemonSet{agent.Obj()},
@@ -201,6 +231,9 @@ func TestFilter(t *testing.T) {
 			}
 			var want *fwk.Status
 			if len(tc.want) > 0 {
+				want = fwk.NewStatus(fwk.UnschedulableAndUnresolvable, tc.want...)
+			}
+			if tc.wantEvict {
 				want = fwk.NewStatus(fwk.Unschedulable, tc.want...)
 			}
 			if !tc.wantSkip {
@@ -221,9 +254,10 @@ func TestFilter(t *testing.T) {
 
 // A preemption dry run takes pods out of a copy of the node.
 func TestFilterSeesWhatADryRunRemoves(t *testing.T) {
-	pl := newHeadroom(t, "", daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj())
+	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj()
+	pl := newHeadroom(t, "", daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj(), node)
 	victim := st.MakePod().Name("victim").UID("victim").Req(resources{"cpu": "3"}).Obj()
-	info := nodeInfo(st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj(), victim)
+	info := nodeInfo(node, victim)
 	pod := st.MakePod().Req(resources{"cpu": "1"}).Obj()
 
 	state := framework.NewCycleState()
@@ -246,8 +280,9 @@ func TestFilterSeesWhatADryRunRemoves(t *testing.T) {
 // A pod group's cycle puts pods on nodes without a new generation.
 func TestFilterSeesThePodsOfAGroupsCycle(t *testing.T) {
 	agent := daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj()
-	pl := newHeadroom(t, "", agent)
-	info := nodeInfo(st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj())
+	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj()
+	pl := newHeadroom(t, "", agent, node)
+	info := nodeInfo(node)
 	pod := st.MakePod().Req(resources{"cpu": "4"}).PodGroupName("gang").Obj()
 
 	state := framework.NewCycleState()
@@ -266,74 +301,114 @@ func TestFilterSeesThePodsOfAGroupsCycle(t *testing.T) {
 func TestQueueingHints(t *testing.T) {
 	const node = "node"
 	agent := daemonsettest.Make("agent").NodeSelector("agent", "yes").Requests(resources{"cpu": "1"}).Obj()
-	giant := daemonsettest.Make("giant").NodeSelector("giant", "yes").Requests(resources{"cpu": "4"}).Obj()
+	giant := daemonsettest.Make("giant").NodeSelector("giant", "yes").PriorityClass("high").Requests(resources{"cpu": "3"}).Obj()
+	surging := func(generation int64) *appsv1.DaemonSet {
+		return daemonsettest.Make("surging").NodeSelector("surging", "yes").MaxSurge(1).Generation(generation).Requests(resources{"cpu": "1"}).Obj()
+	}
 	makeNode := func() *st.NodeWrapper {
 		return st.MakeNode().Name(node).Label("agent", "yes").Capacity(resources{"cpu": "4", "pods": "10"})
 	}
 	daemonPod := func(cpu string) *corev1.Pod {
 		pod := daemonsettest.BoundPod(agent, node)
-		pod.Spec.Containers = st.MakePod().Req(resources{"cpu": corev1.ResourceName(cpu).String()}).Obj().Spec.Containers
+		pod.Spec.Containers = st.MakePod().Req(resources{"cpu": cpu}).Obj().Spec.Containers
 		return pod
 	}
-	ordinary := st.MakePod().Name("ordinary").Node(node).Obj()
+	bound := func(name, cpu string) *st.PodWrapper {
+		return st.MakePod().Namespace("default").Name(name).UID(name).Node(node).Req(resources{"cpu": cpu})
+	}
+	ordinary := bound("ordinary", "1").Obj()
+	static := bound("static", "1").Annotation(corev1.MirrorPodAnnotationKey, "x").Obj()
+	earlier := daemonsettest.BoundPod(surging(1), node)
+	earlier.Name, earlier.UID = "earlier", "earlier"
 
+	var (
+		added    = fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Add}
+		deleted  = fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}
+		shrunk   = fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.UpdatePodScaleDown}
+		nodeAdd  = fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add}
+		resized  = fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeAllocatable}
+		labelled = fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeLabel}
+		tainted  = fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeTaint}
+	)
+	// The pod that waits requests 1 CPU unless the case says otherwise. The node has 4 CPU,
+	// and room for 1 is held for the agent. Pods that are present are known to the informer.
 	tests := map[string]struct {
 		node     *corev1.Node
+		present  []*corev1.Pod
+		pod      *corev1.Pod
 		event    fwk.ClusterEvent
 		old, new any
 		want     fwk.QueueingHint
 	}{
-		"an ordinary pod arrives": {
-			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Add}, new: ordinary, want: fwk.QueueSkip},
-		"a daemon pod arrives and takes what was held": {
-			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Add}, new: daemonPod("1"), want: fwk.QueueSkip},
-		"a daemon pod arrives and takes less": {
-			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Add}, new: daemonPod("500m"), want: fwk.Queue},
-		"a daemon pod arrives and leaves no room for another DaemonSet": {
-			node:  makeNode().Label("giant", "yes").Obj(),
-			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Add}, new: daemonPod("1"), want: fwk.Queue},
-		"an ordinary pod goes": {
-			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: ordinary, want: fwk.Queue},
-		"an unbound pod goes": {
-			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: st.MakePod().Obj(), want: fwk.QueueSkip},
-		"a daemon pod goes and leaves its room to its successor": {
-			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: daemonPod("1"), want: fwk.QueueSkip},
-		"a daemon pod goes that was larger than its successor": {
-			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: daemonPod("2"), want: fwk.Queue},
+		"an ordinary pod arrives":                            {event: added, new: ordinary, want: fwk.QueueSkip},
+		"a daemon pod arrives and takes what was held":       {event: added, new: daemonPod("1"), want: fwk.QueueSkip},
+		"a daemon pod arrives and takes less":                {event: added, new: daemonPod("500m"), want: fwk.Queue},
+		"a daemon pod arrives and takes less on a full node": {event: added, new: daemonPod("500m"), present: []*corev1.Pod{bound("full", "3").Obj()}, want: fwk.QueueSkip},
+		"a daemon pod arrives and a static pod leaves no room for another": {
+			node: makeNode().Label("giant", "yes").Obj(), present: []*corev1.Pod{static},
+			event: added, new: daemonPod("1"), want: fwk.Queue},
+		"a static pod arrives and leaves no room for a DaemonSet": {
+			node: makeNode().Label("giant", "yes").Obj(), present: []*corev1.Pod{daemonPod("500m")},
+			event: added, new: static, want: fwk.Queue},
+		"an ordinary pod goes": {event: deleted, old: ordinary, want: fwk.Queue},
+		"an ordinary pod goes that makes not enough room": {
+			event: deleted, old: bound("small", "100m").Obj(), present: []*corev1.Pod{bound("full", "2900m").Obj()}, want: fwk.QueueSkip},
+		"two ordinary pods have gone at the same time": {event: deleted, old: ordinary, pod: st.MakePod().Req(resources{"cpu": "3"}).Obj(), want: fwk.Queue},
+		"a pod goes from a node where the pod has no room by another resource": {
+			event: deleted, old: ordinary, pod: st.MakePod().Req(resources{"cpu": "1", "example.com/gpu": "1"}).Obj(), want: fwk.QueueSkip},
+		"a pod shrinks":                                          {event: shrunk, old: ordinary, new: bound("ordinary", "500m").Obj(), present: []*corev1.Pod{bound("full", "1500m").Obj()}, want: fwk.Queue},
+		"an unbound pod goes":                                    {event: deleted, old: st.MakePod().Obj(), want: fwk.QueueSkip},
+		"a nominated pod goes":                                   {event: deleted, old: st.MakePod().UID("n").NominatedNodeName(node).Req(resources{"cpu": "2"}).Obj(), want: fwk.Queue},
+		"a pod goes from a node that is not known":               {event: deleted, old: st.MakePod().UID("n").Node("elsewhere").Obj(), want: fwk.QueueSkip},
+		"a daemon pod goes and leaves its room to its successor": {event: deleted, old: daemonPod("1"), want: fwk.QueueSkip},
+		"a daemon pod goes that was larger than its successor":   {event: deleted, old: daemonPod("2"), want: fwk.Queue},
+		"the earlier pod of a surging update goes": {
+			node: makeNode().Label("surging", "yes").Obj(), present: []*corev1.Pod{daemonsettest.BoundPod(surging(2), node), bound("filler", "1").Obj()},
+			event: deleted, old: earlier, want: fwk.Queue},
 		"a daemon pod goes because the node has lost its label": {
-			node:  st.MakeNode().Name(node).Obj(),
-			event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, old: daemonPod("1"), want: fwk.Queue},
-		"a node comes": {
-			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add}, new: makeNode().Obj(), want: fwk.Queue},
-		"a node grows": {
-			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeAllocatable},
-			old:   makeNode().Obj(), new: makeNode().Capacity(resources{"cpu": "8", "pods": "10"}).Obj(), want: fwk.Queue},
-		"a node gets a resource": {
-			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeAllocatable},
-			old:   makeNode().Obj(), new: makeNode().Capacity(resources{"cpu": "4", "pods": "10", "example.com/gpu": "1"}).Obj(), want: fwk.Queue},
+			node:  st.MakeNode().Name(node).Capacity(resources{"cpu": "4", "pods": "10"}).Obj(),
+			event: deleted, old: daemonPod("1"), want: fwk.Queue},
+		"a node comes": {event: nodeAdd, new: makeNode().Obj(), want: fwk.Queue},
+		"a node comes that is too small beside what is held there": {
+			event: nodeAdd, new: makeNode().Capacity(resources{"cpu": "1900m", "pods": "10"}).Obj(), want: fwk.QueueSkip},
+		"a node comes that lacks a device": {event: nodeAdd, new: makeNode().Obj(), pod: st.MakePod().Req(resources{"example.com/gpu": "1"}).Obj(), want: fwk.QueueSkip},
+		"a node grows":                     {event: resized, old: makeNode().Obj(), new: makeNode().Capacity(resources{"cpu": "8", "pods": "10"}).Obj(), want: fwk.Queue},
+		"a node gets a resource that the pod requests": {
+			event: resized, pod: st.MakePod().Req(resources{"example.com/gpu": "1"}).Obj(),
+			old: makeNode().Obj(), new: makeNode().Capacity(resources{"cpu": "4", "pods": "10", "example.com/gpu": "1"}).Obj(), want: fwk.Queue},
+		"a node gets a resource that the pod does not request": {
+			event: resized,
+			old:   makeNode().Obj(), new: makeNode().Capacity(resources{"cpu": "4", "pods": "10", "example.com/gpu": "1"}).Obj(), want: fwk.QueueSkip},
 		"a node loses the label of a DaemonSet": {
-			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeLabel},
+			event: labelled,
 			old:   makeNode().Obj(), new: st.MakeNode().Name(node).Capacity(resources{"cpu": "4", "pods": "10"}).Obj(), want: fwk.Queue},
-		"a node gets a label that no DaemonSet asks for": {
-			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeLabel},
-			old:   makeNode().Obj(), new: makeNode().Label("colour", "blue").Obj(), want: fwk.QueueSkip},
+		"a node gets a label that no DaemonSet asks for": {event: labelled, old: makeNode().Obj(), new: makeNode().Label("colour", "blue").Obj(), want: fwk.QueueSkip},
 		"a node gets a taint that keeps the DaemonSet out": {
-			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeTaint},
+			event: tainted,
 			old:   makeNode().Obj(), new: makeNode().Taints([]corev1.Taint{{Key: "a", Effect: corev1.TaintEffectNoSchedule}}).Obj(), want: fwk.Queue},
 		"a node loses a start-up taint": {
-			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeTaint},
+			event: tainted,
 			old:   makeNode().Taints([]corev1.Taint{{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}}).Obj(),
 			new:   makeNode().Obj(), want: fwk.QueueSkip},
-		"something that is no node": {
-			event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add}, new: ordinary, want: fwk.Queue},
+		"a pod of lower priority stays in the way, which can be evicted": {
+			event: labelled, pod: st.MakePod().Priority(5).Req(resources{"cpu": "4"}).Obj(), present: []*corev1.Pod{bound("low", "3").Obj()},
+			node: makeNode().Label("giant", "yes").Obj(), old: makeNode().Label("giant", "yes").Obj(), new: makeNode().Obj(), want: fwk.Queue},
+		"something that is no node": {event: nodeAdd, new: ordinary, want: fwk.Queue},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			if tc.node == nil {
 				tc.node = makeNode().Obj()
 			}
-			pl := newHeadroom(t, "", agent, giant, tc.node)
-			if got := plugintest.Hint(t, pl, tc.event, st.MakePod().Obj(), tc.old, tc.new); got != tc.want {
+			if tc.pod == nil {
+				tc.pod = st.MakePod().Req(resources{"cpu": "1"}).Obj()
+			}
+			objects := []runtime.Object{agent, giant, surging(2), tc.node}
+			for _, pod := range tc.present {
+				objects = append(objects, pod)
+			}
+			pl := newHeadroom(t, "", objects...)
+			if got := plugintest.Hint(t, pl, tc.event, tc.pod, tc.old, tc.new); got != tc.want {
 				t.Errorf("hint is %v, want %v", got, tc.want)
 			}
 		})
@@ -371,6 +446,9 @@ func TestBadArgs(t *testing.T) {
 	for args, want := range map[string]string{
 		`{"holdAgaints": "All"}`:           `decoding the args of DaemonSetHeadroom: unknown field "holdAgaints"`,
 		`{"holdAgainst": "Everything"}`:    `args of DaemonSetHeadroom: args.holdAgainst: Unsupported value: "Everything": supported values: "SameOrLower", "All"`,
+		`{"holdFor": "10ms"}`:              `args.holdFor: Invalid value: "10ms": has to be one second at least`,
+		`{"startupFor": "-1m"}`:            `args.startupFor: Invalid value: "-1m0s"`,
+		`{"holdFor": 10}`:                  `decoding the args of DaemonSetHeadroom:`,
 		`{"exemptPriority": null}`:         `args of DaemonSetHeadroom: args.exemptPriority: Required value`,
 		`{"startupTaints": ["", "a b"]}`:   `args.startupTaints[1]: Invalid value: "a b"`,
 		`{"startupTaints": "not-a-list"}`:  `decoding the args of DaemonSetHeadroom: json: cannot unmarshal string`,
@@ -378,7 +456,7 @@ func TestBadArgs(t *testing.T) {
 		`{"holdAgainst": "All"} trailing`:  `decoding the args of DaemonSetHeadroom: invalid character`,
 		`["holdAgainst", "exemptPriority]`: `decoding the args of DaemonSetHeadroom:`,
 	} {
-		_, err := headroom.NewFactory(tracker.NewPool())(t.Context(), plugintest.Args(args), plugintest.NewScheduler(t).Handle)
+		_, err := headroom.NewFactory(cluster.NewPool())(t.Context(), plugintest.Args(args), plugintest.NewScheduler(t).Handle)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("args %s: error is %v, want one with %q", args, err, want)
 		}
@@ -390,7 +468,7 @@ func TestBadArgs(t *testing.T) {
 func TestDeletedNodesAreForgotten(t *testing.T) {
 	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj()
 	scheduler := plugintest.NewScheduler(t, node, daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj())
-	pl := scheduler.Plugin(t, headroom.NewFactory(tracker.NewPool()), "").(*headroom.Headroom)
+	pl := scheduler.Plugin(t, headroom.NewFactory(cluster.NewPool()), "").(*headroom.Headroom)
 	state := framework.NewCycleState()
 	pod := st.MakePod().Req(resources{"cpu": "4"}).Obj()
 	pl.PreFilter(t.Context(), state, pod, nil)

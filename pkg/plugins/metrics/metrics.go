@@ -1,11 +1,11 @@
 // Copyright The everynode Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package metrics counts what the scheduler plugins do.
+// Package metrics counts what the scheduler plugins do, and tells what nodes owe to
+// DaemonSets.
 package metrics
 
 import (
-	"slices"
 	"sync"
 
 	"k8s.io/component-base/metrics"
@@ -23,7 +23,6 @@ var (
 			"the resource that was held for DaemonSet pods, or the DaemonSet that was waited for.",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"plugin", "cause"})
-
 	// EqualPriorityEvictions counts pods that made room for a DaemonSet pod of their
 	// own priority, by DaemonSet.
 	EqualPriorityEvictions = metrics.NewCounterVec(&metrics.CounterOpts{
@@ -34,25 +33,22 @@ var (
 	}, []string{"namespace", "daemonset"})
 )
 
-// Register adds the metrics to those that the scheduler serves.
-var Register = sync.OnceFunc(func() {
+// register adds the metrics to those that the scheduler serves.
+var register = sync.OnceFunc(func() {
 	legacyregistry.MustRegister(heldBackAttempts, EqualPriorityEvictions)
+	legacyregistry.CustomMustRegister(&served)
 })
 
-// Attempt is one pod's scheduling cycle. Filters run on many nodes at once.
+// Attempt is one pod's scheduling cycle.
 type Attempt struct {
-	mu     sync.Mutex
-	causes []string
+	// counted has the causes. Filters run on many nodes at once.
+	counted sync.Map
 }
 
 // HeldBack counts that plugin keeps the pod off a node because of cause, once for
 // the attempt however many nodes there are.
 func (a *Attempt) HeldBack(plugin, cause string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if slices.Contains(a.causes, cause) {
-		return
+	if _, known := a.counted.LoadOrStore(cause, true); !known {
+		heldBackAttempts.WithLabelValues(plugin, cause).Inc()
 	}
-	a.causes = append(a.causes, cause)
-	heldBackAttempts.WithLabelValues(plugin, cause).Inc()
 }

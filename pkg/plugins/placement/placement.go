@@ -1,35 +1,39 @@
 // Copyright The everynode Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package placement keeps DaemonSet pods to the nodes that are theirs.
+// Package placement keeps DaemonSets to one pod a node.
 package placement
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/pluginargs"
-	"everynode.dev/everynode/pkg/plugins/tracker"
+	"everynode.dev/everynode/pkg/plugins/refused"
 )
 
-// Placement lets a DaemonSet pod onto its own node only, and onto a node that has
-// no pod of its DaemonSet yet.
+// Placement lets a DaemonSet pod onto a node only if that has no pod of its DaemonSet
+// yet and is not shutting down. That a pinned pod runs on its own node only is the
+// business of NodeAffinity.
 type Placement struct {
-	tracker *tracker.Tracker
+	cluster *cluster.Cluster
+	// refused has pods with the UID of their DaemonSet.
+	refused *refused.Pods[types.UID]
 }
 
 var (
 	_ fwk.EnqueueExtensions = &Placement{}
-	_ fwk.PreFilterPlugin   = &Placement{}
 	_ fwk.FilterPlugin      = &Placement{}
 	_ fwk.SignPlugin        = &Placement{}
 )
@@ -38,8 +42,6 @@ const (
 	// Name is the name of the plugin in scheduler configurations.
 	Name = "DaemonSetPlacement"
 
-	// ErrReasonPinned is the reason why another node than the pod's own is refused.
-	ErrReasonPinned = "node(s) weren't the one that the DaemonSet pod is pinned to"
 	// ErrReasonPresent is the reason why a second pod of a DaemonSet is refused.
 	ErrReasonPresent = "node(s) already had a pod of the same DaemonSet"
 	// ErrReasonShutdown is the reason why a node that is going down is refused.
@@ -52,7 +54,7 @@ func (pl *Placement) Name() string {
 }
 
 // EventsToRegister returns the events that can make a pod schedulable that this
-// plugin has refused. Changes of DaemonSets are not among them: see Tracker.
+// plugin has refused. Changes of DaemonSets are not among them: see package daemonsets.
 func (pl *Placement) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
 	return []fwk.ClusterEventWithHint{
 		{Event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, QueueingHintFn: pl.isSchedulableAfterPodDelete},
@@ -89,22 +91,6 @@ func (pl *Placement) isSchedulableAfterNodeChange(logger klog.Logger, pod *corev
 	return fwk.Queue, nil
 }
 
-// PreFilter narrows a pinned DaemonSet pod to its node, and skips ordinary pods.
-func (pl *Placement) PreFilter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
-	if daemonset.OwnerOf(pod) == nil {
-		return nil, fwk.NewStatus(fwk.Skip)
-	}
-	if node, ok := daemonset.PinnedNode(pod); ok {
-		return &fwk.PreFilterResult{NodeNames: sets.New(node)}, nil
-	}
-	return nil, nil
-}
-
-// PreFilterExtensions returns nil: Filter reads everything from the node it is given.
-func (pl *Placement) PreFilterExtensions() fwk.PreFilterExtensions {
-	return nil
-}
-
 // Filter refuses nodes that a DaemonSet pod has no business on. Evicting pods
 // never helps: the pods of one DaemonSet don't make room for one another.
 func (pl *Placement) Filter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, nodeInfo fwk.NodeInfo) *fwk.Status {
@@ -112,19 +98,19 @@ func (pl *Placement) Filter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod
 		return nil
 	}
 	node := nodeInfo.Node()
-	// A nominated node is tried before PreFilter's result is applied
-	// (findNodesThatFitPod in k8s.io/kubernetes/pkg/scheduler/schedule_one.go).
-	if pinned, ok := daemonset.PinnedNode(pod); ok && pinned != node.Name {
-		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonPinned)
-	}
 	// The kubelet would refuse the pod and the controller make another one, over
 	// and over: https://github.com/kubernetes/kubernetes/issues/122912.
 	if isShuttingDown(node) {
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonShutdown)
 	}
 	for _, info := range nodeInfo.GetPods() {
-		if present := info.GetPod(); present.DeletionTimestamp == nil && present.UID != pod.UID &&
-			sameDaemonSet(pod, present) && !pl.surges(pod, present) {
+		present := info.GetPod()
+		if present.DeletionTimestamp != nil || present.UID == pod.UID || !sameDaemonSet(pod, present) || pl.surges(pod, present) {
+			continue
+		}
+		// The DaemonSet may have begun to surge after the look above. Add comes first, or the
+		// change would be lost.
+		if pl.refused.Add(pod, daemonset.OwnerOf(pod).UID); !pl.surges(pod, present) {
 			return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonPresent)
 		}
 	}
@@ -134,7 +120,7 @@ func (pl *Placement) Filter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod
 // surges says whether pod is meant to run beside present for a while: their
 // DaemonSet's updates surge and they are of different revisions.
 func (pl *Placement) surges(pod, present *corev1.Pod) bool {
-	ds := pl.tracker.Set().OwnerOf(pod)
+	ds := pl.cluster.Set().OwnerOf(pod)
 	return ds != nil && ds.Surges && revision(pod) != revision(present)
 }
 
@@ -169,15 +155,25 @@ func (pl *Placement) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFrag
 }
 
 // NewFactory returns the factory of the plugin, which takes no args.
-func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
+func NewFactory(clusters *cluster.Pool) frameworkruntime.PluginFactory {
 	return func(ctx context.Context, rawArgs runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
 		if err := pluginargs.Load(Name, rawArgs, &pluginargs.None{}); err != nil {
 			return nil, err
 		}
-		tracker, err := trackers.Get(ctx, handle)
+		shared, err := clusters.Get(ctx, handle)
 		if err != nil {
 			return nil, err
 		}
-		return &Placement{tracker: tracker}, nil
+		pl := &Placement{cluster: shared}
+		if pl.refused, err = refused.New[types.UID](handle.SharedInformerFactory().Core().V1().Pods().Informer()); err != nil {
+			return nil, fmt.Errorf("watching pods: %w", err)
+		}
+		logger := klog.FromContext(ctx)
+		shared.OnChange(func(previous, set *daemonset.Set) {
+			if woken := pl.refused.Take(func(_ *corev1.Pod, owner types.UID) bool { return previous.Get(owner) != set.Get(owner) }); len(woken) > 0 {
+				handle.Activate(logger, woken)
+			}
+		})
+		return pl, nil
 	}
 }

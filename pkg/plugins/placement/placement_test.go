@@ -11,20 +11,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/sets"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/placement"
 	"everynode.dev/everynode/pkg/plugins/plugintest"
-	"everynode.dev/everynode/pkg/plugins/tracker"
 )
 
 func newPlacement(t *testing.T, objects ...runtime.Object) *placement.Placement {
 	t.Helper()
-	factory := placement.NewFactory(tracker.NewPool())
+	factory := placement.NewFactory(cluster.NewPool())
 	return plugintest.NewScheduler(t, objects...).Plugin(t, factory, "").(*placement.Placement)
 }
 
@@ -43,31 +42,6 @@ func named(pod *corev1.Pod, name, revision string) *corev1.Pod {
 var shuttingDown = st.MakeNode().Name("node").
 	Condition(corev1.NodeReady, corev1.ConditionFalse, "[container runtime is down, node is shutting down]", "KubeletNotReady").Obj()
 
-func TestPreFilter(t *testing.T) {
-	agent := daemonsettest.Make("agent").Obj()
-	tests := map[string]struct {
-		pod      *corev1.Pod
-		want     *fwk.PreFilterResult
-		wantSkip bool
-	}{
-		"a pinned daemon pod":   {daemonsettest.Pod(agent, "node"), &fwk.PreFilterResult{NodeNames: sets.New("node")}, false},
-		"an unpinned one":       {unpinned(daemonsettest.Pod(agent, "node")), nil, false},
-		"an ordinary pod":       {st.MakePod().Obj(), nil, true},
-		"a pinned ordinary pod": {st.MakePod().NodeAffinityIn("metadata.name", []string{"a"}, st.NodeSelectorTypeMatchFields).Obj(), nil, true},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			got, status := newPlacement(t).PreFilter(t.Context(), framework.NewCycleState(), tc.pod, nil)
-			if status.IsSkip() != tc.wantSkip {
-				t.Errorf("status is %v, want skip: %v", status.Code(), tc.wantSkip)
-			}
-			if diff := cmp.Diff(tc.want, got); diff != "" {
-				t.Errorf("result (-want,+got):\n%s", diff)
-			}
-		})
-	}
-}
-
 func TestFilter(t *testing.T) {
 	agent, surging := daemonsettest.Make("agent").Obj(), daemonsettest.Make("agent").MaxSurge(1).Obj()
 	terminating := named(daemonsettest.BoundPod(agent, "node"), "old", "1")
@@ -81,7 +55,6 @@ func TestFilter(t *testing.T) {
 		want      string
 	}{
 		"a pinned pod on its node":                   {agent, daemonsettest.Pod(agent, "node"), node, nil, ""},
-		"a pinned pod on another node":               {agent, daemonsettest.Pod(agent, "elsewhere"), node, nil, placement.ErrReasonPinned},
 		"an unpinned pod on an empty node":           {agent, unpinned(daemonsettest.Pod(agent, "node")), node, nil, ""},
 		"a second pod of the DaemonSet":              {agent, unpinned(daemonsettest.Pod(agent, "node")), node, []*corev1.Pod{named(daemonsettest.BoundPod(agent, "node"), "old", "1")}, placement.ErrReasonPresent},
 		"beside a pod of another DaemonSet":          {agent, daemonsettest.Pod(agent, "node"), node, []*corev1.Pod{daemonsettest.BoundPod(daemonsettest.Make("other").Obj(), "node")}, ""},
@@ -151,7 +124,7 @@ func TestSignPod(t *testing.T) {
 }
 
 func TestArgsAreRefused(t *testing.T) {
-	_, err := placement.NewFactory(tracker.NewPool())(t.Context(), plugintest.Args(`{"a": 1}`), plugintest.NewScheduler(t).Handle)
+	_, err := placement.NewFactory(cluster.NewPool())(t.Context(), plugintest.Args(`{"a": 1}`), plugintest.NewScheduler(t).Handle)
 	want := `decoding the args of DaemonSetPlacement: unknown field "a"`
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error is %v, want one with %q", err, want)

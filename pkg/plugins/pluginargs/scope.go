@@ -25,9 +25,10 @@ type Scope struct {
 	// DaemonKinds are owners, other than apps/v1 DaemonSets, whose pods are daemon
 	// pods too, each as Kind.group. A list replaces the default one.
 	DaemonKinds daemonset.Kinds `json:"daemonKinds,omitempty"`
-	// StartupTaints are the keys of taints that a node wears until it is ready for
-	// work: DaemonSets are expected there before it loses them. A key that ends in
-	// "/" stands for all keys with that prefix. A list replaces the default one.
+	// StartupTaints are patterns for the keys of taints that a node wears until it is
+	// ready for work: DaemonSets are expected there before it loses them. "domain/" stands
+	// for all keys of a domain, "*/name" for a name in any domain. A list replaces the
+	// default one. All profiles of a scheduler need the same.
 	StartupTaints daemonset.StartupTaints `json:"startupTaints,omitempty"`
 }
 
@@ -53,11 +54,17 @@ func (s *Scope) Validate(path *field.Path) error {
 		}
 	}
 	for i, key := range s.StartupTaints {
-		for _, problem := range validation.IsQualifiedName(strings.TrimSuffix(key, "/")) {
+		name := strings.TrimPrefix(strings.TrimSuffix(key, "/"), "*/")
+		for _, problem := range validation.IsQualifiedName(name) {
 			errs = append(errs, field.Invalid(path.Child("startupTaints").Index(i), key, problem))
 		}
 	}
 	return errs.ToAggregate()
+}
+
+// Daemons returns the part that says what counts as a daemon pod and as a start-up taint.
+func (s *Scope) Daemons() daemonset.Scope {
+	return daemonset.Scope{Startup: s.StartupTaints, Kinds: s.DaemonKinds}
 }
 
 // Ordinary says whether pod has to take second place to DaemonSets: it belongs to

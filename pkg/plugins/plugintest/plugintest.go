@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
@@ -25,7 +26,9 @@ type Scheduler struct {
 	Handle fwk.Handle
 	// Activated receives what plugins ask the scheduling queue to try again.
 	Activated chan map[string]*corev1.Pod
-	factory   informers.SharedInformerFactory
+	// Events receives what plugins report.
+	Events  *events.FakeRecorder
+	factory informers.SharedInformerFactory
 }
 
 // NewScheduler returns a scheduler for a cluster that holds objects.
@@ -35,10 +38,12 @@ func NewScheduler(tb testing.TB, objects ...runtime.Object) *Scheduler {
 	s := &Scheduler{
 		Client:    client,
 		Activated: make(chan map[string]*corev1.Pod, 100),
+		Events:    events.NewFakeRecorder(100),
 		factory:   informers.NewSharedInformerFactory(client, 0),
 	}
 	framework, err := frameworkruntime.NewFramework(tb.Context(), nil, nil,
-		frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(s.factory), frameworkruntime.WithPodActivator(s))
+		frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(s.factory),
+		frameworkruntime.WithPodActivator(s), frameworkruntime.WithEventRecorder(s.Events))
 	if err != nil {
 		tb.Fatal(err)
 	}

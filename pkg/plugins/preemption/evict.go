@@ -83,7 +83,7 @@ func (pl *Preemption) evict(ctx context.Context, ds *daemonset.DaemonSet, node s
 // it allows more disruptions than before.
 func (pl *Preemption) wakeOnBudget(logger klog.Logger) error {
 	wake := func() {
-		if woken := pl.blocked.Take(func(*corev1.Pod) bool { return true }); len(woken) > 0 {
+		if woken := pl.blocked.Take(func(*corev1.Pod, struct{}) bool { return true }); len(woken) > 0 {
 			logger.V(4).Info("A PodDisruptionBudget allows more", "retriedPods", len(woken))
 			pl.handle.Activate(logger, woken)
 		}

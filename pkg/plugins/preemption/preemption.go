@@ -27,8 +27,9 @@ import (
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/pluginargs"
-	"everynode.dev/everynode/pkg/plugins/tracker"
+	"everynode.dev/everynode/pkg/plugins/refused"
 )
 
 // Preemption does what DefaultPreemption does, and two things more: a pinned
@@ -41,9 +42,9 @@ type Preemption struct {
 
 	equalPriority bool
 	handle        fwk.Handle
-	tracker       *tracker.Tracker
+	cluster       *cluster.Cluster
 	// blocked are pods that a PodDisruptionBudget keeps from making room.
-	blocked *tracker.Waiting
+	blocked *refused.Pods[struct{}]
 	// refused holds the UIDs of pods that could not be evicted a moment ago.
 	refused *cache.Expiring
 }
@@ -102,7 +103,7 @@ func (pl *Preemption) privileged(pod *corev1.Pod) *daemonset.DaemonSet {
 	if _, pinned := daemonset.NamedNode(pod); !pinned {
 		return nil
 	}
-	if ds := pl.tracker.Set().OwnerOf(pod); ds != nil && ds.Preempts {
+	if ds := pl.cluster.Set().OwnerOf(pod); ds != nil && ds.Preempts {
 		return ds
 	}
 	return nil
@@ -142,7 +143,7 @@ func (pl *Preemption) moreImportant(a, b preemption.Victim) bool {
 // isBoundToItsNode says whether a successor of pod could run on the same node only.
 func (pl *Preemption) isBoundToItsNode(pod *corev1.Pod) bool {
 	_, named := daemonset.NamedNode(pod)
-	return named || pl.tracker.Set().OwnerOf(pod) != nil
+	return named || pl.cluster.Set().OwnerOf(pod) != nil
 }
 
 // OrderedScoreFuncs is upstream's order of candidate nodes
@@ -177,7 +178,7 @@ func (pl *Preemption) OrderedScoreFuncs(_ context.Context, victims map[string]*e
 }
 
 // NewFactory returns the factory of the plugin.
-func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
+func NewFactory(clusters *cluster.Pool) frameworkruntime.PluginFactory {
 	return func(ctx context.Context, rawArgs runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
 		args := defaultArgs()
 		if err := pluginargs.Load(Name, rawArgs, &args); err != nil {
@@ -187,7 +188,7 @@ func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 		if err != nil {
 			return nil, fmt.Errorf("making DefaultPreemption: %w", err)
 		}
-		daemonSets, err := trackers.Get(ctx, handle)
+		shared, err := clusters.Get(ctx, handle)
 		if err != nil {
 			return nil, err
 		}
@@ -195,9 +196,11 @@ func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
 			DefaultPreemption: upstream,
 			equalPriority:     *args.EqualPriority,
 			handle:            handle,
-			tracker:           daemonSets,
-			blocked:           daemonSets.NewWaiting(),
+			cluster:           shared,
 			refused:           cache.NewExpiring(),
+		}
+		if pl.blocked, err = refused.New[struct{}](handle.SharedInformerFactory().Core().V1().Pods().Informer()); err != nil {
+			return nil, fmt.Errorf("watching pods: %w", err)
 		}
 		upstream.MoreImportantVictim = pl.moreImportant
 		upstream.Evaluator = preemption.NewEvaluator(Name, handle, pl, upstream.Executor)

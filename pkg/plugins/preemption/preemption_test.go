@@ -49,9 +49,9 @@ import (
 
 	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/plugintest"
 	"everynode.dev/everynode/pkg/plugins/preemption"
-	"everynode.dev/everynode/pkg/plugins/tracker"
 )
 
 type resources = map[corev1.ResourceName]string
@@ -112,7 +112,7 @@ func newWorld(tb testing.TB, args string, objects ...runtime.Object) *world {
 		tb.Fatal(err)
 	}
 	w.Framework = scheduler
-	plugin, err := preemption.NewFactory(tracker.NewPool())(tb.Context(), plugintest.Args(args), scheduler)
+	plugin, err := preemption.NewFactory(cluster.NewPool())(tb.Context(), plugintest.Args(args), scheduler)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -674,7 +674,7 @@ func TestBadArgs(t *testing.T) {
 		`{"minCandidateNodesPercentage": 101}`: `args of DaemonSetPreemption: args.minCandidateNodesPercentage: Invalid value: 101`,
 		`{"minCandidateNodesAbsolute": -1}`:    `args of DaemonSetPreemption: args.minCandidateNodesAbsolute: Invalid value: -1`,
 	} {
-		_, err := preemption.NewFactory(tracker.NewPool())(t.Context(), plugintest.Args(args), plugintest.NewScheduler(t).Handle)
+		_, err := preemption.NewFactory(cluster.NewPool())(t.Context(), plugintest.Args(args), plugintest.NewScheduler(t).Handle)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("args %s: error is %v, want one with %q", args, err, want)
 		}

@@ -71,7 +71,7 @@ func (t *trial) selectVictims(possible []*preemption.DomainVictim) ([]*corev1.Po
 	candidates := slices.DeleteFunc(slices.Clone(possible), func(victim *preemption.DomainVictim) bool { return !t.mayBeVictim(victim) })
 	t.sort(candidates)
 	// First the pod waits, then it looks at the budgets: it must not miss the moment.
-	t.plugin.blocked.Add(t.preemptor)
+	t.plugin.blocked.Add(t.preemptor, struct{}{})
 	var err error
 	if t.pdbs, err = t.plugin.Evaluator.PdbLister.List(labels.Everything()); err != nil {
 		return nil, fwk.AsStatus(err)

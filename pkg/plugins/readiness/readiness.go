@@ -23,9 +23,11 @@ import (
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/metrics"
 	"everynode.dev/everynode/pkg/plugins/pluginargs"
-	"everynode.dev/everynode/pkg/plugins/tracker"
+	"everynode.dev/everynode/pkg/plugins/refused"
+	"everynode.dev/everynode/pkg/plugins/views"
 )
 
 // Readiness keeps ordinary pods off nodes where a gating DaemonSet, or one that
@@ -33,10 +35,10 @@ import (
 // whose DaemonSet pods are Ready.
 type Readiness struct {
 	args    Args
-	tracker *tracker.Tracker
-	views   *tracker.Views
+	cluster *cluster.Cluster
+	views   *views.Views
 	pods    corelisters.PodLister
-	waiting *tracker.Waiting
+	refused *refused.Pods[waits]
 }
 
 var (
@@ -65,10 +67,10 @@ func ErrReasonUnready(ds *daemonset.DaemonSet) string {
 	return "node(s) waited for DaemonSet " + ds.String() + " to be Ready"
 }
 
-// ErrReasonNotExpected is the reason why a node is refused on which ds, which the
-// pod requires, never has a pod.
-func ErrReasonNotExpected(ds *daemonset.DaemonSet) string {
-	return "node(s) didn't belong to DaemonSet " + ds.String() + ", which the pod requires"
+// ErrReasonNotExpected is the reason why a node is refused on which the named DaemonSet,
+// which the pod requires, never has a pod.
+func ErrReasonNotExpected(name string) string {
+	return "node(s) didn't belong to DaemonSet " + name + ", which the pod requires"
 }
 
 // Name returns the name of the plugin.
@@ -78,7 +80,7 @@ func (pl *Readiness) Name() string {
 
 // EventsToRegister returns the events that can make a pod schedulable that this
 // plugin has refused. Daemon pods that turn Ready and changes of DaemonSets are not
-// among them: see wakeOnReady and Tracker.
+// among them: see wakeOnReady and wakeOnChange.
 func (pl *Readiness) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
 	return []fwk.ClusterEventWithHint{
 		{Event: fwk.ClusterEvent{Resource: fwk.TargetPod, ActionType: fwk.Update}, QueueingHintFn: pl.isSchedulableAfterOwnUpdate},
@@ -106,7 +108,7 @@ func (pl *Readiness) isSchedulableAfterNodeChange(_ klog.Logger, _ *corev1.Pod, 
 		return fwk.Queue, err
 	}
 	if before != nil {
-		set := pl.tracker.Set()
+		set := pl.cluster.Set()
 		if slices.Equal(set.Expected(before, pl.args.StartupTaints), set.Expected(after, pl.args.StartupTaints)) {
 			return fwk.QueueSkip, nil
 		}
@@ -114,14 +116,24 @@ func (pl *Readiness) isSchedulableAfterNodeChange(_ klog.Logger, _ *corev1.Pod, 
 	return fwk.Queue, nil
 }
 
+// waits are the DaemonSets that a pod waits for.
+type waits struct {
+	// gated: the pod waits for every DaemonSet that gates.
+	gated bool
+	// required are the names of those that the pod requires itself.
+	required []klog.ObjectRef
+}
+
+// include says whether the pod needs a Ready pod of ds beside it.
+func (w *waits) include(ds *daemonset.DaemonSet) bool {
+	return ds != nil && (w.gated && ds.Gates || slices.Contains(w.required, klog.KRef(ds.Namespace, ds.Name)))
+}
+
 // preFilterState is what Filter needs to know of the pod.
 type preFilterState struct {
 	set *daemonset.Set
-	// gated: the pod waits for every DaemonSet that gates.
-	gated bool
-	// required are those that the pod names itself.
-	required []*daemonset.DaemonSet
-	wait     sync.Once
+	waits
+	remember sync.Once
 	attempt  metrics.Attempt
 }
 
@@ -130,42 +142,39 @@ func (s *preFilterState) Clone() fwk.StateData {
 	return s
 }
 
-// waitsFor says whether the pod needs a Ready pod of ds beside it.
-func (s *preFilterState) waitsFor(ds *daemonset.DaemonSet) bool {
-	return s.gated && ds.Gates || slices.Contains(s.required, ds)
-}
-
-// PreFilter skips pods that wait for nobody, and refuses those that wait for a
+// PreFilter skips pods that wait for no DaemonSet, and refuses those that wait for a
 // DaemonSet that does not exist.
 func (pl *Readiness) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
+	pl.refused.Remove(pod)
 	s, err := pl.newState(pod)
 	if err != nil {
-		pl.waiting.Add(pod)
-		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, err.Error())
+		// Add comes before the last look, or a DaemonSet that is created in between is lost.
+		pl.refused.Add(pod, pl.waitsOf(pl.cluster.Set(), pod))
+		s, err = pl.newState(pod)
 	}
-	if s == nil {
+	switch {
+	case err != nil:
+		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, err.Error())
+	case s == nil:
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
 	state.Write(preFilterStateKey, s)
 	return nil, nil
 }
 
-// newState returns nil for a pod that waits for nobody. The error is for the
+// newState returns nil for a pod that waits for no DaemonSet. The error is for the
 // pod's author.
 func (pl *Readiness) newState(pod *corev1.Pod) (*preFilterState, error) {
-	set := pl.tracker.Set()
-	s := &preFilterState{set: set, gated: set.Gates() && pl.args.Ordinary(set, pod)}
+	set := pl.cluster.Set()
 	if value, ok := pod.Annotations[RequiresAnnotation]; ok {
-		names, err := ParseRequires(value)
-		if err != nil {
+		if _, err := ParseRequires(value); err != nil {
 			return nil, fmt.Errorf("annotation %s: %w", RequiresAnnotation, err)
 		}
-		for _, name := range names {
-			ds := set.Named(name.Namespace, name.Name)
-			if ds == nil {
-				return nil, fmt.Errorf("annotation %s: there is no DaemonSet %s", RequiresAnnotation, name)
-			}
-			s.required = append(s.required, ds)
+	}
+	s := &preFilterState{set: set, waits: pl.waitsOf(set, pod)}
+	for _, name := range s.required {
+		if set.Named(name.Namespace, name.Name) == nil {
+			return nil, fmt.Errorf("annotation %s: there is no DaemonSet %s", RequiresAnnotation, name)
 		}
 	}
 	if pod.Spec.NodeName != "" || !s.gated && len(s.required) == 0 {
@@ -174,43 +183,60 @@ func (pl *Readiness) newState(pod *corev1.Pod) (*preFilterState, error) {
 	return s, nil
 }
 
+// waitsOf returns what pod waits for; what it requires is left out if it cannot be parsed.
+func (pl *Readiness) waitsOf(set *daemonset.Set, pod *corev1.Pod) waits {
+	w := waits{gated: set.Gates() && pl.args.Ordinary(set, pod)}
+	if value, ok := pod.Annotations[RequiresAnnotation]; ok {
+		w.required, _ = ParseRequires(value)
+	}
+	return w
+}
+
 // PreFilterExtensions returns nil: Filter reads everything from the node it is given.
 func (pl *Readiness) PreFilterExtensions() fwk.PreFilterExtensions {
 	return nil
 }
 
 // Filter refuses nodes without a Ready pod of every DaemonSet that the pod waits
-// for. To evict pods never helps.
+// for. Evicting pods never helps.
 func (pl *Readiness) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, nodeInfo fwk.NodeInfo) *fwk.Status {
 	s, err := pl.preFilterState(state, pod)
 	if err != nil {
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, err.Error())
 	}
-	if s == nil {
+	if s == nil || !s.mayWait(pl.views.Of(s.set, pod, nodeInfo)) {
 		return nil
 	}
-	view := pl.views.Of(s.set, pod, nodeInfo)
+	// Add comes before the last look, or what the pod waits for is lost in between.
+	s.remember.Do(func() { pl.refused.Add(pod, s.waits) })
+	set := pl.cluster.Set()
+	view := pl.views.Of(set, pod, nodeInfo)
 	var reasons []string
 	for _, ds := range view.Unready {
-		if !s.waitsFor(ds) {
-			continue
-		}
-		// First the pod waits, then it looks again: it must not miss the moment.
-		s.wait.Do(func() { pl.waiting.Add(pod) })
-		if !pl.readyNow(s.set, ds, nodeInfo) {
+		if s.include(ds) && !pl.readyNow(set, ds, nodeInfo) {
 			reasons = append(reasons, ErrReasonUnready(ds))
 			s.attempt.HeldBack(Name, ds.String())
 		}
 	}
-	for _, ds := range s.required {
-		if !slices.Contains(view.Expected, ds) {
-			reasons = append(reasons, ErrReasonNotExpected(ds))
+	for _, name := range s.required {
+		if !slices.ContainsFunc(view.Expected, func(ds *daemonset.DaemonSet) bool { return klog.KRef(ds.Namespace, ds.Name) == name }) {
+			reasons = append(reasons, ErrReasonNotExpected(name.String()))
 		}
 	}
 	if len(reasons) > 0 {
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, reasons...)
 	}
 	return nil
+}
+
+// mayWait says whether a node of that view is not ready for the pod.
+func (s *preFilterState) mayWait(view *daemonset.View) bool {
+	if slices.ContainsFunc(view.Unready, s.include) {
+		return true
+	}
+	return slices.ContainsFunc(s.required, func(name klog.ObjectRef) bool {
+		return !slices.ContainsFunc(view.Expected, func(ds *daemonset.DaemonSet) bool { return klog.KRef(ds.Namespace, ds.Name) == name })
+	})
 }
 
 func (pl *Readiness) preFilterState(state fwk.CycleState, pod *corev1.Pod) (*preFilterState, error) {
@@ -243,7 +269,7 @@ func (pl *Readiness) readyNow(set *daemonset.Set, ds *daemonset.DaemonSet, nodeI
 // PreScore skips pods that have no choice, and clusters where all DaemonSets are
 // Ready: to look at every node costs more than all that the other plugins score.
 func (pl *Readiness) PreScore(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) *fwk.Status {
-	if pl.tracker.Settled() || pl.tracker.Set().OwnerOf(pod) != nil {
+	if pl.cluster.Settled() || pl.cluster.Set().OwnerOf(pod) != nil {
 		return fwk.NewStatus(fwk.Skip)
 	}
 	return nil
@@ -251,7 +277,7 @@ func (pl *Readiness) PreScore(_ context.Context, _ fwk.CycleState, pod *corev1.P
 
 // Score returns the share of the node's DaemonSets that are Ready there.
 func (pl *Readiness) Score(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, nodeInfo fwk.NodeInfo) (int64, *fwk.Status) {
-	view := pl.views.Of(pl.tracker.Set(), pod, nodeInfo)
+	view := pl.views.Of(pl.cluster.Set(), pod, nodeInfo)
 	expected := int64(len(view.Expected))
 	if expected == 0 {
 		return fwk.MaxScore, nil
@@ -277,31 +303,24 @@ func (pl *Readiness) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFrag
 	}{corev1helper.PodPriority(pod) < *pl.args.ExemptPriority && !pl.args.DaemonKinds.Own(pod), pod.Annotations[RequiresAnnotation]}}}, nil
 }
 
-// wakeOnReady has waiting pods tried again as soon as a pod of a DaemonSet turns
+// wakeOnReady has refused pods tried again as soon as a pod of a DaemonSet turns
 // Ready that they wait for.
 //
 // A queueing hint could do it too, but only if the plugin registered for every
 // update of every bound pod: the scheduling queue would go through all of its pods
 // whenever any container in the cluster starts or a probe fails.
-func (pl *Readiness) wakeOnReady(logger klog.Logger, activator fwk.PodActivator) {
+func (pl *Readiness) wakeOnReady(logger klog.Logger, handle fwk.Handle) error {
 	wake := func(daemonPod *corev1.Pod) {
-		if pl.waiting.Empty() {
+		if pl.refused.Len() == 0 {
 			return
 		}
-		ds := pl.tracker.Set().OwnerOf(daemonPod)
-		if ds == nil {
-			return
-		}
-		woken := pl.waiting.Take(func(pod *corev1.Pod) bool {
-			s, err := pl.newState(pod)
-			return err != nil || s == nil || s.waitsFor(ds)
-		})
-		if len(woken) > 0 {
+		ds := pl.cluster.Set().OwnerOf(daemonPod)
+		if woken := pl.refused.Take(func(_ *corev1.Pod, w waits) bool { return w.include(ds) }); len(woken) > 0 {
 			logger.V(4).Info("A DaemonSet pod has turned Ready", "daemonPod", klog.KObj(daemonPod), "retriedPods", len(woken))
-			activator.Activate(logger, woken)
+			handle.Activate(logger, woken)
 		}
 	}
-	pl.tracker.HandlePods(cache.ResourceEventHandlerFuncs{
+	_, err := handle.SharedInformerFactory().Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
 			if pod := obj.(*corev1.Pod); isReady(pod) {
 				wake(pod)
@@ -312,6 +331,23 @@ func (pl *Readiness) wakeOnReady(logger klog.Logger, activator fwk.PodActivator)
 				wake(after)
 			}
 		},
+	})
+	return err
+}
+
+// wakeOnChange has refused pods tried again when a DaemonSet that they wait for has come,
+// gone or changed.
+func (pl *Readiness) wakeOnChange(logger klog.Logger, handle fwk.Handle) {
+	pl.cluster.OnChange(func(previous, set *daemonset.Set) {
+		changed := append(set.NotIn(previous), previous.NotIn(set)...)
+		woken := pl.refused.Take(func(pod *corev1.Pod, w waits) bool {
+			// A pod whose DaemonSet was not known yet was taken for an ordinary one.
+			return slices.ContainsFunc(changed, w.include) || w.gated && !pl.waitsOf(set, pod).gated
+		})
+		if len(woken) > 0 {
+			logger.V(4).Info("DaemonSets have changed", "retriedPods", len(woken))
+			handle.Activate(logger, woken)
+		}
 	})
 }
 
@@ -333,24 +369,28 @@ func isReady(pod *corev1.Pod) bool {
 }
 
 // NewFactory returns the factory of the plugin.
-func NewFactory(trackers *tracker.Pool) frameworkruntime.PluginFactory {
+func NewFactory(clusters *cluster.Pool) frameworkruntime.PluginFactory {
 	return func(ctx context.Context, rawArgs runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
 		args := Args{Scope: pluginargs.DefaultScope()}
 		if err := pluginargs.Load(Name, rawArgs, &args); err != nil {
 			return nil, err
 		}
-		tracker, err := trackers.Get(ctx, handle)
+		shared, err := clusters.Get(ctx, handle)
 		if err != nil {
 			return nil, err
 		}
-		pl := &Readiness{
-			args:    args,
-			tracker: tracker,
-			views:   tracker.Views(args.StartupTaints),
-			pods:    handle.SharedInformerFactory().Core().V1().Pods().Lister(),
-			waiting: tracker.NewWaiting(),
+		pods := handle.SharedInformerFactory().Core().V1().Pods()
+		pl := &Readiness{args: args, cluster: shared, pods: pods.Lister()}
+		if pl.views, err = shared.Views(args.Daemons()); err != nil {
+			return nil, err
 		}
-		pl.wakeOnReady(klog.FromContext(ctx), handle)
+		if pl.refused, err = refused.New[waits](pods.Informer()); err != nil {
+			return nil, fmt.Errorf("watching pods: %w", err)
+		}
+		if err := pl.wakeOnReady(klog.FromContext(ctx), handle); err != nil {
+			return nil, fmt.Errorf("watching pods: %w", err)
+		}
+		pl.wakeOnChange(klog.FromContext(ctx), handle)
 		return pl, nil
 	}
 }

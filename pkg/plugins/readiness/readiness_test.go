@@ -22,15 +22,15 @@ import (
 
 	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/plugintest"
 	"everynode.dev/everynode/pkg/plugins/readiness"
-	"everynode.dev/everynode/pkg/plugins/tracker"
 )
 
 func newReadiness(tb testing.TB, args string, objects ...runtime.Object) (*readiness.Readiness, *plugintest.Scheduler) {
 	tb.Helper()
 	scheduler := plugintest.NewScheduler(tb, objects...)
-	return scheduler.Plugin(tb, readiness.NewFactory(tracker.NewPool()), args).(*readiness.Readiness), scheduler
+	return scheduler.Plugin(tb, readiness.NewFactory(cluster.NewPool()), args).(*readiness.Readiness), scheduler
 }
 
 func nodeInfo(node *corev1.Node, pods ...*corev1.Pod) *framework.NodeInfo {
@@ -101,7 +101,7 @@ func TestFilter(t *testing.T) {
 		"what the pod requires is Ready": {daemonSets: []*appsv1.DaemonSet{logs}, present: []*corev1.Pod{ready(daemonsettest.BoundPod(logs, "node"), "True")}, pod: requires("default/logs")},
 		"two requirements":               {daemonSets: []*appsv1.DaemonSet{cni, logs}, pod: requires("default/logs, default/cni"), want: []string{waitsForCNI, waitsForLogs}},
 		"a requirement that is never met here": {daemonSets: []*appsv1.DaemonSet{ssd}, pod: requires("default/ssd"),
-			want: []string{readiness.ErrReasonNotExpected(refs(ssd)[0])}},
+			want: []string{readiness.ErrReasonNotExpected("default/ssd")}},
 		"a requirement of a daemon pod": {daemonSets: []*appsv1.DaemonSet{cni, logs},
 			pod:  daemonsettest.Pod(daemonsettest.Make("logs").PodAnnotation(readiness.RequiresAnnotation, "default/cni").Obj(), "node"),
 			want: []string{waitsForCNI}},
@@ -335,7 +335,7 @@ func TestBadArgs(t *testing.T) {
 		`{"daemonKinds": [".apps"]}`:        `args.daemonKinds[0]: Invalid value: ".apps"`,
 		`{"daemonKinds": [{"group": "a"}]}`: `decoding the args of DaemonSetReadiness: json: cannot unmarshal object`,
 	} {
-		_, err := readiness.NewFactory(tracker.NewPool())(t.Context(), plugintest.Args(args), plugintest.NewScheduler(t).Handle)
+		_, err := readiness.NewFactory(cluster.NewPool())(t.Context(), plugintest.Args(args), plugintest.NewScheduler(t).Handle)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("args %s: error is %v, want one with %q", args, err, want)
 		}
