@@ -457,20 +457,28 @@ spec:
 	}
 }
 
-// openNodeWithoutControllers adds node-1 and opens it to pods while the
+// openNodeWithoutControllers is openNodesWithoutControllers with node-1.
+func (c *cluster) openNodeWithoutControllers() (resume func()) {
+	c.t.Helper()
+	return c.openNodesWithoutControllers(localcluster.Nodes(1, 1)...)
+}
+
+// openNodesWithoutControllers adds nodes and opens them to pods while the
 // controllers, which would create daemon pods there, are halted. The function that
 // it returns lets them go on.
-func (c *cluster) openNodeWithoutControllers() (resume func()) {
+func (c *cluster) openNodesWithoutControllers(nodes ...localcluster.Node) (resume func()) {
 	c.t.Helper()
 	controllers := c.Process(localcluster.ControllerManager)
 	if err := controllers.Pause(); err != nil {
 		c.t.Fatal(err)
 	}
-	if err := c.AddNodes(c.t.Context(), localcluster.Nodes(1, 1)...); err != nil {
+	if err := c.AddNodes(c.t.Context(), nodes...); err != nil {
 		c.t.Fatal(err)
 	}
-	// Every new node wears this taint until the controllers have seen it ready.
-	c.kubectl("taint", "node", "node-1", corev1.TaintNodeNotReady+"-")
+	for i := range nodes {
+		// Every new node wears this taint until the controllers have seen it ready.
+		c.kubectl("taint", "node", nodes[i].Name, corev1.TaintNodeNotReady+"-")
+	}
 	return func() {
 		c.t.Helper()
 		if err := controllers.Resume(); err != nil {
