@@ -29,10 +29,10 @@ import (
 )
 
 const (
-	fargate       = "eks.amazonaws.com/compute-type"
-	tolerateAll   = "tolerations: [{operator: Exists}]"
-	nodeCritical  = "priorityClassName: system-node-critical"
-	otherSchedule = "schedulerName: fargate-scheduler"
+	fargate        = "eks.amazonaws.com/compute-type"
+	tolerateAll    = "tolerations: [{operator: Exists}]"
+	nodeCritical   = "priorityClassName: system-node-critical"
+	otherScheduler = "schedulerName: fargate-scheduler"
 )
 
 // bind places the only pod of an app as another scheduler does.
@@ -81,7 +81,7 @@ func TestF9VirtualNodes(t *testing.T) {
 	fargateNode(&nodes[4])
 
 	fillers := make(map[string]map[string]string)
-	for i, fragment := range []string{"", "", otherSchedule, otherSchedule} {
+	for i, fragment := range []string{"", "", otherScheduler, otherScheduler} {
 		name := fmt.Sprintf("filler-%d", i+1)
 		c.addNodes(nodes[i])
 		c.apply(restrict(deployment(name, 1, ""), strings.Join([]string{nodeCritical, tolerateAll, fragment}, "\n      ")))
@@ -312,25 +312,30 @@ func TestF12StuckTerminatingPod(t *testing.T) {
 	c.apply(strings.Replace(barePod("stuck", "cpu: '2'", ""), "labels:", "finalizers: [example.com/stuck], labels:", 1) + deployment("web", 2, "cpu: '1'"))
 	c.eventually(20*time.Second, "the stuck pod runs", c.running("stuck", 1))
 	c.eventually(20*time.Second, "the node is full", c.running("web", 2))
-	c.kubectl("delete", "pod", "stuck", "--wait=false")
-	c.rewritePod("stuck", func(pod *corev1.Pod) {
-		pod.DeletionTimestamp.Time = pod.DeletionTimestamp.Add(-time.Hour)
-	})
-	c.eventually(20*time.Second, "it has been terminating for an hour", func(ctx context.Context) error {
-		pod, err := c.Client.CoreV1().Pods("default").Get(ctx, "stuck", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if since := time.Since(pod.DeletionTimestamp.Time); since < time.Hour-time.Minute {
-			return fmt.Errorf("it has been terminating for %s", since)
-		}
-		return nil
-	})
+	c.terminatingFor("stuck", time.Hour)
 	c.apply(daemonSet("agent", "cpu: '1'", ""))
 	c.eventually(30*time.Second, "the daemon pod runs", c.running("agent", 1))
 	if evicted := c.evictions(); len(evicted) != 1 || !strings.HasPrefix(evicted[0], "web-") {
 		t.Errorf("evicted: %v, want one web pod", evicted)
 	}
+}
+
+// terminatingFor deletes a pod that has a finalizer, and has it look as if that were so
+// long ago.
+func (c *cluster) terminatingFor(name string, ago time.Duration) {
+	c.t.Helper()
+	c.kubectl("delete", "pod", name, "--wait=false")
+	c.rewritePod(name, func(pod *corev1.Pod) { pod.DeletionTimestamp.Time = pod.DeletionTimestamp.Add(-ago) })
+	c.eventually(20*time.Second, name+" has been terminating for long", func(ctx context.Context) error {
+		pod, err := c.Client.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if since := time.Since(pod.DeletionTimestamp.Time); since < ago-time.Minute {
+			return fmt.Errorf("it has been terminating for %s", since)
+		}
+		return nil
+	})
 }
 
 // rewritePod changes what etcd has of a pod, also what the API server does not let anybody change.
@@ -402,13 +407,9 @@ spec: {maxUnavailable: 1, selector: {matchLabels: {app: budgets}}}
 ---
 `
 	}
-	job := strings.Replace(deployment("job", 1, "cpu: '4'"), "apiVersion: apps/v1\nkind: Deployment", "apiVersion: batch/v1\nkind: Job", 1)
-	job = strings.Replace(job, "replicas: 1\n  selector: {matchLabels: {app: job}}", "backoffLimit: 0", 1)
-	// In the local cluster, pods of Jobs end as soon as they have started.
-	job = strings.Replace(job, "metadata: {labels: {app: job}}", "metadata: {labels: {app: job}, annotations: {localcluster.everynode.dev/start-delay: 1h}}", 1)
 	stays := []struct{ name, manifest string }{
-		{"budgets", deployment("budgets", 1, "cpu: '4'") + budget("first") + budget("second")},
-		{"job", restrict(job, "restartPolicy: Never")},
+		{"budgets", deployment("budgets", 1, "cpu: '4'")},
+		{"job", oneJob("job", "cpu: '4'")},
 		{"cordoned", deployment("cordoned", 1, "cpu: '4'")},
 		{"removed", deployment("removed", 1, "cpu: '4'")},
 		{"movable", deployment("movable", 1, "cpu: '4'")},
@@ -418,8 +419,13 @@ spec: {maxUnavailable: 1, selector: {matchLabels: {app: budgets}}}
 		c.addNodes(localcluster.Nodes(i+1, 1)...)
 		c.apply(filler.manifest)
 		c.eventually(20*time.Second, filler.name+" has a node", c.allTried(filler.name, 1, 1, ""))
+		if filler.name != "job" {
+			c.eventually(20*time.Second, filler.name+" runs", c.running(filler.name, 1))
+		}
 		before[filler.name] = c.boundUIDs(filler.name)
 	}
+	// The controller of budgets looks at a pod's first budget alone when the pod changes.
+	c.apply(budget("first") + budget("second"))
 	c.eventually(20*time.Second, "the budgets allow an eviction", func(ctx context.Context) error {
 		budgets, err := c.Client.PolicyV1().PodDisruptionBudgets("default").List(ctx, metav1.ListOptions{})
 		if err != nil {

@@ -102,14 +102,6 @@ func (c *cluster) warned(kind, namespace, name, reason, expression string) func(
 	}
 }
 
-// wasHeldBack checks that a pod whose name begins like this was refused for room that is held.
-func (l *podLog) wasHeldBack(t *testing.T, prefix string) {
-	t.Helper()
-	if refused := l.refused(prefix); !slices.ContainsFunc(refused, func(why string) bool { return strings.Contains(why, "held for DaemonSet pods") }) {
-		t.Errorf("no pod %s was ever held back; refused: %v", prefix, refused)
-	}
-}
-
 // nobodyEvicted checks that no pod was made to leave a node.
 func (c *cluster) nobodyEvicted() {
 	c.t.Helper()
@@ -237,24 +229,32 @@ func (c *cluster) serves(line string) func(context.Context) error {
 	}
 }
 
-// F2: a DaemonSet that asks for more than numbers can hold changes nothing for others.
+// F2: a DaemonSet that asks for more than numbers can hold changes nothing for others,
+// which ask for the same resource.
 func TestF2AbsurdRequests(t *testing.T) {
 	t.Parallel()
-	forms := map[string]string{
-		"8Ei of memory": "memory: 8Ei",
-		"1Ei of memory": "memory: 1Ei",
-		"all devices":   device + ": '9223372036854775807'}, limits: {" + device + ": '9223372036854775807'",
+	devices := func(n string) string { return fmt.Sprintf("%[1]s: '%[2]s'}, limits: {%[1]s: '%[2]s'", device, n) }
+	forms := map[string]struct {
+		giant, agent, web string
+		held              string
+		wantBound         int
+	}{
+		"8Ei of memory": {"memory: 8Ei", "memory: 12Gi", "memory: 1Gi", "memory", 4},
+		"1Ei of memory": {"memory: 1Ei", "memory: 12Gi", "memory: 1Gi", "memory", 4},
+		"all devices":   {devices("9223372036854775807"), devices("3"), devices("1"), device, 1},
 	}
-	for name, requests := range forms {
+	for name, tc := range forms {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, nil)
-			c.apply(daemonSet("giant", requests, "") + daemonSet("agent", "cpu: '3'", "") + deployment("web", 6, "cpu: 500m"))
+			c.apply(daemonSet("giant", tc.giant, "") + daemonSet("agent", tc.agent, "") + deployment("web", 6, tc.web))
 			c.eventually(20*time.Second, "the ordinary pods wait", c.allTried("web", 6, 0, "no nodes available"))
-			resume := c.openNodeWithoutControllers()
-			c.eventually(20*time.Second, "room is held for the other DaemonSet", c.allTried("web", 6, 2, cpuHeld))
+			node := localcluster.Nodes(1, 1)[0]
+			node.Capacity = corev1.ResourceList{device: resource.MustParse("4")}
+			resume := c.openNodesWithoutControllers(node)
+			c.eventually(20*time.Second, "room is held for the other DaemonSet", c.allTried("web", 6, tc.wantBound, tc.held+" held for DaemonSet pods"))
 			resume()
-			c.eventually(30*time.Second, "its pod runs", func(ctx context.Context) error { return c.complete(ctx, "default", "agent", 1) })
+			c.eventually(30*time.Second, "its pod runs", c.running("agent", 1))
 			c.nobodyEvicted()
 		})
 	}
