@@ -61,8 +61,8 @@ func (c *cluster) refusedTwice(name string, all, wantBound int, reason string) {
 	c.eventually(30*time.Second, "their successors are refused", c.allTried(name, all, wantBound, reason))
 }
 
-// F9: on a virtual node, which is made for one pod, nobody makes room for a daemon pod,
-// nothing is held and no pod waits for one; and what another scheduler has placed is its own.
+// F9: on a virtual node no pod is evicted for a daemon pod of the same priority, no room is
+// held and no gate is closed. A pod that another scheduler has placed is not evicted either.
 func TestF9VirtualNodes(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
@@ -99,23 +99,24 @@ func TestF9VirtualNodes(t *testing.T) {
 			t.Errorf("these have gone: %v", gone)
 		}
 	}
-	c.nobodyEvicted()
+	c.noEvictions()
 
 	c.openNodesWithoutControllers(nodes[4])
 	c.apply(barePod("web", "cpu: '2'", tolerateAll+"\n  "+onNode("node-5")))
 	c.eventually(20*time.Second, "a pod neither waits for the gate nor leaves room", c.running("web", 1))
 }
 
-// away says how many pods of a controller are away from those it had.
+// away counts the pods of a controller that are away: had of them were Ready at first, most
+// have been away at a time.
 type away struct {
 	ready map[types.UID]bool
 	had   int
 	most  int
 }
 
-// watchAway follows how many pods of every controller are away at a time: not there, not
-// Ready, or on their way out. The function that it returns ends that, and says how many
-// there were at most, by the controllers' names.
+// watchAway follows how many pods of every controller are away at a time: missing, not
+// Ready, or terminating. The function that it returns ends that and returns the highest
+// number, by the controller's name.
 func (c *cluster) watchAway() (stop func() map[string]int) {
 	c.t.Helper()
 	api := c.Client.CoreV1().Pods("default")
@@ -181,7 +182,7 @@ func (c *cluster) fullNodes(n int) {
 	c.eventually(60*time.Second, "the nodes are full", c.running("web", n))
 }
 
-// F10: daemon pods for many full nodes take away one pod of a controller after the other.
+// F10: daemon pods for many full nodes evict one pod of a controller at a time.
 func TestF10OneEvictionAtATime(t *testing.T) {
 	t.Parallel()
 	t.Run("spare nodes", func(t *testing.T) {
@@ -274,8 +275,8 @@ func statefulSet(name string, replicas int, requests string) string {
 `, name), 1)
 }
 
-// F11: whom its volume, selector or affinity keeps on the node is not evicted, also where
-// nobody else could be.
+// F11: a pod that its volume, selector or affinity binds to the node is not evicted, not
+// even if there is no other victim.
 func TestF11BoundToTheNode(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
@@ -304,7 +305,7 @@ func TestF11BoundToTheNode(t *testing.T) {
 	c.onlyEvicted("movable")
 }
 
-// F12: a pod that does not end is no room to come.
+// F12: the room of a pod that has been terminating for an hour does not count as free soon.
 func TestF12StuckTerminatingPod(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
@@ -320,8 +321,7 @@ func TestF12StuckTerminatingPod(t *testing.T) {
 	}
 }
 
-// terminatingFor deletes a pod that has a finalizer, and has it look as if that were so
-// long ago.
+// terminatingFor deletes a pod that has a finalizer, and sets its deletionTimestamp back.
 func (c *cluster) terminatingFor(name string, ago time.Duration) {
 	c.t.Helper()
 	c.kubectl("delete", "pod", name, "--wait=false")
@@ -338,7 +338,7 @@ func (c *cluster) terminatingFor(name string, ago time.Duration) {
 	})
 }
 
-// rewritePod changes what etcd has of a pod, also what the API server does not let anybody change.
+// rewritePod changes a pod in etcd, also fields that the API server never changes.
 func (c *cluster) rewritePod(name string, edit func(*corev1.Pod)) {
 	c.t.Helper()
 	socket := filepath.Join(filepath.Dir(c.Kubeconfig), "etcd.sock")
@@ -393,9 +393,9 @@ func (c *cluster) rewritePod(name string, edit func(*corev1.Pod)) {
 	call("put", keyValue{Key: key, Value: encoded.Bytes()}, &done)
 }
 
-// F13: a pod that two budgets cover, which the API never evicts, one whose Job would fail,
-// and those on a node that is being drained stay as they are.
-func TestF13WhoStays(t *testing.T) {
+// F13: not evicted are a pod that two budgets cover (the API always refuses), a pod whose
+// Job would fail, and pods on a node that is being drained or removed.
+func TestF13ProtectedPods(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
 	budget := func(name string) string {

@@ -102,15 +102,15 @@ func (c *cluster) warned(kind, namespace, name, reason, expression string) func(
 	}
 }
 
-// nobodyEvicted checks that no pod was made to leave a node.
-func (c *cluster) nobodyEvicted() {
+// noEvictions checks that no pod was evicted.
+func (c *cluster) noEvictions() {
 	c.t.Helper()
 	if evicted := c.evictions(); len(evicted) > 0 {
 		c.t.Errorf("evicted: %v", evicted)
 	}
 }
 
-// onlyEvicted checks that pods of these apps alone were made to leave a node.
+// onlyEvicted checks that no pods but those of these apps were evicted.
 func (c *cluster) onlyEvicted(apps ...string) {
 	c.t.Helper()
 	for _, evicted := range c.evictions() {
@@ -120,9 +120,9 @@ func (c *cluster) onlyEvicted(apps ...string) {
 	}
 }
 
-// F1, https://github.com/kubernetes/kubernetes/issues/100683: a DaemonSet whose pods are
-// refused holds no room for long. The DaemonSet controller's absence is no reason to
-// give room away.
+// F1, https://github.com/kubernetes/kubernetes/issues/100683: the hold of a DaemonSet whose
+// pods the API server refuses lapses after holdFor. No hold lapses while the DaemonSet
+// controller is away (A6).
 func TestF1HoldsOfRefusedPodsLapse(t *testing.T) {
 	t.Parallel()
 	quota := func(pods int) string {
@@ -144,7 +144,7 @@ kind: Namespace
 metadata: {name: tenant, labels: {pod-security.kubernetes.io/enforce: ` + level + `}}
 `
 	}
-	// Each pod has a controller of its own, so that none has to wait for the successor of another to be evicted.
+	// Each pod has a controller of its own: only one pod of a controller is evicted at a time.
 	var web strings.Builder
 	for i := range 12 {
 		web.WriteString(strings.ReplaceAll(deployment("web", 1, "cpu: 500m"), "{app: web}", fmt.Sprintf("{app: web, part: p%d}", i)))
@@ -197,7 +197,7 @@ metadata: {name: tenant, labels: {pod-security.kubernetes.io/enforce: ` + level 
 		}
 		resume()
 		c.eventually(30*time.Second, "the daemon pods run", func(ctx context.Context) error { return c.complete(ctx, "default", "agent", 3) })
-		c.nobodyEvicted()
+		c.noEvictions()
 	})
 }
 
@@ -229,8 +229,8 @@ func (c *cluster) serves(line string) func(context.Context) error {
 	}
 }
 
-// F2: a DaemonSet that asks for more than numbers can hold changes nothing for others,
-// which ask for the same resource.
+// F2: a DaemonSet with a request near the largest int64 does not change what is held for
+// another DaemonSet that asks for the same resource.
 func TestF2AbsurdRequests(t *testing.T) {
 	t.Parallel()
 	devices := func(n string) string { return fmt.Sprintf("%[1]s: '%[2]s'}, limits: {%[1]s: '%[2]s'", device, n) }
@@ -255,12 +255,12 @@ func TestF2AbsurdRequests(t *testing.T) {
 			c.eventually(20*time.Second, "room is held for the other DaemonSet", c.allTried("web", 6, tc.wantBound, tc.held+" held for DaemonSet pods"))
 			resume()
 			c.eventually(30*time.Second, "its pod runs", c.running("agent", 1))
-			c.nobodyEvicted()
+			c.noEvictions()
 		})
 	}
 }
 
-// F3: the room that an update needs is held while it makes progress.
+// F3: the growth of an update is held while the update makes progress, and no longer.
 func TestF3GrowthOfAStuckUpdate(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, shortHolds)
@@ -293,11 +293,11 @@ func TestF3GrowthOfAStuckUpdate(t *testing.T) {
 	c.apply(larger + deployment("backlog", 40, "cpu: 500m"))
 	c.eventually(60*time.Second, "the repaired update is complete", func(ctx context.Context) error { return c.complete(ctx, "default", "agent", 3) })
 	c.eventually(30*time.Second, "the backlog has what is left", c.allTried("backlog", 40, 12, ""))
-	c.nobodyEvicted()
+	c.noEvictions()
 }
 
-// F4, https://github.com/kubernetes/kubernetes/issues/111590: room is held for the pods
-// that admission makes of a template with a RuntimeClass.
+// F4, https://github.com/kubernetes/kubernetes/issues/111590: the overhead of a RuntimeClass
+// is held too, and only on the nodes that its node selector matches.
 func TestF4RuntimeClass(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
@@ -319,10 +319,10 @@ scheduling: {nodeSelector: {kubernetes.io/hostname: node-1}}
 	c.eventually(20*time.Second, "nothing is held elsewhere", c.running("apart", 8))
 	resume()
 	c.eventually(30*time.Second, "the daemon pod runs", c.running("agent", 1))
-	c.nobodyEvicted()
+	c.noEvictions()
 }
 
-// F5: room is held for the requests that a LimitRange gives the pods.
+// F5: the default requests of a LimitRange are held for a template without requests.
 func TestF5LimitRange(t *testing.T) {
 	t.Parallel()
 	for name, limits := range map[string]string{"default request": "defaultRequest: {cpu: '1'}", "default limit": "default: {cpu: '1'}"} {
@@ -341,7 +341,7 @@ spec: {limits: [{type: Container, ` + limits + `}]}
 			c.eventually(20*time.Second, "room is held", c.allTried("web", 8, 6, cpuHeld))
 			resume()
 			c.eventually(30*time.Second, "the daemon pod runs", c.running("agent", 1))
-			c.nobodyEvicted()
+			c.noEvictions()
 		})
 	}
 }
@@ -353,8 +353,8 @@ func (c *cluster) setDevices(node string, n int) {
 		"-p", fmt.Sprintf(`{"status": {"capacity": {%[1]q: "%[2]d"}, "allocatable": {%[1]q: "%[2]d"}}}`, device, n))
 }
 
-// F6, https://github.com/kubernetes/kubernetes/issues/133382: a daemon pod waits for
-// devices that the node does not list for a while. The rest of its room is held.
+// F6, https://github.com/kubernetes/kubernetes/issues/133382: the node does not list the
+// devices that a daemon pod asks for. The other resources of the pod are held.
 func TestF6DevicesThatComeLater(t *testing.T) {
 	t.Parallel()
 	agent := daemonSet("agent", "cpu: '2', "+device+": 1}, limits: {"+device+": 1", "")
@@ -386,12 +386,12 @@ func TestF6DevicesThatComeLater(t *testing.T) {
 			if got := len(c.boundUIDs("web")); got != 4 {
 				t.Errorf("%d ordinary pods run, want 4", got)
 			}
-			c.nobodyEvicted()
+			c.noEvictions()
 		})
 	}
 }
 
-// F7: the pods that a surging update adds get their room, whoever else wants it.
+// F7: room is held for the additional pods of a surging update.
 func TestF7Surge(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
@@ -407,7 +407,7 @@ func TestF7Surge(t *testing.T) {
 	c.apply(strings.Replace(agent, "agent:1.0", "agent:2.0", 1) + deployment("backlog", 12, "cpu: '1'"))
 	c.eventually(60*time.Second, "the update is complete", func(ctx context.Context) error { return c.complete(ctx, "default", "agent", 3) })
 	c.eventually(30*time.Second, "the backlog has the room that is left", c.allTried("backlog", 12, 3, ""))
-	c.nobodyEvicted()
+	c.noEvictions()
 }
 
 // F8: room is held on a node that wears a start-up taint, for as long as it counts as one.
@@ -435,7 +435,7 @@ func TestF8StartupTaints(t *testing.T) {
 			if got := len(c.boundUIDs("web")); got != 2 {
 				t.Errorf("%d ordinary pods run, want 2", got)
 			}
-			c.nobodyEvicted()
+			c.noEvictions()
 		})
 	}
 	t.Run("stays", func(t *testing.T) {

@@ -20,7 +20,8 @@ import (
 	"everynode.dev/everynode/test/localcluster"
 )
 
-var waiting = flag.Int("waiting", 1000, "how many pods wait in the test of whom events wake")
+// waiting is 10,000 in the scenario. The default keeps the test within a minute.
+var waiting = flag.Int("waiting", 1000, "number of waiting pods in the test of which pods events wake")
 
 // sum returns the sum of a metric of the scheduler over those of its series that have a label.
 func (c *cluster) sum(ctx context.Context, metric, label string) (float64, error) {
@@ -74,7 +75,7 @@ func (c *cluster) settledAttempts(waiting int) (attempts int) {
 	return attempts
 }
 
-// createPods creates pods like one, many at a time.
+// createPods creates n pods, several at a time.
 func (c *cluster) createPods(name string, n int, edit func(*corev1.Pod)) {
 	c.t.Helper()
 	group, ctx := errgroup.WithContext(c.t.Context())
@@ -97,12 +98,11 @@ func (c *cluster) createPods(name string, n int, edit func(*corev1.Pod)) {
 	}
 }
 
-// F14: of many waiting pods, half of which everynode refuses, an event wakes only those
-// that it helps.
-func TestF14WhomEventsWake(t *testing.T) {
+// F14: many pods wait, half of them refused by everynode. An event wakes only those that it helps.
+func TestF14WakeUps(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
-	// Two DaemonSets have no pods, one on each node, whose room is held.
+	// Each node has room held for one DaemonSet, whose pods do not exist.
 	c.apply(daemonSet("agent", "cpu: 3500m", onNode("node-1")) + daemonSet("logs", "cpu: 3500m", "nodeSelector: {disktype: ssd}"))
 	nodes := localcluster.Nodes(1, 2)
 	nodes[1].Labels["disktype"] = "ssd"
@@ -139,15 +139,15 @@ spec:
 `, uid))
 			c.eventually(20*time.Second, "the daemon pod runs", c.running("agent", 1))
 		}},
-		{what: "a node gets a label that nobody asks for", do: func() { c.kubectl("label", "node", "node-1", "shape=round") }},
+		{what: "a node gets a label that no pod selects", do: func() { c.kubectl("label", "node", "node-1", "shape=round") }},
 		{what: "a DaemonSet gets another image", do: func() { c.kubectl("set", "image", "daemonset/logs", "main=example/logs:2.0") }},
 		{what: "a DaemonSet gives up the room held for it", atMost: quarter, wantBound: 4, do: func() { c.kubectl("annotate", "daemonset", "logs", "everynode.dev/hold=false") }},
-		{what: "a node gets the label that half of them ask for", atMost: 2 * quarter, do: func() { c.kubectl("label", "node", "node-1", "colour=blue") }},
+		{what: "a node gets the label that half of them select", atMost: 2 * quarter, do: func() { c.kubectl("label", "node", "node-1", "colour=blue") }},
 	}
 	for i, event := range events {
 		event.do()
 		waiting -= event.wantBound
-		// The scheduler hears of all that happened before it hears of this pod.
+		// The scheduler sees the event before it sees this pod.
 		probe := fmt.Sprintf("probe-%d", i)
 		c.apply(barePod(probe, "cpu: 1m", onNode("node-1")))
 		c.eventually(time.Minute, "a later pod runs", c.running(probe, 1))
