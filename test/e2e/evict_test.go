@@ -52,13 +52,14 @@ func (c *cluster) bind(name, node string) {
 	})
 }
 
-// refusedTwice waits until the pods of an app are refused, each also in a second
-// attempt, that of its successor.
-func (c *cluster) refusedTwice(name string, all, wantBound int, reason string) {
+// agentRefusedTwice waits until the scheduler has refused all daemon pods of agent but
+// those that are to be bound, deletes the refused ones and waits until it has refused
+// their successors.
+func (c *cluster) agentRefusedTwice(all, wantBound int, reason string) {
 	c.t.Helper()
-	c.eventually(30*time.Second, "pods of "+name+" are refused", c.allTried(name, all, wantBound, reason))
-	c.kubectl("delete", "pod", "-l", "app="+name, "--field-selector", "spec.nodeName=", "--wait=false")
-	c.eventually(30*time.Second, "their successors are refused", c.allTried(name, all, wantBound, reason))
+	c.eventually(30*time.Second, "daemon pods are refused", c.allTried("agent", all, wantBound, reason))
+	c.kubectl("delete", "pod", "-l", "app=agent", "--field-selector", "spec.nodeName=", "--wait=false")
+	c.eventually(30*time.Second, "their successors are refused", c.allTried("agent", all, wantBound, reason))
 }
 
 // F9: on a virtual node no pod is evicted for a daemon pod of the same priority, no room is
@@ -93,7 +94,7 @@ func TestF9VirtualNodes(t *testing.T) {
 	}
 	agent := daemonSet("agent", "cpu: '3'", nodeCritical+"\n      "+tolerateAll)
 	c.apply(strings.Replace(agent, "{name: agent}", `{name: agent, annotations: {everynode.dev/gate: "true"}}`, 1))
-	c.refusedTwice("agent", 4, 0, "Too many pods")
+	c.agentRefusedTwice(4, 0, "Too many pods")
 	for name, before := range fillers {
 		if gone := c.gone(name, before); len(gone) > 0 {
 			t.Errorf("these have gone: %v", gone)
@@ -301,7 +302,7 @@ func TestF11BoundToTheNode(t *testing.T) {
 	c.apply(daemonSet("agent", "cpu: '1'", ""))
 	c.eventually(30*time.Second, "the movable pod has moved", func(ctx context.Context) error { return c.runsOn(ctx, app("movable"), "node-3") })
 	c.eventually(30*time.Second, "two daemon pods run", c.running("agent", 2))
-	c.refusedTwice("agent", 3, 2, "Insufficient cpu")
+	c.agentRefusedTwice(3, 2, "Insufficient cpu")
 	c.onlyEvicted("movable")
 }
 
@@ -313,7 +314,7 @@ func TestF12StuckTerminatingPod(t *testing.T) {
 	c.apply(strings.Replace(barePod("stuck", "cpu: '2'", ""), "labels:", "finalizers: [example.com/stuck], labels:", 1) + deployment("web", 2, "cpu: '1'"))
 	c.eventually(20*time.Second, "the stuck pod runs", c.running("stuck", 1))
 	c.eventually(20*time.Second, "the node is full", c.running("web", 2))
-	c.terminatingFor("stuck", time.Hour)
+	c.terminatingForAnHour("stuck")
 	c.apply(daemonSet("agent", "cpu: '1'", ""))
 	c.eventually(30*time.Second, "the daemon pod runs", c.running("agent", 1))
 	if evicted := c.evictions(); len(evicted) != 1 || !strings.HasPrefix(evicted[0], "web-") {
@@ -321,17 +322,18 @@ func TestF12StuckTerminatingPod(t *testing.T) {
 	}
 }
 
-// terminatingFor deletes a pod that has a finalizer, and sets its deletionTimestamp back.
-func (c *cluster) terminatingFor(name string, ago time.Duration) {
+// terminatingForAnHour deletes a pod that has a finalizer, and sets its deletionTimestamp
+// back by an hour.
+func (c *cluster) terminatingForAnHour(name string) {
 	c.t.Helper()
 	c.kubectl("delete", "pod", name, "--wait=false")
-	c.rewritePod(name, func(pod *corev1.Pod) { pod.DeletionTimestamp.Time = pod.DeletionTimestamp.Add(-ago) })
-	c.eventually(20*time.Second, name+" has been terminating for long", func(ctx context.Context) error {
+	c.rewritePod(name, func(pod *corev1.Pod) { pod.DeletionTimestamp.Time = pod.DeletionTimestamp.Add(-time.Hour) })
+	c.eventually(20*time.Second, name+" has been terminating for an hour", func(ctx context.Context) error {
 		pod, err := c.Client.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		if since := time.Since(pod.DeletionTimestamp.Time); since < ago-time.Minute {
+		if since := time.Since(pod.DeletionTimestamp.Time); since < time.Hour-time.Minute {
 			return fmt.Errorf("it has been terminating for %s", since)
 		}
 		return nil
@@ -442,7 +444,7 @@ spec: {maxUnavailable: 1, selector: {matchLabels: {app: budgets}}}
 	c.kubectl("taint", "node", "node-4", "ToBeDeletedByClusterAutoscaler=1:NoSchedule")
 	c.apply(daemonSet("agent", "cpu: 500m", tolerateAll))
 	c.eventually(30*time.Second, "one daemon pod runs", c.running("agent", 1))
-	c.refusedTwice("agent", 5, 1, "Insufficient cpu")
+	c.agentRefusedTwice(5, 1, "Insufficient cpu")
 	for _, filler := range stays[:4] {
 		if gone := c.gone(filler.name, before[filler.name]); len(gone) > 0 {
 			t.Errorf("these have gone: %v", gone)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -17,8 +16,8 @@ import (
 	"everynode.dev/everynode/test/localcluster"
 )
 
-// inEveryRandomCluster is there before anything else: a namespace whose quota refuses all
-// pods, and what admission adds to pods.
+// inEveryRandomCluster is created first: a namespace whose quota refuses all pods, and the
+// LimitRange and RuntimeClass that admission applies to pods.
 const inEveryRandomCluster = priorityClasses + `
 apiVersion: v1
 kind: Namespace
@@ -109,8 +108,8 @@ func (c *cluster) drawSteps(random *rand.Rand) []func() {
 	return steps
 }
 
-// drawNodeStep adds a node, perhaps a virtual one, one whose devices come later, or one with
-// a local volume; and perhaps pods that no scheduler has placed, or another one.
+// drawNodeStep adds a node: sometimes a virtual one, one whose devices come later or one with
+// a local volume; sometimes with pods that another scheduler or no scheduler has placed.
 func (c *cluster) drawNodeStep(random *rand.Rand, number int) func() {
 	node := drawNode(random, number)
 	if devices := pick(random, "", "", "0", "4"); devices != "" {
@@ -147,7 +146,8 @@ func (c *cluster) drawNodeStep(random *rand.Rand, number int) func() {
 	}
 }
 
-// drawDaemonSetKind draws a DaemonSet, perhaps one that is special. The first one is not refused.
+// drawDaemonSetKind draws a DaemonSet, sometimes of a special kind. The first one's pods are
+// never refused.
 func drawDaemonSetKind(random *rand.Rand, number int) string {
 	manifest := drawDaemonSet(random, number)
 	switch random.IntN(10) {
@@ -169,8 +169,8 @@ func drawDaemonSetKind(random *rand.Rand, number int) string {
 	return manifest
 }
 
-// drawDeploymentKind draws a Deployment, or something else that has pods which may have to
-// stay where they are.
+// drawDeploymentKind draws a Deployment, or another kind of workload, some of whose pods
+// must not be evicted.
 func drawDeploymentKind(random *rand.Rand, number int) string {
 	name, manifest := fmt.Sprintf("web-%d", number), drawDeployment(random, number)
 	annotated := func(annotation string) string {
@@ -237,7 +237,7 @@ func (c *cluster) stuckPod(node string) {
 	c.t.Helper()
 	name := "stuck-" + node
 	c.apply(strings.Replace(barePod(name, "cpu: 300m", "nodeName: "+node), "labels:", "finalizers: [example.com/stuck], labels:", 1))
-	c.terminatingFor(name, time.Hour)
+	c.terminatingForAnHour(name)
 }
 
 // drawChange returns something that happens to a settled cluster.
@@ -261,6 +261,14 @@ func (c *cluster) drawChange(random *rand.Rand) (what string, do func()) {
 	case 5:
 		return "the quota is raised", func() {
 			c.kubectl("patch", "resourcequota", "pods", "--namespace=refused", "--type=merge", `-p={"spec": {"hard": {"pods": "100"}}}`)
+			// The DaemonSet controller waits longer after each failure, but not after a change.
+			refused, err := c.Client.AppsV1().DaemonSets("refused").List(c.t.Context(), metav1.ListOptions{})
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			for i := range refused.Items {
+				c.kubectl("annotate", "daemonset", refused.Items[i].Name, "--namespace=refused", "example.com/quota=raised")
+			}
 		}
 	case 6:
 		return "a node is cordoned", func() { c.kubectl("cordon", "node-1") }

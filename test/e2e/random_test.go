@@ -18,7 +18,7 @@ var (
 	onlySeed = flag.Int("seed", 0, "test the random cluster of this seed only")
 )
 
-// randomEvictionTimeout is short: many evictions have to wait for it.
+// randomEvictionTimeout is short because many evictions wait for it.
 const randomEvictionTimeout = 3 * time.Second
 
 // Random clusters: whatever nodes, DaemonSets and other pods there are, in the end no
@@ -56,7 +56,7 @@ func TestRandomClusters(t *testing.T) {
 	}
 }
 
-// randomArgs have the scheduler wait for less.
+// randomArgs shorten what the scheduler waits for.
 func randomArgs(o *localcluster.Options) {
 	o.PluginArgs = map[string]map[string]any{"DaemonSetHeadroom": {"holdFor": holdFor.String()}, "DaemonSetPreemption": {"evictionTimeout": randomEvictionTimeout.String()}}
 }
