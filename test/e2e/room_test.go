@@ -4,11 +4,9 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -411,28 +409,19 @@ value: 2000
 // against all, critical pods are exempt.
 func TestA24Priorities(t *testing.T) {
 	t.Parallel()
-	replace, err := os.ReadFile("../../deploy/scheduler-config/replace.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const holdAgainstAll = `    pluginConfig:
-      - name: DaemonSetHeadroom
-        args:
-          holdAgainst: All
-`
 	tests := map[string]struct {
-		config []byte
 		held   []string
 		passes []string
 	}{
-		"SameOrLower": {nil, []string{"low", "middle"}, []string{"high", "system-cluster-critical"}},
-		"All": {bytes.ReplaceAll(replace, []byte("    plugins:\n"), []byte(holdAgainstAll+"    plugins:\n")),
-			[]string{"low", "middle", "high"}, []string{"system-cluster-critical"}},
+		"SameOrLower": {[]string{"low", "middle"}, []string{"high", "system-cluster-critical"}},
+		"All":         {[]string{"low", "middle", "high"}, []string{"system-cluster-critical"}},
 	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
+	for holdAgainst, tc := range tests {
+		t.Run(holdAgainst, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, func(o *localcluster.Options) { o.SchedulerConfig = tc.config })
+			c := newCluster(t, func(o *localcluster.Options) {
+				o.PluginArgs = map[string]map[string]any{"DaemonSetHeadroom": {"holdAgainst": holdAgainst}}
+			})
 			c.apply(priorityClasses + daemonSet("agent", "cpu: '3'", "priorityClassName: middle"))
 			c.openNodeWithoutControllers()
 			apply := func(class string) {
