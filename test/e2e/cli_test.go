@@ -652,7 +652,7 @@ func (c *cluster) verdictIsTrue(x *explain.Explanation, ds *appsv1.DaemonSet, no
 	case v.Ready:
 		return nil
 	}
-	if newNodeState(node, nil, pods).room(func(*corev1.Pod) bool { return true }).take(&pods[i].Spec) {
+	if (&world{pods: pods}).on(node).room(func(*corev1.Pod) bool { return true }).take(&pods[i].Spec, nil) {
 		return fmt.Errorf("the pod would fit, but: %s (%s)", v.Reason, v.Message)
 	}
 	// What came to the node after the pod may be in its way now, and the scheduler has

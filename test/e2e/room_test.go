@@ -4,11 +4,9 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -411,28 +409,19 @@ value: 2000
 // against all, critical pods are exempt.
 func TestA24Priorities(t *testing.T) {
 	t.Parallel()
-	replace, err := os.ReadFile("../../deploy/scheduler-config/replace.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const holdAgainstAll = `    pluginConfig:
-      - name: DaemonSetHeadroom
-        args:
-          holdAgainst: All
-`
 	tests := map[string]struct {
-		config []byte
 		held   []string
 		passes []string
 	}{
-		"SameOrLower": {nil, []string{"low", "middle"}, []string{"high", "system-cluster-critical"}},
-		"All": {bytes.ReplaceAll(replace, []byte("    plugins:\n"), []byte(holdAgainstAll+"    plugins:\n")),
-			[]string{"low", "middle", "high"}, []string{"system-cluster-critical"}},
+		"SameOrLower": {[]string{"low", "middle"}, []string{"high", "system-cluster-critical"}},
+		"All":         {[]string{"low", "middle", "high"}, []string{"system-cluster-critical"}},
 	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
+	for holdAgainst, tc := range tests {
+		t.Run(holdAgainst, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, func(o *localcluster.Options) { o.SchedulerConfig = tc.config })
+			c := newCluster(t, func(o *localcluster.Options) {
+				o.PluginArgs = map[string]map[string]any{"DaemonSetHeadroom": {"holdAgainst": holdAgainst}}
+			})
 			c.apply(priorityClasses + daemonSet("agent", "cpu: '3'", "priorityClassName: middle"))
 			c.openNodeWithoutControllers()
 			apply := func(class string) {
@@ -457,20 +446,28 @@ spec:
 	}
 }
 
-// openNodeWithoutControllers adds node-1 and opens it to pods while the
+// openNodeWithoutControllers is openNodesWithoutControllers with node-1.
+func (c *cluster) openNodeWithoutControllers() (resume func()) {
+	c.t.Helper()
+	return c.openNodesWithoutControllers(localcluster.Nodes(1, 1)...)
+}
+
+// openNodesWithoutControllers adds nodes and opens them to pods while the
 // controllers, which would create daemon pods there, are halted. The function that
 // it returns lets them go on.
-func (c *cluster) openNodeWithoutControllers() (resume func()) {
+func (c *cluster) openNodesWithoutControllers(nodes ...localcluster.Node) (resume func()) {
 	c.t.Helper()
 	controllers := c.Process(localcluster.ControllerManager)
 	if err := controllers.Pause(); err != nil {
 		c.t.Fatal(err)
 	}
-	if err := c.AddNodes(c.t.Context(), localcluster.Nodes(1, 1)...); err != nil {
+	if err := c.AddNodes(c.t.Context(), nodes...); err != nil {
 		c.t.Fatal(err)
 	}
-	// Every new node wears this taint until the controllers have seen it ready.
-	c.kubectl("taint", "node", "node-1", corev1.TaintNodeNotReady+"-")
+	for i := range nodes {
+		// Every new node wears this taint until the controllers have seen it ready.
+		c.kubectl("taint", "node", nodes[i].Name, corev1.TaintNodeNotReady+"-")
+	}
 	return func() {
 		c.t.Helper()
 		if err := controllers.Resume(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"everynode.dev/everynode/deploy"
 )
@@ -46,8 +47,16 @@ func (c *Cluster) installChart(ctx context.Context) error {
 		}
 		args = append(args, "--values", c.path("more-values.yaml"))
 	}
-	if c.options.SchedulerConfig != nil {
-		if err := os.WriteFile(c.path("scheduler-config.yaml"), c.options.SchedulerConfig, 0o600); err != nil {
+	if c.options.SchedulerConfig != nil || c.options.PluginArgs != nil {
+		config, err := c.everynodeConfig()
+		if err != nil {
+			return err
+		}
+		content, err := yaml.Marshal(config)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(c.path("scheduler-config.yaml"), content, 0o600); err != nil {
 			return err
 		}
 		args = append(args, "--set-file", "scheduler.config="+c.path("scheduler-config.yaml"))

@@ -51,6 +51,9 @@ type Options struct {
 	// SchedulerConfig is the KubeSchedulerConfiguration of everynode-scheduler.
 	// Default: deploy/scheduler-config/replace.yaml.
 	SchedulerConfig []byte
+	// PluginArgs are further args of everynode-scheduler's plugins, by plugin and name,
+	// for all profiles. They override those of SchedulerConfig. Default: none.
+	PluginArgs map[string]map[string]any
 	// Webhook says whether everynode-webhook runs and is registered.
 	Webhook bool
 	// Chart is the folder of the chart, if everynode is to be what it installs: with its

@@ -9,9 +9,11 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
+	"slices"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -219,13 +221,9 @@ func (c *Cluster) schedulerProgram(ctx context.Context) (name, program string, a
 // schedulerConfig writes the scheduler's configuration, completed by what every
 // installation has to say for itself: how to reach the API server.
 func (c *Cluster) schedulerConfig(kubeconfig string) (string, error) {
-	source := c.options.SchedulerConfig
-	if source == nil {
-		source = deploy.ReplaceConfig
-	}
-	var config map[string]any
-	if err := yaml.Unmarshal(source, &config); err != nil {
-		return "", fmt.Errorf("scheduler configuration: %w", err)
+	config, err := c.everynodeConfig()
+	if err != nil {
+		return "", err
 	}
 	config["clientConnection"] = map[string]any{"kubeconfig": kubeconfig}
 	if c.options.Scheduler == Stock {
@@ -238,6 +236,49 @@ func (c *Cluster) schedulerConfig(kubeconfig string) (string, error) {
 	}
 	path := c.path("scheduler.yaml")
 	return path, os.WriteFile(path, content, 0o600)
+}
+
+// everynodeConfig returns the configuration of everynode-scheduler, with PluginArgs.
+func (c *Cluster) everynodeConfig() (map[string]any, error) {
+	source := c.options.SchedulerConfig
+	if source == nil {
+		source = deploy.ReplaceConfig
+	}
+	var config map[string]any
+	if err := yaml.Unmarshal(source, &config); err != nil {
+		return nil, fmt.Errorf("scheduler configuration: %w", err)
+	}
+	profiles, _ := config["profiles"].([]any)
+	for _, profile := range profiles {
+		if profile, ok := profile.(map[string]any); ok {
+			mergePluginArgs(profile, c.options.PluginArgs)
+		}
+	}
+	return config, nil
+}
+
+// mergePluginArgs puts the args of plugins into a profile.
+func mergePluginArgs(profile map[string]any, pluginArgs map[string]map[string]any) {
+	entries, _ := profile["pluginConfig"].([]any)
+	for plugin, args := range pluginArgs {
+		i := slices.IndexFunc(entries, func(entry any) bool {
+			fields, ok := entry.(map[string]any)
+			return ok && fields["name"] == plugin
+		})
+		if i < 0 {
+			i, entries = len(entries), append(entries, map[string]any{"name": plugin})
+		}
+		merged := make(map[string]any)
+		entry := entries[i].(map[string]any)
+		if before, ok := entry["args"].(map[string]any); ok {
+			maps.Copy(merged, before)
+		}
+		maps.Copy(merged, args)
+		entry["args"] = merged
+	}
+	if len(entries) > 0 {
+		profile["pluginConfig"] = entries
+	}
 }
 
 func (c *Cluster) startWebhook(ctx context.Context) error {
