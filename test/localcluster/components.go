@@ -156,7 +156,9 @@ func (c *Cluster) startControllerManager(ctx context.Context) error {
 		"--use-service-account-credentials",
 		"--service-account-private-key-file=" + c.ca.path("sa.key"),
 		"--root-ca-file=" + c.ca.path("ca.crt"),
-		"--leader-elect=false",
+		// everynode looks at the lease. It lasts until a test that halts the controllers goes on.
+		"--leader-elect-lease-duration=1h",
+		"--leader-elect-renew-deadline=59m",
 		"--secure-port=0",
 		// Its controllers wait for their turns at 20 requests a second otherwise.
 		"--kube-api-qps=1000",

@@ -4,11 +4,13 @@
 package headroom_test
 
 import (
-	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -16,12 +18,13 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
+	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/headroom"
@@ -463,32 +466,150 @@ func TestBadArgs(t *testing.T) {
 	}
 }
 
-// A cycle that is under way goes on with a node that has been deleted. What it
-// computes must not be kept for ever.
-func TestDeletedNodesAreForgotten(t *testing.T) {
-	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj()
-	scheduler := plugintest.NewScheduler(t, node, daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj())
-	pl := scheduler.Plugin(t, headroom.NewFactory(cluster.NewPool()), "").(*headroom.Headroom)
+// refusedPod returns a pod that the plugin has just refused on the node.
+func refusedPod(t *testing.T, pl *headroom.Headroom, pod *corev1.Pod, info *framework.NodeInfo) {
+	t.Helper()
 	state := framework.NewCycleState()
-	pod := st.MakePod().Req(resources{"cpu": "4"}).Obj()
 	pl.PreFilter(t.Context(), state, pod, nil)
-	filter := func() { pl.Filter(t.Context(), state, pod, nodeInfo(node)) }
+	if pl.Filter(t.Context(), state, pod, info).IsSuccess() {
+		t.Fatalf("pod %s is not refused", pod.Name)
+	}
+}
 
-	filter()
-	if got := pl.Remembered(); got != 1 {
-		t.Errorf("%d views are kept, want 1", got)
+// Changes that no queueing hint hears of wake the refused pods that fit afterwards.
+func TestWakesWhomAChangeHelps(t *testing.T) {
+	agent := daemonsettest.Make("agent").Requests(resources{"cpu": "1"})
+	other := daemonsettest.Make("other").Requests(resources{"cpu": "1"}).Obj()
+	orphan := daemonsettest.BoundPod(agent.Obj(), "node")
+	orphan.OwnerReferences = nil
+	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "10"}).Obj()
+	tests := map[string]struct {
+		present *corev1.Pod
+		change  func(*testing.T, *plugintest.Scheduler)
+		want    []string
+	}{
+		"a DaemonSet goes": {
+			change: func(t *testing.T, s *plugintest.Scheduler) {
+				t.Helper()
+				if err := s.Client.AppsV1().DaemonSets("default").Delete(t.Context(), "agent", metav1.DeleteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}, want: []string{"default/needs-3"}},
+		"a DaemonSet is not held for any more": {
+			change: func(t *testing.T, s *plugintest.Scheduler) {
+				t.Helper()
+				ds := daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Annotation(daemonset.HoldAnnotation, "false").Obj()
+				if _, err := s.Client.AppsV1().DaemonSets("default").Update(t.Context(), ds, metav1.UpdateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}, want: []string{"default/needs-3"}},
+		"a pod is adopted": {
+			present: orphan,
+			change: func(t *testing.T, s *plugintest.Scheduler) {
+				t.Helper()
+				if _, err := s.Client.CoreV1().Pods("default").Update(t.Context(), daemonsettest.BoundPod(agent.Obj(), "node"), metav1.UpdateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}, want: []string{"default/needs-2100m"}},
 	}
-	if err := scheduler.Client.CoreV1().Nodes().Delete(t.Context(), "node", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			objects := []runtime.Object{agent.Obj(), other, node}
+			var present []*corev1.Pod
+			if tc.present != nil {
+				objects, present = append(objects, tc.present), append(present, tc.present)
+			}
+			scheduler := plugintest.NewScheduler(t, objects...)
+			pl := scheduler.Plugin(t, headroom.NewFactory(cluster.NewPool()), "").(*headroom.Headroom)
+			pod := func(cpu string) *corev1.Pod {
+				return st.MakePod().Namespace("default").Name("needs-" + cpu).UID(cpu).Req(resources{"cpu": cpu}).Obj()
+			}
+			for _, cpu := range []string{"2100m", "3", "4"} {
+				if cpu == "2100m" && tc.present == nil {
+					continue
+				}
+				refusedPod(t, pl, pod(cpu), nodeInfo(node, present...))
+			}
+			tc.change(t, scheduler)
+			select {
+			case pods := <-scheduler.Activated:
+				if diff := cmp.Diff(tc.want, slices.Sorted(maps.Keys(pods))); diff != "" {
+					t.Errorf("pods tried again (-want,+got):\n%s", diff)
+				}
+			case <-t.Context().Done():
+				t.Fatal("no pod was tried again")
+			}
+		})
 	}
-	err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
-		return pl.Remembered() == 0, nil
-	})
-	if err != nil {
-		t.Fatal("the deleted node's view is kept")
-	}
-	filter()
-	if got := pl.Remembered(); got != 0 {
-		t.Errorf("%d views of deleted nodes are kept", got)
+}
+
+// Hints never skip a pod that an event lets pass. Nodes, DaemonSets and events are random;
+// the oracle is Filter, before and after.
+func TestHintsMissNothing(t *testing.T) {
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // nothing secret
+		amount := func(most int) string { return fmt.Sprintf("%dm", 100*random.IntN(most)) }
+		node := st.MakeNode().Name("node").Capacity(resources{"cpu": "4", "pods": "6"}).Obj()
+		objects := []runtime.Object{node}
+		var bound []*corev1.Pod
+		for i := range 1 + random.IntN(4) {
+			ds := daemonsettest.Make(fmt.Sprintf("ds-%d", i)).Generation(2).Requests(resources{"cpu": amount(20)})
+			if random.IntN(3) == 0 {
+				ds.PriorityClass("high")
+			}
+			if random.IntN(3) == 0 {
+				ds.MaxSurge(1)
+			}
+			objects = append(objects, ds.Obj())
+			for n := range random.IntN(3) {
+				pod := daemonsettest.BoundPod(ds.Obj(), "node")
+				pod.Name = fmt.Sprintf("%s-%d", pod.Name, n)
+				pod.UID = types.UID(pod.Name)
+				pod.Spec.Containers = st.MakePod().Req(resources{"cpu": amount(20)}).Obj().Spec.Containers
+				pod.Labels["pod-template-generation"] = strconv.Itoa(1 + random.IntN(2))
+				bound = append(bound, pod)
+			}
+		}
+		for i := range random.IntN(4) {
+			wrapper := st.MakePod().Namespace("default").Name(strconv.Itoa(i)).UID(strconv.Itoa(i)).Node("node").Req(resources{"cpu": amount(15)})
+			if random.IntN(3) == 0 {
+				wrapper.Annotation(corev1.MirrorPodAnnotationKey, "x")
+			}
+			bound = append(bound, wrapper.Obj())
+		}
+		if len(bound) == 0 {
+			continue
+		}
+		// One of the pods comes or goes; the informer has the state afterwards.
+		n := random.IntN(len(bound))
+		subject, others := bound[n], slices.Delete(slices.Clone(bound), n, n+1)
+		event, before, after := fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete}, bound, others
+		var oldObj, newObj any = subject, nil
+		if random.IntN(2) == 0 {
+			event.ActionType, before, after = fwk.Add, others, bound
+			oldObj, newObj = nil, subject
+		}
+		for _, pod := range after {
+			objects = append(objects, pod)
+		}
+		pl := newHeadroom(t, "", objects...)
+		for range 10 {
+			pod := st.MakePod().Namespace("default").Name("pod").UID("pod").Priority([]int32{0, 500, 2000}[random.IntN(3)]).Req(resources{"cpu": amount(40)}).Obj()
+			pass := func(pods []*corev1.Pod) bool {
+				state := framework.NewCycleState()
+				if _, status := pl.PreFilter(t.Context(), state, pod, nil); status.IsSkip() {
+					return true
+				}
+				info := nodeInfo(node, pods...)
+				free := info.Allocatable.MilliCPU - info.Requested.MilliCPU
+				return pl.Filter(t.Context(), state, pod, info).IsSuccess() && daemonset.PodResources(pod).MilliCPU <= free && len(pods) < 6
+			}
+			if pass(before) || !pass(after) {
+				continue
+			}
+			if got := plugintest.Hint(t, pl, event, pod, oldObj, newObj); got != fwk.Queue {
+				t.Fatalf("seed %d: the pod passes after %v of %s, and the hint is %v", seed, event, subject.Name, got)
+			}
+		}
 	}
 }

@@ -23,28 +23,40 @@ const (
 )
 
 // controller tells whether the DaemonSet controller is at work: its lease is renewed
-// every few seconds. Only changes of the lease count, so that the clocks of two machines
-// need not agree. It asks only while a hold is about to end.
+// every few seconds. It asks only while a hold is about to end. Times of the lease are
+// compared with one another only, so the clocks of two machines need not agree.
 type controller struct {
 	leases coordinationclient.LeaseInterface
 	// leader and acquired tell one leader, and one start of it, from another.
 	leader   string
 	acquired metav1.MicroTime
-	// renewed is the renewal that was seen first at seenAt.
+	// renewed is the latest renewal, which was seen first at seenAt. It is zero where none
+	// was seen in this series of calls.
 	renewed metav1.MicroTime
 	seenAt  time.Time
 	askedAt time.Time
-	// known: the fields above are those of a lease that was read.
-	known bool
 	// warned: a lease that may not be read was reported.
 	warned bool
 }
 
+const (
+	// awayAfter is how long the controller does not renew its lease if it is not at work. It
+	// does so every two seconds by default.
+	awayAfter = 8 * time.Second
+	// awayPeriod is how often it is asked for then.
+	awayPeriod = 3 * time.Second
+	// seriesEnd is after how long without a call a renewal that was seen says nothing.
+	seriesEnd = 6 * time.Second
+)
+
 // confirm returns the time until which the controller is known to have been at work,
-// zero if it is not known to be, and, where another leader has started since the last
-// call, the time of it.
+// zero if it is not known to be. started is when it began to work, zero unless that was
+// after the last call.
 func (c *controller) confirm(ctx context.Context, now time.Time) (until, started time.Time) {
-	if c.known && now.Sub(c.seenAt) > awayAfter && now.Sub(c.askedAt) < awayPeriod {
+	if now.Sub(c.askedAt) > seriesEnd {
+		c.renewed = metav1.MicroTime{}
+	}
+	if !c.renewed.IsZero() && now.Sub(c.seenAt) > awayAfter && now.Sub(c.askedAt) < awayPeriod {
 		return time.Time{}, time.Time{}
 	}
 	c.askedAt = now
@@ -66,28 +78,22 @@ func (c *controller) confirm(ctx context.Context, now time.Time) (until, started
 	return c.observe(lease, now)
 }
 
-// A controller whose lease was not renewed for awayAfter, which is how long a lease lasts
-// by default, is asked for every awayPeriod.
-const (
-	awayAfter  = 15 * time.Second
-	awayPeriod = 3 * time.Second
-)
-
 func (c *controller) observe(lease *coordinationv1.Lease, now time.Time) (until, started time.Time) {
 	leader := ptr.Deref(lease.Spec.HolderIdentity, "")
 	acquired, renewed := ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{}), ptr.Deref(lease.Spec.RenewTime, metav1.MicroTime{})
-	if leader != c.leader || !acquired.Equal(&c.acquired) {
-		if started = acquired.Time; started.After(now) {
-			started = now
-		}
-	}
-	if c.known && leader == c.leader && !renewed.Equal(&c.renewed) {
-		// It was renewed after the last call.
+	switch gap := renewed.Sub(c.renewed.Time); {
+	case leader != c.leader || !acquired.Equal(&c.acquired):
+		c.leader, c.acquired = leader, acquired
+		started = acquired.Time
+	case c.renewed.IsZero() || gap == 0:
+	case gap > awayAfter:
+		started = now
+	default:
+		// It was renewed after the renewal before had been seen.
 		until = c.seenAt
 	}
-	if !c.known || leader != c.leader || !renewed.Equal(&c.renewed) {
+	if !renewed.Equal(&c.renewed) {
 		c.renewed, c.seenAt = renewed, now
 	}
-	c.leader, c.acquired, c.known = leader, acquired, true
 	return until, started
 }

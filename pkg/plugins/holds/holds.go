@@ -195,14 +195,14 @@ func (h *Holds) tick(ctx context.Context) {
 	confirmed, restarted := h.controller.confirm(ctx, now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if deadline := restarted.Add(h.HoldFor); deadline.After(now) {
-		logger.V(2).Info("The DaemonSet controller has started: room is held again where no pods were created")
+	if deadline := restarted.Add(h.HoldFor); !restarted.IsZero() && deadline.After(now) {
+		logger.V(2).Info("The DaemonSet controller is at work again: room is held where no pods were created")
 		if deadline.After(h.deadlines[pair{}]) {
 			h.deadlines[pair{}] = deadline
 		}
 		h.unlapse(pair{})
 	}
-	h.publish(logger, h.look(h.expire(confirmed)))
+	h.publish(logger, h.look(append(h.expire(confirmed), h.expireStartup(now)...)))
 }
 
 func (h *Holds) anyDue(now time.Time) bool {
@@ -231,8 +231,14 @@ func (h *Holds) expire(until time.Time) []pair {
 		expired = append(expired, p)
 		return true
 	})
+	return expired
+}
+
+// expireStartup returns the nodes whose start-up taints are overdue now.
+func (h *Holds) expireStartup(now time.Time) []pair {
+	var expired []pair
 	for node, s := range h.startup {
-		if !s.overdue && until.Sub(s.since) >= h.StartupFor {
+		if !s.overdue && now.Sub(s.since) >= h.StartupFor {
 			s.overdue = true
 			expired = append(expired, pair{node: node})
 			h.reportStartup(node, s)
@@ -312,13 +318,13 @@ func (h *Holds) lookAt(set *daemonset.Set, node *corev1.Node, uids sets.Set[type
 	}
 	var ends []end
 	for _, ds := range set.All() {
-		if !ds.Holds || settled[ds] || !uids.HasAny(ds.UID, "") || set.HasLapsed(ds, node.Name) || h.expected(ds, node.Name) {
+		if !ds.Holds || settled[ds] || !uids.HasAny(ds.UID, "") || set.HasLapsed(ds, node.Name) {
 			continue
 		}
-		run, _ := ds.ShouldRun(node)
-		s := h.startup[node.Name]
-		if overdue := s != nil && s.overdue; run || overdue && ds.WillRun(node, h.Startup) {
-			ends = append(ends, end{daemonSet: ds, node: node.Name, update: outdated[ds], closed: !run})
+		if open, _ := ds.ShouldRun(node); open && !h.expected(ds, node.Name) {
+			ends = append(ends, end{daemonSet: ds, node: node.Name, update: outdated[ds]})
+		} else if s := h.startup[node.Name]; !open && s != nil && s.overdue && ds.WillRun(node, h.Startup) {
+			ends = append(ends, end{daemonSet: ds, node: node.Name, closed: true})
 		}
 	}
 	return ends
