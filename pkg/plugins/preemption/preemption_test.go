@@ -46,6 +46,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/metrics"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 	tf "k8s.io/kubernetes/pkg/scheduler/testing/framework"
+	"k8s.io/utils/clock"
 
 	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
@@ -65,12 +66,22 @@ type world struct {
 	client    *fake.Clientset
 	plugin    *preemption.Preemption
 	activated chan map[string]*corev1.Pod
+	// binding is the pod in PreBind, if any.
+	binding fwk.PodInPreBind
 }
 
 // Activate implements [fwk.PodActivator].
 func (w *world) Activate(_ klog.Logger, pods map[string]*corev1.Pod) { w.activated <- pods }
 
+// GetPodInPreBind implements [fwk.Handle].
+func (w *world) GetPodInPreBind(types.UID) fwk.PodInPreBind { return w.binding }
+
 func newWorld(tb testing.TB, args string, objects ...runtime.Object) *world {
+	tb.Helper()
+	return newWorldAt(tb, clock.RealClock{}, args, objects...)
+}
+
+func newWorldAt(tb testing.TB, clock clock.WithDelayedExecution, args string, objects ...runtime.Object) *world {
 	tb.Helper()
 	objects = append(objects, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "high"}, Value: 1000})
 	var pods []*corev1.Pod
@@ -112,7 +123,7 @@ func newWorld(tb testing.TB, args string, objects ...runtime.Object) *world {
 		tb.Fatal(err)
 	}
 	w.Framework = scheduler
-	plugin, err := preemption.NewFactory(tracker.NewPool())(tb.Context(), plugintest.Args(args), scheduler)
+	plugin, err := preemption.NewFactoryWithClock(tracker.NewPool(), clock)(tb.Context(), plugintest.Args(args), w)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -127,6 +138,12 @@ func newWorld(tb testing.TB, args string, objects ...runtime.Object) *world {
 func (w *world) cycle(tb testing.TB, pod *corev1.Pod) (*fwk.PostFilterResult, *fwk.Status) {
 	tb.Helper()
 	state := framework.NewCycleState()
+	return w.plugin.PostFilter(tb.Context(), state, pod, w.statuses(tb, state, pod))
+}
+
+// statuses runs the pod's filters on all nodes.
+func (w *world) statuses(tb testing.TB, state fwk.CycleState, pod *corev1.Pod) *framework.NodeToStatus {
+	tb.Helper()
 	narrowed, status, _ := w.RunPreFilterPlugins(tb.Context(), state, pod)
 	if !status.IsSuccess() {
 		tb.Fatal(status)
@@ -141,7 +158,7 @@ func (w *world) cycle(tb testing.TB, pod *corev1.Pod) (*fwk.PostFilterResult, *f
 			statuses.Set(name, w.RunFilterPluginsWithNominatedPods(tb.Context(), state, pod, node))
 		}
 	}
-	return w.plugin.PostFilter(tb.Context(), state, pod, statuses)
+	return statuses
 }
 
 // victims returns whom the pod would have evicted from the node named "node", in order, and why
@@ -263,7 +280,7 @@ func TestSelectVictimsOnNode(t *testing.T) {
 		"terminating pods leave room enough": {
 			present: []*corev1.Pod{terminating(filler("going", "500m", 0).Obj()), filler("a", "1500m", 0).Obj()}, reason: preemption.ErrReasonTerminating},
 		"terminating pods do not leave enough": {
-			present: []*corev1.Pod{terminating(filler("going", "300m", 0).Obj()), filler("a", "200m", 0).Obj(), filler("b", "1500m", 9).Obj()}, want: []string{"b"}},
+			present: []*corev1.Pod{terminating(ownedBy(filler("going", "300m", 0).Obj(), "other")), filler("a", "200m", 0).Obj(), filler("b", "1500m", 9).Obj()}, want: []string{"b"}},
 		"a pod that could never fit": {
 			ds:      daemonsettest.Make("agent").Requests(resources{"cpu": "3"}).Obj(),
 			present: []*corev1.Pod{filler("a", "2", 0).Obj()}, reason: none},
@@ -498,11 +515,12 @@ func (c candidate) Victims() *extenderv1.Victims { return c.victims }
 func (c candidate) NumPodGroupDisruptions() int  { return 0 }
 
 // evicted returns the pods that were evicted through the API, and those deleted.
+// Requests with dry run do not count.
 func (w *world) evicted() (evicted, deleted []string) {
 	for _, action := range w.client.Actions() {
 		switch action := action.(type) {
 		case clienttesting.CreateAction:
-			if eviction, ok := action.GetObject().(*policyv1.Eviction); ok {
+			if eviction, ok := action.GetObject().(*policyv1.Eviction); ok && len(eviction.DeleteOptions.DryRun) == 0 {
 				evicted = append(evicted, eviction.Name)
 			}
 		case clienttesting.DeleteAction:
@@ -671,28 +689,15 @@ func TestBadArgs(t *testing.T) {
 		`{"equalPriorty": false}`:              `decoding the args of DaemonSetPreemption: unknown field "equalPriorty"`,
 		`{"equalPriority": null}`:              `args of DaemonSetPreemption: args.equalPriority: Required value`,
 		`{"equalPriority": "yes"}`:             `decoding the args of DaemonSetPreemption: json: cannot unmarshal string`,
+		`{"maxEvictionsPerController": 0}`:     `args of DaemonSetPreemption: args.maxEvictionsPerController: Invalid value: 0: give at least 1`,
+		`{"evictionTimeout": "0s"}`:            `args of DaemonSetPreemption: args.evictionTimeout: Invalid value: "0s": give more than 0s`,
+		`{"evictionTimeout": "soon"}`:          `decoding the args of DaemonSetPreemption`,
 		`{"minCandidateNodesPercentage": 101}`: `args of DaemonSetPreemption: args.minCandidateNodesPercentage: Invalid value: 101`,
 		`{"minCandidateNodesAbsolute": -1}`:    `args of DaemonSetPreemption: args.minCandidateNodesAbsolute: Invalid value: -1`,
 	} {
 		_, err := preemption.NewFactory(tracker.NewPool())(t.Context(), plugintest.Args(args), plugintest.NewScheduler(t).Handle)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("args %s: error is %v, want one with %q", args, err, want)
-		}
-	}
-}
-
-func BenchmarkSelectVictimsOnNode(b *testing.B) {
-	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "500m"}).Obj()
-	pod := daemonsettest.Pod(ds, "node")
-	objects := []runtime.Object{ds, pod, st.MakeNode().Name("node").Capacity(resources{"cpu": "10", "pods": "110"}).Obj()}
-	for i := range 100 {
-		objects = append(objects, filler(strconv.Itoa(i), "100m", i).Obj())
-	}
-	w := newWorld(b, "", objects...)
-	b.ReportAllocs()
-	for b.Loop() {
-		if victims, reason := w.victims(b, pod); len(victims) != 5 {
-			b.Fatal(victims, reason)
 		}
 	}
 }
