@@ -92,7 +92,7 @@ func (p *plans) take(preemptor types.UID) *plan {
 
 // begin records that preemptor evicts pods according to plan.
 func (pl *Preemption) begin(preemptor *corev1.Pod, plan *plan) {
-	if pl.attempt == nil || len(plan.equal) == 0 {
+	if pl.attempt.isDryRun() || len(plan.equal) == 0 {
 		return
 	}
 	pl.plans.set(preemptor.UID, plan)

@@ -97,10 +97,11 @@ func (c *constraints) nameNodes() bool {
 
 // allow says whether a successor of the pod could run on node.
 func (c *constraints) allow(node *corev1.Node) bool {
-	if c.unknownVolume || node.DeletionTimestamp != nil || isVirtual(node) || node.Spec.Unschedulable && !c.tolerates(&unschedulable) {
+	if c.unknownVolume || node.DeletionTimestamp != nil || node.Spec.Unschedulable && !c.tolerates(&unschedulable) {
 		return false
 	}
-	if matches, err := c.affinity.Match(node); err != nil || !matches {
+	// Of thousands of nodes, this leaves few.
+	if matches, err := c.affinity.Match(node); err != nil || !matches || isVirtual(node) {
 		return false
 	}
 	for i := range node.Spec.Taints {

@@ -81,7 +81,7 @@ func (pl *Preemption) Name() string {
 // PostFilter makes room for pod by preemption.
 func (pl *Preemption) PostFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, statuses fwk.NodeToStatusReader) (*fwk.PostFilterResult, *fwk.Status) {
 	pl.abandon(pl.plans.take(pod.UID))
-	pl.attempt = &attempt{bound: make(map[alike]bool)}
+	pl.attempt = newAttempt(false)
 	defer func() { pl.attempt = nil }()
 	if pl.lowest != nil && pl.mayPreemptEqual(pod) == nil {
 		statuses = withVictims{statuses, pl.lowest, corev1helper.PodPriority(pod)}
@@ -99,11 +99,23 @@ func (pl *Preemption) PostFilter(ctx context.Context, state fwk.CycleState, pod 
 
 // attempt is what one run of PostFilter has found out.
 type attempt struct {
+	// dryRun is for callers that only ask who would be evicted.
+	dryRun bool
+
 	mu sync.Mutex
 	// bound says of pods whether they could run nowhere else.
 	bound map[alike]bool
 	// postponed says that the pod will get its room later.
 	postponed bool
+}
+
+func newAttempt(dryRun bool) *attempt {
+	return &attempt{dryRun: dryRun, bound: make(map[alike]bool)}
+}
+
+// isDryRun says whether nothing will be evicted, so that nothing is recorded.
+func (a *attempt) isDryRun() bool {
+	return a == nil || a.dryRun
 }
 
 // memoize returns what find returns for pods that are alike, and calls it once. On a
@@ -125,8 +137,8 @@ func (a *attempt) memoize(key alike, find func() bool) bool {
 // postpone has the pod keep its nomination, and tried again at the given time if it
 // is not zero.
 func (pl *Preemption) postpone(ctx context.Context, pod *corev1.Pod, at time.Time) {
-	if pl.attempt == nil {
-		return // a dry run
+	if pl.attempt.isDryRun() {
+		return
 	}
 	pl.attempt.postponed = true
 	if !at.IsZero() {
@@ -258,6 +270,11 @@ func (pl *Preemption) SelectVictimsOnNode(ctx context.Context, state fwk.CycleSt
 	possible []*preemption.DomainVictim, pdbs []*policyv1.PodDisruptionBudget) (victims []*corev1.Pod, violations int, status *fwk.Status) {
 	if pl.mayPreemptEqual(preemptor) == nil {
 		return pl.DefaultPreemption.SelectVictimsOnNode(ctx, state, preemptor, nodeInfo, possible, pdbs)
+	}
+	if pl.attempt == nil {
+		dry := *pl
+		dry.attempt = newAttempt(true)
+		pl = &dry
 	}
 	t := &trial{plugin: pl, ctx: ctx, state: state, preemptor: preemptor, nodeInfo: nodeInfo}
 	possible, status = t.takeTerminating(possible)

@@ -5,6 +5,7 @@ package preemption_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/bits"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -32,10 +35,12 @@ import (
 	"k8s.io/klog/v2"
 	extenderv1 "k8s.io/kube-scheduler/extender/v1"
 	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	schedulercache "k8s.io/kubernetes/pkg/scheduler/backend/cache"
 	schedulerqueue "k8s.io/kubernetes/pkg/scheduler/backend/queue"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultbinder"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/feature"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodeaffinity"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodeports"
@@ -192,7 +197,9 @@ var old = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func filler(name, cpu string, minutes int) *st.PodWrapper {
 	pod := st.MakePod().Namespace("default").Name(name).UID(name).Label("app", "filler").Node("node").
 		Req(resources{"cpu": cpu}).StartTime(metav1.NewTime(old.Add(time.Duration(minutes) * time.Minute)))
-	return pod.OwnerReference("filler", appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))
+	pod = pod.OwnerReference("filler", appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))
+	pod.OwnerReferences[0].UID = "filler"
+	return pod
 }
 
 func ownedBy(pod *corev1.Pod, name string) *corev1.Pod {
@@ -505,6 +512,69 @@ func TestNodesAreOrderedAsUpstream(t *testing.T) {
 	}
 }
 
+// Ordinary pods preempt as with DefaultPreemption, although nodes are left out.
+func TestOrdinaryPodsPreemptAsUpstream(t *testing.T) {
+	var preempted, refused int
+	for seed := range uint64(150) {
+		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // nothing secret
+		pod := st.MakePod().Namespace("default").Name("pending").UID("pending").Priority(random.Int32N(4)).
+			Req(resources{"cpu": strconv.Itoa(1 + random.IntN(4))}).Obj()
+		objects := []runtime.Object{pod}
+		start := 0
+		for i := range 2 + random.IntN(6) {
+			node := fmt.Sprintf("node-%d", i)
+			cores := 1 + random.IntN(4)
+			objects = append(objects, st.MakeNode().Name(node).Capacity(resources{"cpu": strconv.Itoa(cores), "pods": "10"}).Obj())
+			for j := range cores {
+				// Distinct start times leave no choice to chance.
+				start += 1 + random.IntN(10)
+				objects = append(objects, filler(fmt.Sprintf("%d-%d", i, j), "1", start).Node(node).Priority(1+random.Int32N(4)).Obj())
+			}
+		}
+		if random.IntN(2) == 0 {
+			objects = append(objects, budget(0, fillerLabels()))
+		}
+		run := func(w *world, plugin fwk.PostFilterPlugin, executor *upstream.Executor) string {
+			var mu sync.Mutex
+			var victims []string
+			executor.PreemptPod = func(_ context.Context, candidate upstream.Candidate, _ upstream.ExecutorPreemptor, victim *corev1.Pod, _ string) (bool, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				victims = append(victims, candidate.Name()+"/"+victim.Name)
+				return false, nil
+			}
+			state := framework.NewCycleState()
+			result, status := plugin.PostFilter(t.Context(), state, pod, w.statuses(t, state, pod))
+			w.eventually(t, func() bool { return !executor.IsPodRunningPreemption(pod.UID) })
+			if result == nil {
+				t.Fatal(status)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			slices.Sort(victims)
+			return fmt.Sprint(status.Code(), result.NominatedNodeName, victims)
+		}
+		w := newWorld(t, "", objects...)
+		stock, err := defaultpreemption.New(t.Context(), &config.DefaultPreemptionArgs{MinCandidateNodesPercentage: 10, MinCandidateNodesAbsolute: 100},
+			w, feature.NewSchedulerFeaturesFromGates(utilfeature.DefaultFeatureGate))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, want := run(w, w.plugin, w.plugin.Executor), run(w, stock, stock.Executor)
+		if got != want {
+			t.Errorf("seed %d: %s, upstream: %s", seed, got, want)
+		}
+		if strings.Contains(want, "/") {
+			preempted++
+		} else {
+			refused++
+		}
+	}
+	if preempted < 20 || refused < 20 {
+		t.Errorf("%d preempted and %d refused are too few to tell", preempted, refused)
+	}
+}
+
 type candidate struct {
 	name    string
 	victims *extenderv1.Victims
@@ -530,15 +600,21 @@ func (w *world) evicted() (evicted, deleted []string) {
 	return evicted, deleted
 }
 
+// finish waits until the evictions for pod have ended.
 func (w *world) finish(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
-	err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
-		return !w.plugin.Executor.IsPodRunningPreemption(pod.UID), nil
-	})
+	w.eventually(t, func() bool { return !w.plugin.Executor.IsPodRunningPreemption(pod.UID) })
+}
+
+func (w *world) eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) { return condition(), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
 }
+
+var errTest = errors.New("a failure of the test")
 
 func TestPostFilter(t *testing.T) {
 	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj()

@@ -104,7 +104,7 @@ func (t *trial) selectVictims(possible []*preemption.DomainVictim) ([]*corev1.Po
 	}
 	// The preemptor is recorded before the budgets are read: otherwise a change in
 	// between would be lost.
-	if t.plugin.attempt != nil {
+	if !t.plugin.attempt.isDryRun() {
 		t.plugin.blocked.Add(t.preemptor)
 	}
 	pdbs, err := t.plugin.Evaluator.PdbLister.List(labels.Everything())
@@ -266,6 +266,9 @@ const lookAround = 100
 
 // fitsElsewhere says whether another node has free resources for a successor of pod.
 func (t *trial) fitsElsewhere(pod *corev1.Pod) bool {
+	if t.plugin.isBoundToItsNode(pod) {
+		return false // without a look at all nodes again
+	}
 	tried := 0
 	for other := range t.plugin.otherNodes(pod) {
 		if len(t.insufficient(pod, other)) == 0 {
@@ -350,7 +353,7 @@ func (t *trial) evictionsLeft(controller types.UID) int {
 	left, known := t.left[controller]
 	if !known {
 		preemptor := t.preemptor
-		if t.plugin.attempt == nil {
+		if t.plugin.attempt.isDryRun() {
 			preemptor = nil // a dry run is not tried again
 		}
 		left = t.plugin.pacer.left(controller, int(t.plugin.args.MaxEvictionsPerController), preemptor)
@@ -374,7 +377,7 @@ func (t *trial) start(chosen []*preemption.DomainVictim) []*corev1.Pod {
 		pod := victim.Pods()[0].GetPod()
 		if t.isEqual(pod) {
 			controller := controllerUID(pod)
-			paced := len(t.budgets[pod.UID]) == 0 && t.plugin.attempt != nil
+			paced := len(t.budgets[pod.UID]) == 0 && !t.plugin.attempt.isDryRun()
 			if paced && t.left[controller] == 0 {
 				continue
 			}
