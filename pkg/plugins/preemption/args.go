@@ -24,7 +24,7 @@ type Args struct {
 	MaxEvictionsPerController int32 `json:"maxEvictionsPerController,omitempty"`
 	// EvictionTimeout is how long such an eviction counts as under way if no
 	// replacement of the evicted pod becomes Ready. More than 0, default 30s.
-	EvictionTimeout metav1.Duration `json:"evictionTimeout,omitempty"`
+	EvictionTimeout metav1.Duration `json:"evictionTimeout,omitzero"`
 	// MinCandidateNodesPercentage is the minimum share, in percent, of the nodes that
 	// have possible victims to examine for a preemption. 0 to 100, default 10, as in
 	// DefaultPreemption.

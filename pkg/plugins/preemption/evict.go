@@ -174,7 +174,7 @@ func (pl *Preemption) hasGone(pod *corev1.Pod) bool {
 func (pl *Preemption) current(pod *corev1.Pod) (*corev1.Pod, error) {
 	current, err := pl.handle.SharedInformerFactory().Core().V1().Pods().Lister().Pods(pod.Namespace).Get(pod.Name)
 	if apierrors.IsNotFound(err) || err == nil && current.UID != pod.UID {
-		return nil, nil //nolint:nilnil // gone is no error
+		return nil, nil
 	}
 	return current, err
 }

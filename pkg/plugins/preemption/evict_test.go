@@ -4,6 +4,7 @@
 package preemption_test
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
+	upstream "k8s.io/kubernetes/pkg/scheduler/framework/preemption"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -40,13 +42,13 @@ func (w *world) onEviction(do func(pod string, dryRun bool) error) {
 	})
 }
 
-// wantEvicted fails the test unless these pods were evicted, and these deleted past
+// wantEvicted fails the test unless these pods were evicted, and none was deleted past
 // the eviction API.
-func (w *world) wantEvicted(t *testing.T, evicted, deleted []string) {
+func (w *world) wantEvicted(t *testing.T, want ...string) {
 	t.Helper()
-	gotEvicted, gotDeleted := w.evicted()
-	slices.Sort(gotEvicted)
-	if diff := cmp.Diff([][]string{evicted, deleted}, [][]string{gotEvicted, gotDeleted}); diff != "" {
+	evicted, deleted := w.evicted()
+	slices.Sort(evicted)
+	if diff := cmp.Diff([][]string{want, nil}, [][]string{evicted, deleted}); diff != "" {
 		t.Errorf("evicted and deleted (-want,+got):\n%s", diff)
 	}
 }
@@ -120,6 +122,30 @@ func TestTheRightToEvictIsLost(t *testing.T) {
 	}
 }
 
+// The right is lost before the evictions begin: the pod of lower priority would go in
+// vain.
+func TestTheRightToEvictIsLostBefore(t *testing.T) {
+	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "2"}).Obj()
+	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "2", "pods": "10"}).Obj()
+	pod := daemonsettest.Pod(ds, "node")
+	w := newWorld(t, "", ds, node, pod, filler("a", "1", 0).Obj(), filler("low", "1", 1).Priority(-1).Obj())
+	begin, preempt := make(chan struct{}), w.plugin.Executor.PreemptPod
+	w.plugin.Executor.PreemptPod = func(ctx context.Context, candidate upstream.Candidate, preemptor upstream.ExecutorPreemptor, victim *corev1.Pod, plugin string) (bool, error) {
+		<-begin
+		return preempt(ctx, candidate, preemptor, victim, plugin)
+	}
+	if _, status := w.cycle(t, pod); !status.IsSuccess() {
+		t.Fatal(status)
+	}
+	if err := w.client.Tracker().Delete(appsv1.SchemeGroupVersion.WithResource("daemonsets"), "default", "agent"); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(t, func() bool { return w.plugin.MayPreemptEqual(pod) == nil })
+	close(begin)
+	w.finish(t, pod)
+	w.wantEvicted(t)
+}
+
 // If one of several victims may not be evicted, none is.
 func TestNoVictimIsEvictedInVain(t *testing.T) {
 	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "2"}).Obj()
@@ -172,7 +198,7 @@ func TestNoVictimIsEvictedInVain(t *testing.T) {
 				t.Fatal(status)
 			}
 			w.finish(t, pod)
-			w.wantEvicted(t, nil, nil)
+			w.wantEvicted(t)
 			// The pod that was refused is left alone.
 			<-w.activated
 			if _, status := w.cycle(t, pod); status.IsSuccess() || !strings.Contains(status.Message(), preemption.ErrReasonNoVictims) {
@@ -208,7 +234,7 @@ func TestVictimsThatAreBeingBound(t *testing.T) {
 				t.Fatal(status)
 			}
 			w.finish(t, pod)
-			w.wantEvicted(t, tc.want, nil)
+			w.wantEvicted(t, tc.want...)
 			if !bound.cancelled {
 				t.Error("binding was not cancelled")
 			}
@@ -285,7 +311,7 @@ func TestTerminatingPodsCountWhileTheyAreAboutToEnd(t *testing.T) {
 					}
 					w.finish(t, nominated)
 				}
-				w.wantEvicted(t, []string{"a"}, nil)
+				w.wantEvicted(t, "a")
 			})
 		}
 	}
@@ -347,10 +373,10 @@ func TestPodsOfJobsAreEvictedIfTheJobSurvives(t *testing.T) {
 			}
 			w.finish(t, pod)
 			if tc.want {
-				w.wantEvicted(t, []string{"worker"}, nil)
+				w.wantEvicted(t, "worker")
 				return
 			}
-			w.wantEvicted(t, nil, nil)
+			w.wantEvicted(t)
 			w.woken(t) // by the executor
 			clock.Step(preemption.RefusalPeriod)
 			if _, status := w.cycle(t, pod); status.IsSuccess() {

@@ -94,7 +94,7 @@ func TestPodsThatCouldRunNowhereElseStay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ds := daemonsettest.Make("agent").Requests(resources{"cpu": "500m"}).Obj()
 			pod := daemonsettest.Pod(ds, "node")
-			objects := append(tc.objects, ds, pod, st.MakeNode().Name("node").Label(corev1.LabelHostname, "node").Label("disktype", "ssd").
+			objects := append(slices.Clone(tc.objects), ds, pod, st.MakeNode().Name("node").Label(corev1.LabelHostname, "node").Label("disktype", "ssd").
 				Capacity(resources{"cpu": "2", "pods": "10"}).Obj())
 			for _, pod := range tc.present {
 				objects = append(objects, pod)

@@ -247,7 +247,8 @@ func (p *pacer) settle(controller types.UID) map[string]*corev1.Pod {
 			if away >= first.limit {
 				break
 			}
-			if controllers.Delete(controller); controllers.Len() == 0 {
+			controllers.Delete(controller)
+			if controllers.Len() == 0 {
 				delete(p.waitsFor, first.pod.UID)
 			}
 			woken[klog.KObj(first.pod).String()] = first.pod

@@ -73,11 +73,11 @@ func (w *world) chosen(t *testing.T, pod *corev1.Pod) string {
 	return strings.Join(controllers, ",")
 }
 
-// refusedBecause fails the test unless got is a refusal for that reason.
-func refusedBecause(t *testing.T, got, reason string) {
+// wantPaced fails the test unless got says that the pod has to wait.
+func wantPaced(t *testing.T, got string) {
 	t.Helper()
-	if !strings.Contains(got, reason) {
-		t.Errorf("got %q, want a refusal: %s", got, reason)
+	if !strings.Contains(got, preemption.ErrReasonPaced) {
+		t.Errorf("got %q, want: %s", got, preemption.ErrReasonPaced)
 	}
 }
 
@@ -136,7 +136,7 @@ func TestControllersLoseOnePodAtATime(t *testing.T) {
 		if diff := cmp.Diff([]string{"web", "batch"}, got); diff != "" {
 			t.Errorf("evicted (-want,+got):\n%s", diff)
 		}
-		refusedBecause(t, w.chosen(t, pods[2]), preemption.ErrReasonPaced)
+		wantPaced(t, w.chosen(t, pods[2]))
 
 		clock.Step(2 * time.Second)
 		w.create(t, clock, "new", "web", false)
@@ -153,9 +153,9 @@ func TestControllersLoseOnePodAtATime(t *testing.T) {
 		w.chosen(t, pods[0])
 		clock.Step(time.Second)
 		w.chosen(t, pods[1])
-		refusedBecause(t, w.chosen(t, pods[2]), preemption.ErrReasonPaced)
+		wantPaced(t, w.chosen(t, pods[2]))
 		clock.Step(18 * time.Second)
-		refusedBecause(t, w.chosen(t, pods[2]), preemption.ErrReasonPaced)
+		wantPaced(t, w.chosen(t, pods[2]))
 		if len(w.activated) > 0 {
 			t.Error("tried again before the timeout")
 		}
@@ -179,7 +179,7 @@ func TestControllersLoseOnePodAtATime(t *testing.T) {
 		// The informer tells the events in order: the first ones have ended nothing.
 		refusedThenWoken := w.chosen(t, pods[2])
 		if refusedThenWoken != "batch" {
-			refusedBecause(t, refusedThenWoken, preemption.ErrReasonPaced)
+			wantPaced(t, refusedThenWoken)
 			w.woken(t)
 			if got := w.chosen(t, pods[2]); got != "batch" {
 				t.Errorf("evicted %q, want a pod of batch: web has no replacement", got)
@@ -195,7 +195,7 @@ func TestControllersLoseOnePodAtATime(t *testing.T) {
 		if got := w.chosen(t, pods[0]); got != "batch" {
 			t.Errorf("evicted %q, want a pod of batch", got)
 		}
-		refusedBecause(t, w.chosen(t, pods[1]), preemption.ErrReasonPaced)
+		wantPaced(t, w.chosen(t, pods[1]))
 		if err := w.client.CoreV1().Pods("default").Delete(t.Context(), "going", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +277,7 @@ func TestRoomOfOneControllerIsTakenStepByStep(t *testing.T) {
 		t.Errorf("evicted %v, want the youngest alone", evicted)
 	}
 	result, status = w.cycle(t, pod)
-	refusedBecause(t, status.Message(), preemption.ErrReasonPaced)
+	wantPaced(t, status.Message())
 	if result != nil {
 		t.Errorf("result is %v, which ends the nomination", result)
 	}

@@ -274,7 +274,8 @@ func (t *trial) fitsElsewhere(pod *corev1.Pod) bool {
 		if len(t.insufficient(pod, other)) == 0 {
 			return true
 		}
-		if tried++; tried == lookAround {
+		tried++
+		if tried == lookAround {
 			break
 		}
 	}
