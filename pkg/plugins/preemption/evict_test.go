@@ -122,13 +122,14 @@ func TestTheRightToEvictIsLost(t *testing.T) {
 	}
 }
 
-// The right is lost before the evictions begin: the pod of lower priority would go in
+// The right is lost before the evictions begin: the pods of lower priority would go in
 // vain.
 func TestTheRightToEvictIsLostBefore(t *testing.T) {
 	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "2"}).Obj()
 	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "2", "pods": "10"}).Obj()
 	pod := daemonsettest.Pod(ds, "node")
-	w := newWorld(t, "", ds, node, pod, filler("a", "1", 0).Obj(), filler("low", "1", 1).Priority(-1).Obj())
+	// All victims but the last are evicted in parallel.
+	w := newWorld(t, "", ds, node, pod, filler("a", "1", 0).Obj(), filler("low", "500m", 1).Priority(-1).Obj(), filler("lower", "500m", 1).Priority(-2).Obj())
 	begin, preempt := make(chan struct{}), w.plugin.Executor.PreemptPod
 	w.plugin.Executor.PreemptPod = func(ctx context.Context, candidate upstream.Candidate, preemptor upstream.ExecutorPreemptor, victim *corev1.Pod, plugin string) (bool, error) {
 		<-begin
