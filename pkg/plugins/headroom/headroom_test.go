@@ -510,7 +510,7 @@ func TestWakesWhomAChangeHelps(t *testing.T) {
 				if _, err := s.Client.CoreV1().Pods("default").Update(t.Context(), daemonsettest.BoundPod(agent.Obj(), "node"), metav1.UpdateOptions{}); err != nil {
 					t.Fatal(err)
 				}
-			}, want: []string{"default/needs-2100m"}},
+			}, want: []string{"default/needs-2"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -524,8 +524,8 @@ func TestWakesWhomAChangeHelps(t *testing.T) {
 			pod := func(cpu string) *corev1.Pod {
 				return st.MakePod().Namespace("default").Name("needs-" + cpu).UID(cpu).Req(resources{"cpu": cpu}).Obj()
 			}
-			for _, cpu := range []string{"2100m", "3", "4"} {
-				if cpu == "2100m" && tc.present == nil {
+			for _, cpu := range []string{"2", "3", "4"} {
+				if cpu == "2" && tc.present == nil {
 					continue
 				}
 				refusedPod(t, pl, pod(cpu), nodeInfo(node, present...))

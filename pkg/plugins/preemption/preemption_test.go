@@ -5,6 +5,7 @@ package preemption_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/bits"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -32,10 +35,12 @@ import (
 	"k8s.io/klog/v2"
 	extenderv1 "k8s.io/kube-scheduler/extender/v1"
 	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	schedulercache "k8s.io/kubernetes/pkg/scheduler/backend/cache"
 	schedulerqueue "k8s.io/kubernetes/pkg/scheduler/backend/queue"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultbinder"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/feature"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodeaffinity"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodeports"
@@ -46,6 +51,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/metrics"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 	tf "k8s.io/kubernetes/pkg/scheduler/testing/framework"
+	"k8s.io/utils/clock"
 
 	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
@@ -65,12 +71,22 @@ type world struct {
 	client    *fake.Clientset
 	plugin    *preemption.Preemption
 	activated chan map[string]*corev1.Pod
+	// binding is the pod in PreBind, if any.
+	binding fwk.PodInPreBind
 }
 
 // Activate implements [fwk.PodActivator].
 func (w *world) Activate(_ klog.Logger, pods map[string]*corev1.Pod) { w.activated <- pods }
 
+// GetPodInPreBind implements [fwk.Handle].
+func (w *world) GetPodInPreBind(types.UID) fwk.PodInPreBind { return w.binding }
+
 func newWorld(tb testing.TB, args string, objects ...runtime.Object) *world {
+	tb.Helper()
+	return newWorldAt(tb, clock.RealClock{}, args, objects...)
+}
+
+func newWorldAt(tb testing.TB, clock clock.WithDelayedExecution, args string, objects ...runtime.Object) *world {
 	tb.Helper()
 	objects = append(objects, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "high"}, Value: 1000})
 	var pods []*corev1.Pod
@@ -112,7 +128,7 @@ func newWorld(tb testing.TB, args string, objects ...runtime.Object) *world {
 		tb.Fatal(err)
 	}
 	w.Framework = scheduler
-	plugin, err := preemption.NewFactory(cluster.NewPool())(tb.Context(), plugintest.Args(args), scheduler)
+	plugin, err := preemption.NewFactoryWithClock(cluster.NewPool(), clock)(tb.Context(), plugintest.Args(args), w)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -127,6 +143,12 @@ func newWorld(tb testing.TB, args string, objects ...runtime.Object) *world {
 func (w *world) cycle(tb testing.TB, pod *corev1.Pod) (*fwk.PostFilterResult, *fwk.Status) {
 	tb.Helper()
 	state := framework.NewCycleState()
+	return w.plugin.PostFilter(tb.Context(), state, pod, w.statuses(tb, state, pod))
+}
+
+// statuses runs the pod's filters on all nodes.
+func (w *world) statuses(tb testing.TB, state fwk.CycleState, pod *corev1.Pod) *framework.NodeToStatus {
+	tb.Helper()
 	narrowed, status, _ := w.RunPreFilterPlugins(tb.Context(), state, pod)
 	if !status.IsSuccess() {
 		tb.Fatal(status)
@@ -141,7 +163,7 @@ func (w *world) cycle(tb testing.TB, pod *corev1.Pod) (*fwk.PostFilterResult, *f
 			statuses.Set(name, w.RunFilterPluginsWithNominatedPods(tb.Context(), state, pod, node))
 		}
 	}
-	return w.plugin.PostFilter(tb.Context(), state, pod, statuses)
+	return statuses
 }
 
 // victims returns whom the pod would have evicted from the node named "node", in order, and why
@@ -175,7 +197,9 @@ var old = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func filler(name, cpu string, minutes int) *st.PodWrapper {
 	pod := st.MakePod().Namespace("default").Name(name).UID(name).Label("app", "filler").Node("node").
 		Req(resources{"cpu": cpu}).StartTime(metav1.NewTime(old.Add(time.Duration(minutes) * time.Minute)))
-	return pod.OwnerReference("filler", appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))
+	pod = pod.OwnerReference("filler", appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))
+	pod.OwnerReferences[0].UID = "filler"
+	return pod
 }
 
 func ownedBy(pod *corev1.Pod, name string) *corev1.Pod {
@@ -263,7 +287,7 @@ func TestSelectVictimsOnNode(t *testing.T) {
 		"terminating pods leave room enough": {
 			present: []*corev1.Pod{terminating(filler("going", "500m", 0).Obj()), filler("a", "1500m", 0).Obj()}, reason: preemption.ErrReasonTerminating},
 		"terminating pods do not leave enough": {
-			present: []*corev1.Pod{terminating(filler("going", "300m", 0).Obj()), filler("a", "200m", 0).Obj(), filler("b", "1500m", 9).Obj()}, want: []string{"b"}},
+			present: []*corev1.Pod{terminating(ownedBy(filler("going", "300m", 0).Obj(), "other")), filler("a", "200m", 0).Obj(), filler("b", "1500m", 9).Obj()}, want: []string{"b"}},
 		"a pod that could never fit": {
 			ds:      daemonsettest.Make("agent").Requests(resources{"cpu": "3"}).Obj(),
 			present: []*corev1.Pod{filler("a", "2", 0).Obj()}, reason: none},
@@ -488,6 +512,69 @@ func TestNodesAreOrderedAsUpstream(t *testing.T) {
 	}
 }
 
+// Ordinary pods preempt as with DefaultPreemption, although nodes are left out.
+func TestOrdinaryPodsPreemptAsUpstream(t *testing.T) {
+	var preempted, refused int
+	for seed := range uint64(150) {
+		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // nothing secret
+		pod := st.MakePod().Namespace("default").Name("pending").UID("pending").Priority(random.Int32N(4)).
+			Req(resources{"cpu": strconv.Itoa(1 + random.IntN(4))}).Obj()
+		objects := []runtime.Object{pod}
+		start := 0
+		for i := range 2 + random.IntN(6) {
+			node := fmt.Sprintf("node-%d", i)
+			cores := 1 + random.IntN(4)
+			objects = append(objects, st.MakeNode().Name(node).Capacity(resources{"cpu": strconv.Itoa(cores), "pods": "10"}).Obj())
+			for j := range cores {
+				// Distinct start times leave no choice to chance.
+				start += 1 + random.IntN(10)
+				objects = append(objects, filler(fmt.Sprintf("%d-%d", i, j), "1", start).Node(node).Priority(1+random.Int32N(4)).Obj())
+			}
+		}
+		if random.IntN(2) == 0 {
+			objects = append(objects, budget(0, fillerLabels()))
+		}
+		run := func(w *world, plugin fwk.PostFilterPlugin, executor *upstream.Executor) string {
+			var mu sync.Mutex
+			var victims []string
+			executor.PreemptPod = func(_ context.Context, candidate upstream.Candidate, _ upstream.ExecutorPreemptor, victim *corev1.Pod, _ string) (bool, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				victims = append(victims, candidate.Name()+"/"+victim.Name)
+				return false, nil
+			}
+			state := framework.NewCycleState()
+			result, status := plugin.PostFilter(t.Context(), state, pod, w.statuses(t, state, pod))
+			w.eventually(t, func() bool { return !executor.IsPodRunningPreemption(pod.UID) })
+			if result == nil {
+				t.Fatal(status)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			slices.Sort(victims)
+			return fmt.Sprint(status.Code(), result.NominatedNodeName, victims)
+		}
+		w := newWorld(t, "", objects...)
+		stock, err := defaultpreemption.New(t.Context(), &config.DefaultPreemptionArgs{MinCandidateNodesPercentage: 10, MinCandidateNodesAbsolute: 100},
+			w, feature.NewSchedulerFeaturesFromGates(utilfeature.DefaultFeatureGate))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, want := run(w, w.plugin, w.plugin.Executor), run(w, stock, stock.Executor)
+		if got != want {
+			t.Errorf("seed %d: %s, upstream: %s", seed, got, want)
+		}
+		if strings.Contains(want, "/") {
+			preempted++
+		} else {
+			refused++
+		}
+	}
+	if preempted < 20 || refused < 20 {
+		t.Errorf("%d preempted and %d refused are too few to tell", preempted, refused)
+	}
+}
+
 type candidate struct {
 	name    string
 	victims *extenderv1.Victims
@@ -498,11 +585,12 @@ func (c candidate) Victims() *extenderv1.Victims { return c.victims }
 func (c candidate) NumPodGroupDisruptions() int  { return 0 }
 
 // evicted returns the pods that were evicted through the API, and those deleted.
+// Requests with dry run do not count.
 func (w *world) evicted() (evicted, deleted []string) {
 	for _, action := range w.client.Actions() {
 		switch action := action.(type) {
 		case clienttesting.CreateAction:
-			if eviction, ok := action.GetObject().(*policyv1.Eviction); ok {
+			if eviction, ok := action.GetObject().(*policyv1.Eviction); ok && len(eviction.DeleteOptions.DryRun) == 0 {
 				evicted = append(evicted, eviction.Name)
 			}
 		case clienttesting.DeleteAction:
@@ -512,15 +600,21 @@ func (w *world) evicted() (evicted, deleted []string) {
 	return evicted, deleted
 }
 
+// finish waits until the evictions for pod have ended.
 func (w *world) finish(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
-	err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
-		return !w.plugin.Executor.IsPodRunningPreemption(pod.UID), nil
-	})
+	w.eventually(t, func() bool { return !w.plugin.Executor.IsPodRunningPreemption(pod.UID) })
+}
+
+func (w *world) eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) { return condition(), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
 }
+
+var errTest = errors.New("a failure of the test")
 
 func TestPostFilter(t *testing.T) {
 	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj()
@@ -671,28 +765,15 @@ func TestBadArgs(t *testing.T) {
 		`{"equalPriorty": false}`:              `decoding the args of DaemonSetPreemption: unknown field "equalPriorty"`,
 		`{"equalPriority": null}`:              `args of DaemonSetPreemption: args.equalPriority: Required value`,
 		`{"equalPriority": "yes"}`:             `decoding the args of DaemonSetPreemption: json: cannot unmarshal string`,
+		`{"maxEvictionsPerController": 0}`:     `args of DaemonSetPreemption: args.maxEvictionsPerController: Invalid value: 0: give at least 1`,
+		`{"evictionTimeout": "0s"}`:            `args of DaemonSetPreemption: args.evictionTimeout: Invalid value: "0s": give more than 0s`,
+		`{"evictionTimeout": "soon"}`:          `decoding the args of DaemonSetPreemption`,
 		`{"minCandidateNodesPercentage": 101}`: `args of DaemonSetPreemption: args.minCandidateNodesPercentage: Invalid value: 101`,
 		`{"minCandidateNodesAbsolute": -1}`:    `args of DaemonSetPreemption: args.minCandidateNodesAbsolute: Invalid value: -1`,
 	} {
 		_, err := preemption.NewFactory(cluster.NewPool())(t.Context(), plugintest.Args(args), plugintest.NewScheduler(t).Handle)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("args %s: error is %v, want one with %q", args, err, want)
-		}
-	}
-}
-
-func BenchmarkSelectVictimsOnNode(b *testing.B) {
-	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "500m"}).Obj()
-	pod := daemonsettest.Pod(ds, "node")
-	objects := []runtime.Object{ds, pod, st.MakeNode().Name("node").Capacity(resources{"cpu": "10", "pods": "110"}).Obj()}
-	for i := range 100 {
-		objects = append(objects, filler(strconv.Itoa(i), "100m", i).Obj())
-	}
-	w := newWorld(b, "", objects...)
-	b.ReportAllocs()
-	for b.Loop() {
-		if victims, reason := w.victims(b, pod); len(victims) != 5 {
-			b.Fatal(victims, reason)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -16,7 +17,6 @@ import (
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
-	"k8s.io/kubernetes/pkg/scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
 	"k8s.io/kubernetes/pkg/scheduler/framework/preemption"
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
@@ -25,120 +25,230 @@ import (
 )
 
 const (
-	// ErrReasonTerminating is for a node whose terminating pods leave room enough.
+	// ErrReasonTerminating is for a node whose terminating pods leave enough room.
 	ErrReasonTerminating = "waiting for the room of terminating pods"
-	// ErrReasonNoVictims is for a node with nobody to evict, or where it would not help.
+	// ErrReasonPaced is for a node where victims of the same priority belong to
+	// controllers that have lost a pod a moment ago.
+	ErrReasonPaced = "waiting until pods that were evicted before are replaced"
+	// ErrReasonNoVictims is for a node without possible victims of the same priority,
+	// or where evicting all of them would not make enough room.
 	ErrReasonNoVictims = "no pods of the same priority may make room for the DaemonSet pod"
 )
 
-// Annotations by which autoscalers are asked not to evict a pod. Eviction for a
-// pod that is no more important is no better a reason.
+// Annotations by which a pod asks autoscalers not to evict it. Preemption for equal
+// priority is no better a reason to evict it.
 const (
 	safeToEvictAnnotation  = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 	doNotDisruptAnnotation = "karpenter.sh/do-not-disrupt"
 )
 
+// isProtected says whether the annotations of pod forbid to evict it.
+func isProtected(pod *corev1.Pod) bool {
+	return pod.Annotations[safeToEvictAnnotation] == "false" || pod.Annotations[doNotDisruptAnnotation] == "true"
+}
+
 // trial is the search for the fewest pods of the same or lower priority whose
-// room is enough for preemptor. It takes pods out of nodeInfo, a copy, and puts them
-// back.
+// removal makes room for preemptor. It changes nodeInfo, which is a copy, and state.
 type trial struct {
 	plugin    *Preemption
 	ctx       context.Context //nolint:containedctx // a trial lives for one call
 	state     fwk.CycleState
 	preemptor *corev1.Pod
 	nodeInfo  fwk.NodeInfo
-	pdbs      []*policyv1.PodDisruptionBudget
-	// budgetInTheWay: a pod was left alone because of a PodDisruptionBudget.
-	budgetInTheWay bool
+	// budgets holds the PodDisruptionBudgets that cover each possible victim.
+	budgets map[types.UID][]*policyv1.PodDisruptionBudget
+	// left holds how many pods of each controller may be evicted now.
+	left map[types.UID]int
+	// blockedByBudget and blockedByPace say that a pod was left alone for a
+	// PodDisruptionBudget, and for an eviction under way.
+	blockedByBudget, blockedByPace bool
 }
 
-// selectVictims returns the victims, the most important one first.
-func (t *trial) selectVictims(possible []*preemption.DomainVictim) ([]*corev1.Pod, *fwk.Status) {
-	// Room that is about to be free is free: nobody else is evicted for it.
-	terminating := false
+// takeTerminating takes the terminating pods out of possible, and those that are
+// about to end out of the node. It returns Unschedulable if preemptor fits then: no
+// pod is evicted for room that is about to be free.
+func (t *trial) takeTerminating(possible []*preemption.DomainVictim) ([]*preemption.DomainVictim, *fwk.Status) {
+	now := t.plugin.clock.Now()
+	var wake time.Time
+	var rest []*preemption.DomainVictim
 	for _, victim := range possible {
-		if pod := victim.Pods()[0]; len(victim.Pods()) == 1 && pod.GetPod().DeletionTimestamp != nil {
-			terminating = true
-			if err := t.remove(victim); err != nil {
-				return nil, fwk.AsStatus(err)
-			}
+		pod := victim.Pods()[0].GetPod()
+		if len(victim.Pods()) != 1 || pod.DeletionTimestamp == nil {
+			rest = append(rest, victim)
+			continue
+		}
+		if !endsSoon(pod, now) {
+			continue
+		}
+		if err := t.remove(victim); err != nil {
+			return nil, fwk.AsStatus(err)
+		}
+		if stuck := stuckAt(pod); wake.IsZero() || stuck.Before(wake) {
+			wake = stuck
 		}
 	}
-	if terminating && t.fits() {
-		return nil, fwk.NewStatus(fwk.Unschedulable, ErrReasonTerminating)
+	if wake.IsZero() || !t.fits() {
+		return rest, nil
 	}
+	t.plugin.postpone(t.ctx, t.preemptor, wake)
+	return nil, fwk.NewStatus(fwk.Unschedulable, ErrReasonTerminating)
+}
 
-	candidates := slices.DeleteFunc(slices.Clone(possible), func(victim *preemption.DomainVictim) bool { return !t.mayBeVictim(victim) })
-	t.sort(candidates)
-	// First the pod waits, then it looks at the budgets: it must not miss the moment.
-	t.plugin.blocked.Add(t.preemptor, struct{}{})
-	var err error
-	if t.pdbs, err = t.plugin.Evaluator.PdbLister.List(labels.Everything()); err != nil {
+// selectVictims returns the victims to evict now, the most important one first. If
+// one controller would lose more pods than it may at a time, the others follow in
+// later attempts.
+func (t *trial) selectVictims(possible []*preemption.DomainVictim) ([]*corev1.Pod, *fwk.Status) {
+	candidates, err := t.candidates(possible)
+	if err != nil {
 		return nil, fwk.AsStatus(err)
 	}
+	// The preemptor is recorded before the budgets are read: otherwise a change in
+	// between would be lost.
+	if !t.plugin.attempt.isDryRun() {
+		t.plugin.blocked.Add(t.preemptor, struct{}{})
+	}
+	pdbs, err := t.plugin.Evaluator.PdbLister.List(labels.Everything())
+	if err != nil {
+		return nil, fwk.AsStatus(err)
+	}
+	t.budgets = make(map[types.UID][]*policyv1.PodDisruptionBudget, len(candidates))
+	for _, candidate := range candidates {
+		pod := candidate.Pods()[0].GetPod()
+		t.budgets[pod.UID] = covering(pod, pdbs)
+	}
+	t.sort(candidates)
+	t.left = make(map[types.UID]int)
 	chosen, err := t.choose(candidates)
 	if err != nil {
 		return nil, fwk.AsStatus(err)
 	}
-	if len(chosen) > 0 || !t.budgetInTheWay {
+	if len(chosen) > 0 || !t.blockedByBudget {
 		t.plugin.blocked.Remove(t.preemptor)
 	}
-	if len(chosen) == 0 {
+	switch {
+	case len(chosen) > 0:
+		t.plugin.pacer.forget(t.preemptor)
+		return t.start(chosen), nil
+	case t.blockedByPace:
+		t.plugin.postpone(t.ctx, t.preemptor, time.Time{})
+		return nil, fwk.NewStatus(fwk.Unschedulable, ErrReasonPaced)
+	default:
 		return nil, fwk.NewStatus(fwk.Unschedulable, ErrReasonNoVictims)
 	}
-	slices.SortFunc(chosen, func(a, b *preemption.DomainVictim) int {
-		if t.plugin.moreImportant(a, b) {
-			return -1
-		}
-		return 1
-	})
-	victims := make([]*corev1.Pod, len(chosen))
-	for i := range chosen {
-		victims[i] = chosen[i].Pods()[0].GetPod()
-	}
-	return victims, nil
 }
 
-// mayBeVictim says whether a pod may be evicted for the sake of one that is no
-// more important: it goes on elsewhere or comes back, and nobody has asked to be
-// left alone. Pods of lower priority have no such rights.
+// candidates returns the pods that may be evicted, or nil if evicting all of them
+// would not make enough room. Replicas that could run nowhere else are among them
+// only where the others are not enough.
+func (t *trial) candidates(possible []*preemption.DomainVictim) ([]*preemption.DomainVictim, error) {
+	all := slices.DeleteFunc(slices.Clone(possible), func(victim *preemption.DomainVictim) bool { return !t.mayBeVictim(victim) })
+	// This is cheap, what follows is not.
+	if enough, err := t.enough(all); err != nil || !enough {
+		return nil, err
+	}
+	var movable, replicas []*preemption.DomainVictim
+	for _, victim := range all {
+		switch pod := victim.Pods()[0].GetPod(); {
+		case !t.isEqual(pod) || !t.plugin.isBoundToItsNode(pod):
+			movable = append(movable, victim)
+		case t.isReplica(pod):
+			replicas = append(replicas, victim)
+		}
+	}
+	if enough, err := t.enough(movable); err != nil || enough {
+		return movable, err
+	}
+	candidates := slices.Concat(movable, replicas)
+	if enough, err := t.enough(candidates); err != nil || !enough {
+		return nil, err
+	}
+	return candidates, nil
+}
+
+// mayBeVictim says whether a pod may be evicted for a pod that is no more important,
+// as far as the pod itself tells: its controller will create it again, and it has not
+// asked to be left alone. Pods of lower priority have no such rights.
 func (t *trial) mayBeVictim(victim *preemption.DomainVictim) bool {
-	if len(victim.Pods()) != 1 || victim.IsGroup() {
-		return false
-	}
 	pod := victim.Pods()[0].GetPod()
-	_, refused := t.plugin.refused.Get(pod.UID)
-	switch priority := corev1helper.PodPriority(t.preemptor); {
-	case pod.DeletionTimestamp != nil, daemonset.IsMirror(pod), refused:
+	if len(victim.Pods()) != 1 || victim.IsGroup() || pod.Spec.SchedulingGroup != nil || daemonset.IsMirror(pod) {
 		return false
-	case victim.Priority() != priority:
-		return victim.Priority() < priority
-	default:
-		return metav1.GetControllerOfNoCopy(pod) != nil && !t.plugin.isBoundToItsNode(pod) &&
-			pod.Annotations[safeToEvictAnnotation] != "false" && pod.Annotations[doNotDisruptAnnotation] != "true"
 	}
+	if _, refused := t.plugin.refused.Get(pod.UID); refused {
+		return false
+	}
+	if !t.isEqual(pod) {
+		return corev1helper.PodPriority(pod) < corev1helper.PodPriority(t.preemptor)
+	}
+	return metav1.GetControllerOfNoCopy(pod) != nil && !isProtected(pod) && t.plugin.profiles.has(pod.Spec.SchedulerName)
 }
 
-// sort puts first who is evicted first: pods that fit on another node right now,
-// then those of lower priority, then the youngest.
-func (t *trial) sort(candidates []*preemption.DomainVictim) {
-	// The pods of one controller are alike, and few controllers make up a node.
-	movable := make(map[types.UID]bool)
-	isMovable := func(pod *corev1.Pod) bool {
-		key := pod.UID
-		if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
-			key = owner.UID
+func (t *trial) isEqual(pod *corev1.Pod) bool {
+	return corev1helper.PodPriority(pod) == corev1helper.PodPriority(t.preemptor)
+}
+
+// isReplica says whether pod, which could run nowhere else, is one of several that are
+// alike: its ReplicaSet has other Ready pods on the node. Without it the ReplicaSet is
+// smaller, but still there. A pod with a volume of this node is never one of these.
+func (t *trial) isReplica(pod *corev1.Pod) bool {
+	owner := metav1.GetControllerOfNoCopy(pod)
+	_, named := daemonset.NamedNode(pod)
+	return owner != nil && owner.Kind == "ReplicaSet" && !named && keyOf(pod).group == string(owner.UID) && t.readySiblings(pod, nil) > 0
+}
+
+// readySiblings returns how many Ready pods the controller of pod has on the node
+// apart from pod and chosen.
+func (t *trial) readySiblings(pod *corev1.Pod, chosen []*preemption.DomainVictim) int {
+	siblings := 0
+	for _, info := range t.nodeInfo.GetPods() {
+		other := info.GetPod()
+		isChosen := slices.ContainsFunc(chosen, func(victim *preemption.DomainVictim) bool { return victim.Pods()[0].GetPod().UID == other.UID })
+		if other.UID != pod.UID && !isChosen && controllerUID(other) == controllerUID(pod) && other.DeletionTimestamp == nil && daemonset.IsReady(other) {
+			siblings++
 		}
-		if known, ok := movable[key]; ok {
+	}
+	return siblings
+}
+
+// controllerUID returns the UID of the controller of pod, or "" if it has none.
+func controllerUID(pod *corev1.Pod) types.UID {
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+		return owner.UID
+	}
+	return ""
+}
+
+// covering returns the PodDisruptionBudgets that cover pod, by the API server's rule:
+// an empty selector matches every pod of the namespace. (Upstream's
+// FilterVictimsWithPDBViolation takes it to match none.)
+func covering(pod *corev1.Pod, pdbs []*policyv1.PodDisruptionBudget) []*policyv1.PodDisruptionBudget {
+	var covering []*policyv1.PodDisruptionBudget
+	for _, pdb := range pdbs {
+		if pdb.Namespace != pod.Namespace {
+			continue
+		}
+		if selector, err := metav1.LabelSelectorAsSelector(pdb.Spec.Selector); err == nil && selector.Matches(labels.Set(pod.Labels)) {
+			covering = append(covering, pdb)
+		}
+	}
+	return covering
+}
+
+// sort puts the pods first that are evicted first: those that fit on another node
+// now, then those of lower priority, then the youngest.
+func (t *trial) sort(candidates []*preemption.DomainVictim) {
+	fits := make(map[alike]bool)
+	fitsElsewhere := func(pod *corev1.Pod) bool {
+		key := keyOf(pod)
+		if known, ok := fits[key]; ok {
 			return known
 		}
-		movable[key] = t.fitsElsewhere(pod)
-		return movable[key]
+		fits[key] = t.fitsElsewhere(pod)
+		return fits[key]
 	}
 	slices.SortFunc(candidates, func(a, b *preemption.DomainVictim) int {
 		podA, podB := a.Pods()[0].GetPod(), b.Pods()[0].GetPod()
-		if movable := isMovable(podA); movable != isMovable(podB) {
-			if movable {
+		if fits := fitsElsewhere(podA); fits != fitsElsewhere(podB) {
+			if fits {
 				return -1
 			}
 			return 1
@@ -150,31 +260,18 @@ func (t *trial) sort(candidates []*preemption.DomainVictim) {
 	})
 }
 
-// lookAround is on how many other nodes fitsElsewhere tries a pod. On a full
-// cluster of thousands it would otherwise take longer than it is worth.
+// lookAround is the number of other nodes on which fitsElsewhere tries a pod. On a
+// full cluster of thousands of nodes, trying all would cost more than it is worth.
 const lookAround = 100
 
-// fitsElsewhere says whether pod would find another node if it were created again.
+// fitsElsewhere says whether another node has free resources for a successor of pod.
 func (t *trial) fitsElsewhere(pod *corev1.Pod) bool {
-	scheduler, ok := t.plugin.handle.(framework.Framework)
-	nodes, err := t.plugin.handle.SnapshotSharedLister().NodeInfos().List()
-	if !ok || err != nil {
-		return false
-	}
-	successor := pod.DeepCopy()
-	successor.UID, successor.Spec.NodeName = "", ""
-	state := framework.NewCycleState()
-	narrowed, status, _ := scheduler.RunPreFilterPlugins(t.ctx, state, successor)
-	if !status.IsSuccess() {
-		return false
+	if t.plugin.isBoundToItsNode(pod) {
+		return false // without a look at all nodes again
 	}
 	tried := 0
-	for _, other := range nodes {
-		name := other.Node().Name
-		if name == t.nodeInfo.Node().Name || !narrowed.AllNodes() && !narrowed.NodeNames.Has(name) {
-			continue
-		}
-		if scheduler.RunFilterPluginsWithNominatedPods(t.ctx, state, successor, other).IsSuccess() {
+	for other := range t.plugin.otherNodes(pod) {
+		if len(t.insufficient(pod, other)) == 0 {
 			return true
 		}
 		tried++
@@ -185,12 +282,9 @@ func (t *trial) fitsElsewhere(pod *corev1.Pod) bool {
 	return false
 }
 
-// choose returns as few of candidates as it can find whose room is enough, or none
-// if even all of them are not. Earlier ones are preferred.
+// choose returns as few of candidates as it can find whose removal makes enough
+// room, or none. Earlier ones are preferred.
 func (t *trial) choose(candidates []*preemption.DomainVictim) ([]*preemption.DomainVictim, error) {
-	if enough, err := t.enough(candidates); err != nil || !enough {
-		return nil, err
-	}
 	var chosen []*preemption.DomainVictim
 	rest := slices.Clone(candidates)
 	for len(rest) > 0 {
@@ -198,8 +292,7 @@ func (t *trial) choose(candidates []*preemption.DomainVictim) ([]*preemption.Dom
 		// The first one that is enough, or else the one that helps most.
 		best, most := -1, 0.0
 		for i, candidate := range rest {
-			if t.violatesBudget(append(slices.Clip(chosen), candidate)) {
-				t.budgetInTheWay = true
+			if !t.mayAlsoGo(chosen, candidate) {
 				continue
 			}
 			share, all := coverage(candidate, shortage)
@@ -226,8 +319,85 @@ func (t *trial) choose(candidates []*preemption.DomainVictim) ([]*preemption.Dom
 	return nil, nil
 }
 
-// reprieve puts back those of chosen that turn out not to be needed. All but last
-// are out of the node.
+// mayAlsoGo says whether candidate may be evicted in addition to chosen.
+func (t *trial) mayAlsoGo(chosen []*preemption.DomainVictim, candidate *preemption.DomainVictim) bool {
+	pod := candidate.Pods()[0].GetPod()
+	budgets := t.budgets[pod.UID]
+	for _, budget := range budgets {
+		var used int32
+		for _, other := range chosen {
+			if slices.Contains(t.budgets[other.Pods()[0].GetPod().UID], budget) {
+				used++
+			}
+		}
+		if used >= budget.Status.DisruptionsAllowed {
+			t.blockedByBudget = true
+			return false
+		}
+	}
+	switch {
+	case !t.isEqual(pod):
+		return true
+	case len(budgets) > 1:
+		// The eviction API refuses pods with more than one budget.
+		t.blockedByBudget = true
+		return false
+	case len(budgets) == 0 && t.evictionsLeft(controllerUID(pod)) == 0:
+		t.blockedByPace = true
+		return false
+	default:
+		return !t.plugin.isBoundToItsNode(pod) || t.readySiblings(pod, chosen) > 0
+	}
+}
+
+func (t *trial) evictionsLeft(controller types.UID) int {
+	left, known := t.left[controller]
+	if !known {
+		preemptor := t.preemptor
+		if t.plugin.attempt.isDryRun() {
+			preemptor = nil // a dry run is not tried again
+		}
+		left = t.plugin.pacer.left(controller, int(t.plugin.args.MaxEvictionsPerController), preemptor)
+		t.left[controller] = left
+	}
+	return left
+}
+
+// start returns those of chosen that are evicted now, the most important one first,
+// and records the evictions. In a dry run, outside of PostFilter, it returns all.
+func (t *trial) start(chosen []*preemption.DomainVictim) []*corev1.Pod {
+	slices.SortFunc(chosen, func(a, b *preemption.DomainVictim) int {
+		if t.plugin.moreImportant(a, b) {
+			return -1
+		}
+		return 1
+	})
+	var victims []*corev1.Pod
+	plan := newPlan()
+	for _, victim := range slices.Backward(chosen) {
+		pod := victim.Pods()[0].GetPod()
+		if t.isEqual(pod) {
+			controller := controllerUID(pod)
+			paced := len(t.budgets[pod.UID]) == 0 && !t.plugin.attempt.isDryRun()
+			if paced && t.left[controller] == 0 {
+				continue
+			}
+			if paced {
+				t.left[controller]--
+				plan.paced[pod.UID] = controller
+			}
+			plan.equal = append(plan.equal, pod)
+		}
+		victims = append(victims, pod)
+	}
+	slices.Reverse(victims)
+	plan.victims = len(victims)
+	t.plugin.begin(t.preemptor, plan)
+	return victims
+}
+
+// reprieve puts those of chosen back that turn out not to be needed, and returns the
+// others. All but last are out of the node.
 func (t *trial) reprieve(chosen []*preemption.DomainVictim, last *preemption.DomainVictim) ([]*preemption.DomainVictim, error) {
 	if err := t.remove(last); err != nil {
 		return nil, err
@@ -248,8 +418,8 @@ func (t *trial) reprieve(chosen []*preemption.DomainVictim, last *preemption.Dom
 	return needed, nil
 }
 
-// enough says whether preemptor fits once victims are out as well. They are back
-// when it returns.
+// enough says whether preemptor fits if victims are out of the node as well. They are
+// back when it returns.
 func (t *trial) enough(victims []*preemption.DomainVictim) (bool, error) {
 	for _, victim := range victims {
 		if err := t.remove(victim); err != nil {
@@ -283,43 +453,27 @@ func (t *trial) add(victim *preemption.DomainVictim) error {
 	return t.plugin.handle.RunPreFilterExtensionAddPod(t.ctx, t.state, t.preemptor, info, t.nodeInfo).AsError()
 }
 
-// violatesBudget says whether to evict all of victims would go beyond a
-// PodDisruptionBudget. A selector that is empty matches all pods of the namespace;
-// upstream's function, which preemption uses, takes it to match none.
-func (t *trial) violatesBudget(victims []*preemption.DomainVictim) bool {
-	violating, _ := preemption.FilterVictimsWithPDBViolation(victims, t.pdbs)
-	return len(violating) > 0 || slices.ContainsFunc(t.pdbs, func(pdb *policyv1.PodDisruptionBudget) bool {
-		if pdb.Spec.Selector == nil || len(pdb.Spec.Selector.MatchLabels)+len(pdb.Spec.Selector.MatchExpressions) > 0 {
-			return false
-		}
-		var covered int32
-		for _, victim := range victims {
-			if victim.Pods()[0].GetPod().Namespace == pdb.Namespace {
-				covered++
-			}
-		}
-		return covered > 0 && covered > pdb.Status.DisruptionsAllowed
-	})
+// insufficient returns the resources that node lacks for pod.
+func (t *trial) insufficient(pod *corev1.Pod, node fwk.NodeInfo) []noderesources.InsufficientResource {
+	return noderesources.Fits(pod, node, t.plugin.handle.SharedDRAManager(), noderesources.ResourceRequestsOptions{EnablePodLevelResources: true})
 }
 
-// shortage is what the node lacks for preemptor, by resource.
+// shortage is the amount of each resource that the node lacks for preemptor.
 func (t *trial) shortage() map[corev1.ResourceName]int64 {
 	shortage := make(map[corev1.ResourceName]int64)
-	for _, insufficient := range noderesources.Fits(t.preemptor, t.nodeInfo, t.plugin.handle.SharedDRAManager(), noderesources.ResourceRequestsOptions{
-		EnablePodLevelResources: true,
-	}) {
+	for _, insufficient := range t.insufficient(t.preemptor, t.nodeInfo) {
 		shortage[insufficient.ResourceName] = insufficient.Requested + insufficient.Used - insufficient.Capacity
 	}
 	return shortage
 }
 
-// coverage returns how much of shortage victim would make up for, from 0 to the
-// number of resources, and whether it is all of it.
+// coverage returns how much of shortage the room of victim covers, from 0 to the
+// number of resources, and whether it covers all of it.
 func coverage(victim *preemption.DomainVictim, shortage map[corev1.ResourceName]int64) (share float64, all bool) {
-	gives := daemonset.PodResources(victim.Pods()[0].GetPod())
+	requests := daemonset.PodResources(victim.Pods()[0].GetPod())
 	all = true
 	for name, short := range shortage {
-		amount := gives.Amount(name)
+		amount := requests.Amount(name)
 		share += min(float64(amount)/float64(short), 1)
 		all = all && amount >= short
 	}
