@@ -129,11 +129,11 @@ func readSpec(s *scan.Scanner, to *corev1.PodSpec) {
 		case "affinity":
 			s.Into(&to.Affinity)
 		case "containers":
-			to.Containers = list(s, 2, readContainer)
+			to.Containers = listOf(s, 2, readContainer)
 		case "hostNetwork":
 			s.Into(&to.HostNetwork)
 		case "initContainers":
-			to.InitContainers = list(s, 2, readContainer)
+			to.InitContainers = listOf(s, 2, readContainer)
 		case "nodeName":
 			scan.String(s, &to.NodeName)
 		case "preemptionPolicy":
@@ -149,7 +149,7 @@ func readSpec(s *scan.Scanner, to *corev1.PodSpec) {
 		case "schedulingGates":
 			s.Into(&to.SchedulingGates)
 		case "tolerations":
-			to.Tolerations = list(s, 8, readToleration)
+			to.Tolerations = listOf(s, 8, readToleration)
 		}
 	})
 }
@@ -205,8 +205,8 @@ func pointer[T any](s *scan.Scanner, read reader[T]) *T {
 	return value
 }
 
-// list reads an array, or null, which has about so many elements.
-func list[T any](s *scan.Scanner, about int, read reader[T]) []T {
+// listOf reads an array, or null, which has about so many elements.
+func listOf[T any](s *scan.Scanner, about int, read reader[T]) []T {
 	if s.Null() {
 		return nil
 	}

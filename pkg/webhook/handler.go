@@ -20,11 +20,6 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// maxBody limits a request. An object in etcd has at most 1.5 MiB by default and
-// 3 MiB at most (the API server's limit on a request, MaxRequestBodyBytes). An UPDATE
-// carries two of them; the rest of a review is less than 1 MiB.
-const maxBody = 7 << 20
-
 // maxTimeout is the most that a webhook configuration can ask for; 10 s are its default.
 const maxTimeout = 30 * time.Second
 
@@ -60,14 +55,14 @@ func (h *handler[T]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := withDeadline(r)
 	defer cancel()
 	// A request that comes in slowly must not hold a connection for longer.
-	if deadline, ok := ctx.Deadline(); ok {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < readTimeout {
 		_ = http.NewResponseController(w).SetReadDeadline(deadline) // Only the recorders of tests cannot.
 	}
 	began := time.Now()
 	body := bodies.Get().(*bytes.Buffer)
 	defer release(body)
 
-	review, err := h.read(w, r, body)
+	review, err := h.read(r, body)
 	if err != nil {
 		observe(h.name, resultRefused, began)
 		klog.FromContext(ctx).Error(err, "Refused a request", "webhook", h.name, "remote", r.RemoteAddr)
@@ -93,7 +88,7 @@ var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // release keeps a buffer for the next request, unless few will be as large.
 func release(body *bytes.Buffer) {
-	if body.Cap() > 256<<10 {
+	if body.Cap() > 64<<10 {
 		return
 	}
 	body.Reset()
@@ -118,18 +113,26 @@ type requestError struct {
 
 // read reads a review by way of body. If only its object cannot be read, the review
 // says why.
-func (h *handler[T]) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) (*review[T], *requestError) {
+func (h *handler[T]) read(r *http.Request, body *bytes.Buffer) (*review[T], *requestError) {
 	refuse := func(status int, format string, args ...any) (*review[T], *requestError) {
 		return nil, &requestError{status, fmt.Errorf(format, args...)}
 	}
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
 		return refuse(http.StatusUnsupportedMediaType, "content type is %q, want application/json", r.Header.Get("Content-Type"))
 	}
-	body.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return refuse(http.StatusRequestEntityTooLarge, "the request has more than %d bytes", maxBody)
-	} else if err != nil {
+	// A client may announce much and send nothing: beyond the size of most reviews the
+	// buffer grows by what arrives.
+	body.Grow(int(min(max(r.ContentLength, 0), 32<<10)) + bytes.MinRead)
+	_, err := body.ReadFrom(r.Body)
+	tooLarge := (*http.MaxBytesError)(nil)
+	switch {
+	case errors.As(err, &tooLarge):
+		return refuse(http.StatusRequestEntityTooLarge, "the request has more than %d bytes", tooLarge.Limit)
+	case errors.Is(err, errTooLarge):
+		return refuse(http.StatusRequestEntityTooLarge, "reading the request: %w", err)
+	case errors.Is(context.Cause(r.Context()), errCutOff):
+		return refuse(http.StatusServiceUnavailable, "reading the request: %w", errCutOff)
+	case err != nil:
 		return refuse(http.StatusBadRequest, "reading the request: %w", err)
 	}
 	review, err := decode(body.Bytes(), h.readObject)

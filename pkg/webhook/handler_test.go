@@ -98,7 +98,7 @@ func post(tb testing.TB, handler http.Handler, contentType string, body []byte) 
 	request := httptest.NewRequestWithContext(tb.Context(), http.MethodPost, "/mutate/pods?timeout=2s", bytes.NewReader(body))
 	request.Header.Set("Content-Type", contentType)
 	recorder := httptest.NewRecorder()
-	handler.ServeHTTP(recorder, request)
+	newInFlight().limit(handler).ServeHTTP(recorder, request)
 	return recorder
 }
 

@@ -41,6 +41,9 @@ type Options struct {
 	// TLSMinVersion and TLSCipherSuites limit what clients may use.
 	TLSMinVersion   string
 	TLSCipherSuites []string
+	// ClientCAFile is a PEM file with the CAs of client certificates; empty to answer
+	// the reviews of all clients. It is read again when it changes.
+	ClientCAFile string
 	// ShutdownDelay is how long the server goes on to take requests after it has
 	// been told to end and reports that it is not ready.
 	ShutdownDelay time.Duration
@@ -78,6 +81,7 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	serving.StringVar(&o.TLSPrivateKeyFile, "tls-private-key-file", o.TLSPrivateKeyFile, "PEM file with the key of --tls-cert-file.")
 	serving.StringVar(&o.TLSMinVersion, "tls-min-version", o.TLSMinVersion, "The lowest TLS version to accept: VersionTLS12 or VersionTLS13.")
 	serving.StringSliceVar(&o.TLSCipherSuites, "tls-cipher-suites", o.TLSCipherSuites, "Cipher suites to accept with TLS 1.2. Default: Go's. Possible values: "+strings.Join(cliflag.PreferredTLSCipherNames(), ", ")+".")
+	serving.StringVar(&o.ClientCAFile, "client-ca-file", o.ClientCAFile, "PEM file with the CAs of client certificates. Reviews without such a certificate are refused. Read again when it changes. Default: the reviews of all clients are answered.")
 	serving.DurationVar(&o.ShutdownDelay, "shutdown-delay", o.ShutdownDelay, "How long to go on serving after SIGTERM while /readyz fails, so that nobody is sent here any more when the server ends.")
 
 	o.Certificates.AddFlags(groups.FlagSet("Self-managed certificates"))

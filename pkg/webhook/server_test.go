@@ -78,7 +78,8 @@ func start(t *testing.T, options *Options, certificate certs.Source, handler htt
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = &server{http: &http.Server{TLSConfig: tlsConfig(options, certificate), Handler: handler, ReadHeaderTimeout: 30 * time.Second}, shutdownDelay: options.ShutdownDelay}
+	s = newServer(options, certificate)
+	s.http.Handler = handler
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.serve(ctx, listener) }()
