@@ -39,10 +39,9 @@ type knowledge interface {
 const patience = 500 * time.Millisecond
 
 // mutatePods handles new pods.
-func (a *admission) mutatePods() *handler[corev1.Pod] {
-	return &handler[corev1.Pod]{
+func (a *admission) mutatePods() *handler[pod] {
+	return &handler[pod]{
 		name:       "pods",
-		readObject: readPod,
 		resource:   metav1.GroupVersionResource(corev1.SchemeGroupVersion.WithResource("pods")),
 		operations: []admissionv1.Operation{admissionv1.Create},
 		decide:     a.decidePod,
@@ -53,7 +52,6 @@ func (a *admission) mutatePods() *handler[corev1.Pod] {
 func (a *admission) mutateDaemonSets() *handler[appsv1.DaemonSet] {
 	return &handler[appsv1.DaemonSet]{
 		name:       "daemonsets",
-		readObject: readDaemonSet,
 		resource:   metav1.GroupVersionResource(appsv1.SchemeGroupVersion.WithResource("daemonsets")),
 		operations: []admissionv1.Operation{admissionv1.Create, admissionv1.Update},
 		decide:     a.decideDaemonSet,
@@ -68,13 +66,13 @@ func (a *admission) validateDaemonSets() *handler[appsv1.DaemonSet] {
 	return h
 }
 
-func (a *admission) decidePod(ctx context.Context, request *request[corev1.Pod]) (decision, error) {
-	pod := request.Object
+func (a *admission) decidePod(ctx context.Context, request *request[pod]) (decision, error) {
+	pod := (*corev1.Pod)(request.Object)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	owner, err := a.cluster.owner(ctx, request.Namespace, pod)
 	if err != nil {
-		return decision{}, &unable{reasonOwner, err}
+		return decision{}, &decisionError{reasonOwner, err}
 	}
 	namespace := a.cluster.namespace(request.Namespace)
 	chosen := a.policies().For(request.Namespace, namespace.Labels, owner.Labels)

@@ -29,22 +29,20 @@ type handler[T any] struct {
 	name       string
 	resource   metav1.GroupVersionResource
 	operations []admissionv1.Operation
-	// readObject reads what decisions about an object depend on.
-	readObject reader[T]
 	decide     func(context.Context, *request[T]) (decision, error)
 }
 
-// decision is what becomes of an object.
+// decision is what is done with an object.
 type decision struct {
 	mutation
-	// Denied says why the object can never work; empty admits it.
+	// Denied says why the object is denied; empty admits it.
 	Denied string
-	// Warnings are shown to whoever sent the object.
+	// Warnings are shown to the user who sent the object.
 	Warnings []string
 }
 
-// unable is an error that says why nothing can be decided.
-type unable struct {
+// decisionError says why nothing can be decided about an object.
+type decisionError struct {
 	reason reason
 	error
 }
@@ -135,11 +133,12 @@ func (h *handler[T]) read(r *http.Request, body *bytes.Buffer) (*review[T], *req
 	case err != nil:
 		return refuse(http.StatusBadRequest, "reading the request: %w", err)
 	}
-	review, err := decode(body.Bytes(), h.readObject)
+	review, err := decode[T](body.Bytes())
 	if err != nil {
-		if review = h.withoutObject(body.Bytes(), err); review == nil {
-			return refuse(http.StatusBadRequest, "the request is not an AdmissionReview: %w", err)
-		}
+		review, err = decodeWithout[T](body.Bytes(), err)
+	}
+	if err != nil {
+		return refuse(http.StatusBadRequest, "the request is not an AdmissionReview: %w", err)
 	}
 	if want := admissionv1.SchemeGroupVersion; review.APIVersion != want.String() || review.Kind != "AdmissionReview" {
 		return refuse(http.StatusBadRequest, "the request is of apiVersion %q and kind %q, want %s and AdmissionReview", review.APIVersion, review.Kind, want)
@@ -150,20 +149,6 @@ func (h *handler[T]) read(r *http.Request, body *bytes.Buffer) (*review[T], *req
 	return review, nil
 }
 
-// withoutObject reads a review whose object cannot be read; nil if that is not all
-// that is wrong.
-func (h *handler[T]) withoutObject(body []byte, why error) *review[T] {
-	bare, err := decode(body, readNothing)
-	if err != nil || bare.Request == nil {
-		return nil
-	}
-	return &review[T]{APIVersion: bare.APIVersion, Kind: bare.Kind, Request: &request[T]{
-		UID: bare.Request.UID, Resource: bare.Request.Resource, SubResource: bare.Request.SubResource,
-		Name: bare.Request.Name, Namespace: bare.Request.Namespace, Operation: bare.Request.Operation, Username: bare.Request.Username,
-		unreadable: why,
-	}}
-}
-
 // respond decides about the request. If it cannot, it admits the object unchanged and
 // says why, to the log and to whoever sent it.
 func (h *handler[T]) respond(ctx context.Context, review *review[T]) (response *admissionv1.AdmissionResponse, result result) {
@@ -171,20 +156,20 @@ func (h *handler[T]) respond(ctx context.Context, review *review[T]) (response *
 	defer func() {
 		if crash := recover(); crash != nil {
 			h.logger(ctx, request).Error(nil, "Panic", "panic", crash, "stack", string(debug.Stack()))
-			response, result = h.unchanged(ctx, request, &unable{reasonInternal, errors.New("internal error, see the log of everynode-webhook")})
+			response, result = h.unchanged(ctx, request, &decisionError{reasonInternal, errors.New("internal error, see the log of everynode-webhook")})
 		}
 	}()
 
 	if request.Resource != h.resource || request.SubResource != "" || !slices.Contains(h.operations, request.Operation) {
-		return h.unchanged(ctx, request, &unable{reasonRequest,
+		return h.unchanged(ctx, request, &decisionError{reasonRequest,
 			fmt.Errorf("it was sent %s of %s/%s, but handles %v of %s only: check the rules of the webhook configuration",
 				request.Operation, request.Resource.Resource, request.SubResource, h.operations, h.resource.Resource)})
 	}
-	if request.unreadable != nil {
-		return h.unchanged(ctx, request, &unable{reasonRequest, fmt.Errorf("reading the object: %w", request.unreadable)})
+	if request.objectError != nil {
+		return h.unchanged(ctx, request, &decisionError{reasonRequest, fmt.Errorf("reading the object: %w", request.objectError)})
 	}
 	if request.Object == nil || request.OldObject == nil && request.Operation == admissionv1.Update {
-		return h.unchanged(ctx, request, &unable{reasonRequest, errors.New("the request has no object")})
+		return h.unchanged(ctx, request, &decisionError{reasonRequest, errors.New("the request has no object")})
 	}
 	decided, err := h.decide(ctx, request)
 	if err != nil {
@@ -203,12 +188,12 @@ func (h *handler[T]) respond(ctx context.Context, review *review[T]) (response *
 // logger names the request in all that is logged of it. Few requests need one.
 func (h *handler[T]) logger(ctx context.Context, request *request[T]) klog.Logger {
 	return klog.FromContext(ctx).WithValues("webhook", h.name, "uid", request.UID,
-		"object", klog.KRef(request.Namespace, request.Name), "user", request.Username)
+		"object", klog.KRef(request.Namespace, request.Name), "user", request.UserInfo.Username)
 }
 
 func (h *handler[T]) unchanged(ctx context.Context, request *request[T], err error) (*admissionv1.AdmissionResponse, result) {
 	reason := reasonInternal
-	if known := (*unable)(nil); errors.As(err, &known) {
+	if known := (*decisionError)(nil); errors.As(err, &known) {
 		reason = known.reason
 	}
 	problems.WithLabelValues(h.name, string(reason)).Inc()

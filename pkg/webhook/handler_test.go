@@ -140,7 +140,7 @@ func TestReviewsAreAllowed(t *testing.T) {
 			pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Update }},
 		"an object that is no pod": {
-			pod: &corev1.Pod{}, wantWarning: "reading the object: request.object.spec: want an object, got a number", wantReason: reasonRequest,
+			pod: &corev1.Pod{}, wantWarning: `reading the object: json: cannot unmarshal JSON number into Go struct within "/request/object/spec"`, wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = []byte(`{"spec": 1}`) }},
 		"no object": {
 			pod: &corev1.Pod{}, wantWarning: "the request has no object", wantReason: reasonRequest,
@@ -205,8 +205,8 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 	}{
 		"no JSON by its type": {"text/plain", valid, http.StatusUnsupportedMediaType, `content type is "text/plain", want application/json`},
 		"no type":             {"", valid, http.StatusUnsupportedMediaType, `content type is ""`},
-		"an empty body":       {"application/json", nil, http.StatusBadRequest, "not an AdmissionReview: want an object: unexpected EOF"},
-		"no JSON":             {"application/json", []byte("hello"), http.StatusBadRequest, "not an AdmissionReview: want an object, got 'h'"},
+		"an empty body":       {"application/json", nil, http.StatusBadRequest, "not an AdmissionReview: jsontext: unexpected EOF"},
+		"no JSON":             {"application/json", []byte("hello"), http.StatusBadRequest, "not an AdmissionReview: jsontext: invalid character 'h'"},
 		"a pod":               {"application/json", []byte(`{"apiVersion": "v1", "kind": "Pod"}`), http.StatusBadRequest, `of apiVersion "v1" and kind "Pod", want admission.k8s.io/v1 and AdmissionReview`},
 		"an older version":    {"application/json", []byte(`{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}`), http.StatusBadRequest, "admission.k8s.io/v1beta1"},
 		"no request":          {"application/json", reviewOf(t, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request = nil }), http.StatusBadRequest, "has no request"},
