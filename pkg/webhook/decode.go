@@ -63,11 +63,19 @@ type podFields struct {
 		PreemptionPolicy  *corev1.PreemptionPolicy     `json:"preemptionPolicy"`
 		Priority          *int32                       `json:"priority"`
 		PriorityClassName string                       `json:"priorityClassName"`
+		ResourceClaims    []corev1.PodResourceClaim    `json:"resourceClaims"`
 		Resources         *corev1.ResourceRequirements `json:"resources"`
 		SchedulerName     string                       `json:"schedulerName"`
 		SchedulingGates   []corev1.PodSchedulingGate   `json:"schedulingGates"`
 		Tolerations       []corev1.Toleration          `json:"tolerations"`
+		Volumes           []volumeFields               `json:"volumes"`
 	} `json:"spec"`
+}
+
+type volumeFields struct {
+	Name                  string                                    `json:"name"`
+	Ephemeral             *struct{}                                 `json:"ephemeral"`
+	PersistentVolumeClaim *corev1.PersistentVolumeClaimVolumeSource `json:"persistentVolumeClaim"`
 }
 
 type containerFields struct {
@@ -86,8 +94,15 @@ func (p *pod) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 	p.Spec = corev1.PodSpec{
 		Affinity: spec.Affinity, HostNetwork: spec.HostNetwork, NodeName: spec.NodeName, PreemptionPolicy: spec.PreemptionPolicy,
 		Priority: spec.Priority, PriorityClassName: spec.PriorityClassName, Resources: spec.Resources, SchedulerName: spec.SchedulerName,
-		SchedulingGates: spec.SchedulingGates, Tolerations: spec.Tolerations,
+		SchedulingGates: spec.SchedulingGates, Tolerations: spec.Tolerations, ResourceClaims: spec.ResourceClaims,
 		Containers: containers(spec.Containers), InitContainers: containers(spec.InitContainers),
+	}
+	for _, volume := range spec.Volumes {
+		source := corev1.VolumeSource{PersistentVolumeClaim: volume.PersistentVolumeClaim}
+		if volume.Ephemeral != nil {
+			source.Ephemeral = &corev1.EphemeralVolumeSource{}
+		}
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: volume.Name, VolumeSource: source})
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func startRoutes(t *testing.T, clientCAFile string, edit func(*server)) (s *serv
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := (&world{}).admission()
+	a := (&fakeCluster{}).admission()
 	listener, err := listen(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func TestSlowClients(t *testing.T) {
 		for range 100 {
 			fmt.Fprintf(dial(t, host, pool), "POST /mutate/pods?timeout=30s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", maxBody)
 		}
-		waitUntil(t, "all requests are in flight", func() bool { return s.requests() == 100 })
+		eventually(t, "all requests are in flight", func() bool { return s.requests() == 100 })
 		answersReviews(t, host, pool)
 		if took := inUse() - before; took > most {
 			t.Errorf("they take %d bytes, want at most %d", took, most)
@@ -177,7 +177,7 @@ func TestSlowClients(t *testing.T) {
 				go func() { _, _, _ = send(t, client, host, body, maxBody) }()
 			}
 		}
-		waitUntil(t, "as many requests as allowed are in flight", func() bool { return s.requests() == maxRequests })
+		eventually(t, "as many requests as allowed are in flight", func() bool { return s.requests() == maxRequests })
 		for range 1000 {
 			body <- struct{}{}
 		}
@@ -188,7 +188,7 @@ func TestSlowClients(t *testing.T) {
 	})
 }
 
-func waitUntil(t *testing.T, what string, condition func() bool) {
+func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -242,7 +242,7 @@ func TestOldestRequestIsCutOff(t *testing.T) {
 				before := s.requests()
 				connection := dial(t, host, pool)
 				fmt.Fprintf(connection, "POST /mutate/pods?timeout=30s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n%s", text)
-				waitUntil(t, "the request is in flight", func() bool { return s.requests() == before+1 })
+				eventually(t, "the request is in flight", func() bool { return s.requests() == before+1 })
 				return connection
 			}
 			oldest := begin(strings.Repeat("{", 500))

@@ -29,6 +29,9 @@ type Options struct {
 	Config string
 	// CheckConfig is the path of such a file to check, and to do nothing else.
 	CheckConfig string
+	// LimitedPriorityClasses are the classes that policies set only in namespaces with a
+	// ResourceQuota for them, and in kube-system.
+	LimitedPriorityClasses []string
 	// BindAddress and SecurePort are where the server listens.
 	BindAddress net.IP
 	SecurePort  int
@@ -54,6 +57,9 @@ type Options struct {
 // NewOptions returns the defaults.
 func NewOptions() *Options {
 	return &Options{
+		// These GKE limits, and clusters as in the documentation of limitedResources.
+		LimitedPriorityClasses: []string{"system-cluster-critical", "system-node-critical"},
+
 		BindAddress:   net.IPv4zero,
 		SecurePort:    9443,
 		Certificates:  certs.NewOptions(),
@@ -72,6 +78,8 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	policies := groups.FlagSet("Policies")
 	policies.StringVar(&o.Config, "config", o.Config, "Path of a file of policies (kind WebhookConfiguration). Read again when it changes; if it is not valid then, the policies before are kept.")
 	policies.StringVar(&o.CheckConfig, "check-config", o.CheckConfig, "Path of a file of policies to check. Nothing is served; the exit code is 1 if it is not valid.")
+
+	policies.StringSliceVar(&o.LimitedPriorityClasses, "limited-priority-classes", o.LimitedPriorityClasses, "Priority classes that policies set only in kube-system and in namespaces with a ResourceQuota for them: some clusters refuse other pods of them.")
 
 	serving := groups.FlagSet("Serving")
 	serving.IPVar(&o.BindAddress, "bind-address", o.BindAddress, "The address to listen on.")

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -48,11 +49,12 @@ func Run(ctx context.Context, options *Options) error {
 	if err != nil {
 		return fmt.Errorf("making the API client: %w", err)
 	}
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("making the API client: %w", err)
 	}
-	cluster := newCluster(meta, client)
+	cluster := newCluster(meta, client, options.LimitedPriorityClasses)
 	admission := &admission{cluster: cluster, policies: policies.Policies}
 	certificate, err := newCertificates(client, options)
 	if err != nil {

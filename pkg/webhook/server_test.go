@@ -101,7 +101,7 @@ func TestServing(t *testing.T) {
 	defer cancel()
 	go certificate.Run(ctx)
 	handler := routes{
-		mutatePods: (&world{}).admission().mutatePods(),
+		mutatePods: (&fakeCluster{}).admission().mutatePods(),
 		healthz:    checks(),
 		readyz:     checks(certificate.Healthy, func() error { return errors.New("not today") }),
 		metrics:    http.NotFoundHandler(),
@@ -190,7 +190,7 @@ func TestSlowRequestsAreCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, url, stop := start(t, options, certificate, (&world{}).admission().mutatePods())
+	_, url, stop := start(t, options, certificate, (&fakeCluster{}).admission().mutatePods())
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 	connection, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "https://"))
 	if err != nil {
