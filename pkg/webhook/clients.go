@@ -5,6 +5,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -53,7 +54,7 @@ func (c *clients) only(next http.Handler) http.Handler {
 func (c *clients) verify(r *http.Request) error {
 	options, ok := c.ca.VerifyOptions()
 	if !ok || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return fmt.Errorf("a client certificate of a CA in --client-ca-file is required")
+		return errors.New("a client certificate of a CA in --client-ca-file is required")
 	}
 	if _, err := r.TLS.PeerCertificates[0].Verify(options); err != nil {
 		return fmt.Errorf("verifying the client certificate: %w", err)
