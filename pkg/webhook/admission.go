@@ -5,7 +5,9 @@ package webhook
 
 import (
 	"context"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,28 +23,28 @@ import (
 
 // admission decides about objects by what is known of the cluster.
 type admission struct {
-	cluster  knowledge
+	cluster  clusterState
 	policies func() *policy.Policies
 }
 
-// knowledge is what is known of the cluster. *cluster is the one that is used.
-type knowledge interface {
-	owner(ctx context.Context, namespace string, pod *corev1.Pod) (*metav1.PartialObjectMetadata, error)
-	namespace(name string) *metav1.PartialObjectMetadata
+// clusterState is what admission reads of the cluster; *cluster implements it.
+type clusterState interface {
+	owner(ctx context.Context, namespace string, pod *corev1.Pod) (*appsv1.DaemonSet, error)
+	namespace(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error)
 	allocatable(ctx context.Context, node string) corev1.ResourceList
-	priorityClass(name string) (exists, isDefault bool)
+	priorityClass(namespace, name string) priorityClass
+	limitsOf(namespace string) []corev1.LimitRangeItem
 }
 
-// patience is how long a pod waits for its DaemonSet, and for its node, to be known. The
-// controller creates pods milliseconds after either of them, when we may not have
-// heard of it. It is short beside the timeout of the webhook configuration (2 s).
-const patience = 500 * time.Millisecond
+// cacheTimeout is how long a request waits for its namespace, DaemonSet and node to
+// reach the cache, together. Pods are created milliseconds after each of them. It is
+// short beside the timeout of the webhook configuration (2 s).
+const cacheTimeout = 500 * time.Millisecond
 
 // mutatePods handles new pods.
-func (a *admission) mutatePods() *handler[corev1.Pod] {
-	return &handler[corev1.Pod]{
+func (a *admission) mutatePods() *handler[pod] {
+	return &handler[pod]{
 		name:       "pods",
-		readObject: readPod,
 		resource:   metav1.GroupVersionResource(corev1.SchemeGroupVersion.WithResource("pods")),
 		operations: []admissionv1.Operation{admissionv1.Create},
 		decide:     a.decidePod,
@@ -53,36 +55,40 @@ func (a *admission) mutatePods() *handler[corev1.Pod] {
 func (a *admission) mutateDaemonSets() *handler[appsv1.DaemonSet] {
 	return &handler[appsv1.DaemonSet]{
 		name:       "daemonsets",
-		readObject: readDaemonSet,
 		resource:   metav1.GroupVersionResource(appsv1.SchemeGroupVersion.WithResource("daemonsets")),
 		operations: []admissionv1.Operation{admissionv1.Create, admissionv1.Update},
 		decide:     a.decideDaemonSet,
 	}
 }
 
-// validateDaemonSets handles DaemonSets that are created or updated, after everybody
-// has changed them.
+// validateDaemonSets handles DaemonSets that are created or updated, after all mutating
+// admission.
 func (a *admission) validateDaemonSets() *handler[appsv1.DaemonSet] {
 	h := a.mutateDaemonSets()
 	h.name, h.decide = "validation", a.validateDaemonSet
 	return h
 }
 
-func (a *admission) decidePod(ctx context.Context, request *request[corev1.Pod]) (decision, error) {
-	pod := request.Object
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (a *admission) decidePod(ctx context.Context, request *request[pod]) (decision, error) {
+	pod := (*corev1.Pod)(request.Object)
+	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
 	defer cancel()
 	owner, err := a.cluster.owner(ctx, request.Namespace, pod)
 	if err != nil {
-		return decision{}, &unable{reasonOwner, err}
+		return decision{}, &decisionError{reasonOwner, err}
 	}
-	namespace := a.cluster.namespace(request.Namespace)
+	namespace, err := a.cluster.namespace(ctx, request.Namespace)
+	if err != nil {
+		return decision{}, &decisionError{reasonNamespace, err}
+	}
 	chosen := a.policies().For(request.Namespace, namespace.Labels, owner.Labels)
 	f := facts{
-		annotations: chosen.Effective(owner.Annotations),
-		settings:    &chosen.Pod,
-		tolerations: parseWhitelist(namespace.Annotations),
-		classes:     a.cluster.priorityClass,
+		annotations:   chosen.Effective(owner.Annotations),
+		settings:      &chosen.Pod,
+		templateClass: owner.Spec.Template.Spec.PriorityClassName,
+		tolerations:   parseWhitelist(namespace.Annotations),
+		classes:       a.classesIn(request.Namespace),
+		limits:        a.cluster.limitsOf(request.Namespace),
 	}
 	if _, sized := f.annotations[daemonset.ResourcesAnnotation]; sized {
 		if node, ok := daemonset.TargetNode(pod); ok {
@@ -92,11 +98,20 @@ func (a *admission) decidePod(ctx context.Context, request *request[corev1.Pod])
 	return decided(mutatePod(pod, f), chosen), nil
 }
 
-func (a *admission) decideDaemonSet(_ context.Context, request *request[appsv1.DaemonSet]) (decision, error) {
+func (a *admission) decideDaemonSet(ctx context.Context, request *request[appsv1.DaemonSet]) (decision, error) {
 	ds := request.Object
-	namespace := a.cluster.namespace(request.Namespace)
+	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
+	defer cancel()
+	namespace, err := a.cluster.namespace(ctx, request.Namespace)
+	if err != nil {
+		return decision{}, &decisionError{reasonNamespace, err}
+	}
 	chosen := a.policies().For(request.Namespace, namespace.Labels, ds.Labels)
-	return decided(mutateDaemonSet(ds, chosen, parseWhitelist(namespace.Annotations), a.cluster.priorityClass), chosen), nil
+	return decided(mutateDaemonSet(ds, chosen, parseWhitelist(namespace.Annotations), a.classesIn(request.Namespace)), chosen), nil
+}
+
+func (a *admission) classesIn(namespace string) priorityClasses {
+	return func(name string) priorityClass { return a.cluster.priorityClass(namespace, name) }
 }
 
 // decided names the policy where something was done.
@@ -107,23 +122,34 @@ func decided(m mutation, chosen *policy.Policy) decision {
 	return decision{mutation: m}
 }
 
-// validateDaemonSet denies what can never work and warns of what will hurt. Of an
-// update it looks at what it brings: a DaemonSet that was wrong before can be changed,
-// and nobody is warned again and again.
+// validateDaemonSet denies what can never work and warns of what will hurt, as far as
+// the configuration does not say otherwise. Findings that a DaemonSet had before an update
+// are left out, so that it can be changed.
 func (a *admission) validateDaemonSet(_ context.Context, request *request[appsv1.DaemonSet]) (decision, error) {
 	ds := request.Object
 	if ds.DeletionTimestamp != nil {
 		return decision{}, nil
 	}
-	findings := lint.Check(ds)
+	validation := a.policies().Validation()
+	if validation.Mode == policy.ValidationOff {
+		return decision{}, nil
+	}
+	var before map[string]int
 	if request.Operation == admissionv1.Update {
-		known := lint.Check(request.OldObject)
-		findings = slices.DeleteFunc(findings, func(f lint.Finding) bool { return slices.Contains(known, f) })
+		before = countFindings(request.OldObject)
 	}
 	var d decision
 	var denied []string
-	for _, finding := range findings {
-		if finding.Severity == lint.Error {
+	for _, finding := range lint.Check(ds) {
+		key := findingKey(&finding, ds)
+		if before[key] > 0 {
+			before[key]--
+			continue
+		}
+		if slices.Contains(validation.Ignore, finding.Rule) {
+			continue
+		}
+		if finding.Severity == lint.Error && validation.Mode != policy.ValidationWarn {
 			denied = append(denied, finding.String()+". "+finding.Fix)
 		} else {
 			d.Warnings = append(d.Warnings, finding.String())
@@ -132,3 +158,28 @@ func (a *admission) validateDaemonSet(_ context.Context, request *request[appsv1
 	d.Denied = strings.Join(denied, "\n")
 	return d, nil
 }
+
+// countFindings returns how often a DaemonSet has each finding.
+func countFindings(ds *appsv1.DaemonSet) map[string]int {
+	counts := make(map[string]int)
+	for _, finding := range lint.Check(ds) {
+		counts[findingKey(&finding, ds)]++
+	}
+	return counts
+}
+
+// findingKey identifies a finding, whatever its place in the lists of the template:
+// containers by their names, other elements by nothing, as a list may be reordered.
+func findingKey(f *lint.Finding, ds *appsv1.DaemonSet) string {
+	spec := &ds.Spec.Template.Spec
+	return listIndex.ReplaceAllStringFunc(f.Rule+" "+f.Field+" "+f.Message, func(element string) string {
+		match := listIndex.FindStringSubmatch(element)
+		list := map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers}[match[1]]
+		if i, err := strconv.Atoi(match[2]); err == nil && i < len(list) {
+			return match[1] + "[" + list[i].Name + "]"
+		}
+		return match[1] + "[]"
+	})
+}
+
+var listIndex = regexp.MustCompile(`(\w+)\[(\d+)\]`)

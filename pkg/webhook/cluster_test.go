@@ -17,6 +17,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
@@ -24,15 +25,8 @@ import (
 
 	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/webhook/policy"
 )
-
-// metadataOf returns what a metadata client sees of ds.
-func metadataOf(ds *appsv1.DaemonSet) *metav1.PartialObjectMetadata {
-	return &metav1.PartialObjectMetadata{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "DaemonSet"},
-		ObjectMeta: ds.ObjectMeta,
-	}
-}
 
 func TestCluster(t *testing.T) {
 	scheme := metadatafake.NewTestScheme()
@@ -43,14 +37,14 @@ func TestCluster(t *testing.T) {
 	agent.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
 	logging := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
 		ObjectMeta: metav1.ObjectMeta{Name: "logging", Labels: map[string]string{"team": "a"}, Annotations: map[string]string{whitelistAnnotation: "[]", "else": "x"}}}
-	metadata := metadatafake.NewSimpleMetadataClient(scheme, metadataOf(agent), logging)
+	metadata := metadatafake.NewSimpleMetadataClient(scheme, logging)
 	node := st.MakeNode().Name("node").Label("large", "label").Capacity(map[corev1.ResourceName]string{"cpu": "8", "memory": "16Gi", "example.com/gpu": "1"}).Obj()
-	typed := fake.NewClientset(node, st.MakeNode().Name("new").Obj(), &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "usual"}, GlobalDefault: true})
+	typed := fake.NewClientset(agent, node, st.MakeNode().Name("new").Obj(), &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "usual"}, GlobalDefault: true})
 
-	// Time stands still but while everybody waits: patience costs none.
+	// Time stands still but while everybody waits: cacheTimeout costs none.
 	synctest.Test(t, func(t *testing.T) {
-		cluster := newCluster(metadata, typed)
-		if err := cluster.healthy(); err == nil || strings.Count(err.Error(), "are not known yet") != 4 {
+		cluster := newCluster(metadata, typed, nil)
+		if err := cluster.healthy(); err == nil || strings.Count(err.Error(), "are not known yet") != 6 {
 			t.Errorf("before anything is known: %v", err)
 		}
 		go cluster.run(t.Context())
@@ -74,10 +68,10 @@ func TestCluster(t *testing.T) {
 			"an owner we hear of late": {"default", daemonsettest.Pod(late, "a"), nil, ""},
 		}
 		for name, tc := range tests {
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), cacheTimeout)
 			if name == "an owner we hear of late" {
-				time.AfterFunc(patience/2, func() {
-					if err := metadata.Tracker().Add(metadataOf(late)); err != nil {
+				time.AfterFunc(cacheTimeout/2, func() {
+					if err := typed.Tracker().Add(late); err != nil {
 						t.Error(err)
 					}
 				})
@@ -97,20 +91,22 @@ func TestCluster(t *testing.T) {
 				t.Errorf("%s: annotations (-want,+got):\n%s", name, diff)
 			}
 		}
-		if kept, _ := get[*metav1.PartialObjectMetadata](cluster.daemonSets, "default/agent"); kept.ManagedFields != nil || len(kept.Annotations) != 1 {
+		if kept, _ := get[*appsv1.DaemonSet](cluster.daemonSets, "default/agent"); kept.ManagedFields != nil || len(kept.Annotations) != 1 {
 			t.Errorf("more is kept than needed: %+v", kept)
 		}
 
-		if kept := cluster.namespace("logging"); kept.Labels["team"] != "a" || len(kept.Annotations) != 1 {
-			t.Errorf("of the namespace is kept: %+v", kept)
+		known, cancel := context.WithTimeout(t.Context(), cacheTimeout)
+		if kept, err := cluster.namespace(known, "logging"); err != nil || kept.Labels["team"] != "a" || len(kept.Annotations) != 1 {
+			t.Errorf("of the namespace is kept: %+v (%v)", kept, err)
 		}
-		if kept := cluster.namespace("unknown"); kept.Labels != nil {
+		if kept, err := cluster.namespace(known, "unknown"); err == nil {
 			t.Errorf("of an unknown namespace is known: %+v", kept)
 		}
+		cancel()
 		for name, want := range map[string]string{"node": "8", "new": "", "unknown": "", "late": "4"} {
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), cacheTimeout)
 			if name == "late" {
-				time.AfterFunc(patience/2, func() {
+				time.AfterFunc(cacheTimeout/2, func() {
 					late := st.MakeNode().Name("late").Capacity(map[corev1.ResourceName]string{"cpu": "4"}).Obj()
 					if _, err := typed.CoreV1().Nodes().Create(ctx, late, metav1.CreateOptions{}); err != nil {
 						t.Error(err)
@@ -126,11 +122,10 @@ func TestCluster(t *testing.T) {
 				t.Errorf("more of node %s is kept than needed: %v", name, has)
 			}
 		}
-		if exists, isDefault := cluster.priorityClass("usual"); !exists || !isDefault {
-			t.Errorf("the class exists: %v, is the default: %v", exists, isDefault)
-		}
-		if exists, _ := cluster.priorityClass("unknown"); exists {
-			t.Error("an unknown class exists")
+		for name, want := range map[string]priorityClass{"usual": {isDefault: true}, "unknown": {forbidden: "it does not exist"}} {
+			if got := cluster.priorityClass("default", name); got != want {
+				t.Errorf("class %s is %+v, want %+v", name, got, want)
+			}
 		}
 	})
 }
@@ -188,4 +183,128 @@ func largeNode(i int) *corev1.Node {
 		node.Status.Images = append(node.Status.Images, corev1.ContainerImage{Names: []string{fmt.Sprintf("example.com/image-%d@sha256:%064d", image, i)}})
 	}
 	return node
+}
+
+// A pod and its DaemonSet get the policy of their namespace's labels, or none, but never
+// the one for a namespace without labels: the namespace, the DaemonSet and the node are late.
+func TestLateCache(t *testing.T) {
+	policies, err := policy.Parse([]byte(`
+apiVersion: config.everynode.dev/v1alpha1
+kind: WebhookConfiguration
+policies:
+  - name: tenants
+    match: {namespaceSelector: {matchLabels: {tenant: a}}}
+    annotations: {everynode.dev/resources: '{"main": {"cpu": "50%"}}'}
+    pod: {schedulerName: tenants}
+    daemonSet: {schedulerName: tenants}
+  - name: all others
+    pod: {schedulerName: wrong}
+    daemonSet: {schedulerName: wrong}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheme := metadatafake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		late          time.Duration
+		wantScheduler string
+		wantErr       string
+	}{
+		"300 ms late":  {300 * time.Millisecond, "tenants", ""},
+		"for too long": {2 * cacheTimeout, "", "is known"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			metadata, typed := metadatafake.NewSimpleMetadataClient(scheme), fake.NewClientset()
+			cluster := newCluster(metadata, typed, nil)
+			go cluster.run(t.Context())
+			synctest.Wait()
+			agent := daemonsettest.Make("agent").Obj()
+			arrived := make(chan struct{})
+			time.AfterFunc(tc.late, func() {
+				defer close(arrived)
+				for _, err := range []error{
+					typed.Tracker().Add(agent),
+					typed.Tracker().Add(st.MakeNode().Name("a").Capacity(map[corev1.ResourceName]string{"cpu": "4"}).Obj()),
+					metadata.Tracker().Add(&metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+						ObjectMeta: metav1.ObjectMeta{Name: "default", Labels: map[string]string{"tenant": "a"}}}),
+				} {
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			admission := &admission{cluster: cluster, policies: func() *policy.Policies { return policies }}
+			check := func(what string, d decision, err error) {
+				if (err == nil) != (tc.wantErr == "") || err != nil && !strings.Contains(err.Error(), tc.wantErr) {
+					t.Errorf("%s, %s: error is %v, want %q", name, what, err, tc.wantErr)
+				}
+				if got := d.Audit["scheduler"]; got != tc.wantScheduler {
+					t.Errorf("%s, %s: the scheduler is %q, want %q", name, what, got, tc.wantScheduler)
+				}
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				d, err := admission.decideDaemonSet(t.Context(), &request[appsv1.DaemonSet]{requestInfo: requestInfo{Namespace: "default"}, Object: agent})
+				check("the DaemonSet", d, err)
+			}()
+			d, err := admission.decidePod(t.Context(), &request[pod]{requestInfo: requestInfo{Namespace: "default"}, Object: (*pod)(daemonsettest.Pod(agent, "a"))})
+			check("the pod", d, err)
+			if tc.wantErr == "" && d.Audit["resources"] != "main.cpu=2" {
+				t.Errorf("%s: the sizes are %q", name, d.Audit["resources"])
+			}
+			<-done
+			<-arrived
+		})
+	}
+}
+
+// Pods get no class that a ResourceQuota, or the lack of one, has the API server refuse.
+func TestPriorityClassesAndQuotas(t *testing.T) {
+	quota := func(namespace string, spec corev1.ResourceQuotaSpec, pods, used string) *corev1.ResourceQuota {
+		q := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "quota"}, Spec: spec}
+		q.Status.Hard = corev1.ResourceList{corev1.ResourcePods: resource.MustParse(pods)}
+		q.Status.Used = corev1.ResourceList{corev1.ResourcePods: resource.MustParse(used)}
+		return q
+	}
+	selecting := func(operator corev1.ScopeSelectorOperator, values ...string) corev1.ResourceQuotaSpec {
+		return corev1.ResourceQuotaSpec{ScopeSelector: &corev1.ScopeSelector{MatchExpressions: []corev1.ScopedResourceSelectorRequirement{
+			{ScopeName: corev1.ResourceQuotaScopePriorityClass, Operator: operator, Values: values}}}}
+	}
+	class := func(name string) *schedulingv1.PriorityClass {
+		return &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	}
+	typed := fake.NewClientset(class("limited"), class("free"),
+		quota("plain", corev1.ResourceQuotaSpec{}, "10", "10"),
+		quota("listed", selecting(corev1.ScopeSelectorOpIn, "limited", "else"), "10", "9"),
+		quota("existing", selecting(corev1.ScopeSelectorOpExists), "10", "0"),
+		quota("scope", corev1.ResourceQuotaSpec{Scopes: []corev1.ResourceQuotaScope{corev1.ResourceQuotaScopePriorityClass}}, "10", "0"),
+		quota("others", selecting(corev1.ScopeSelectorOpNotIn, "limited"), "10", "0"),
+		quota("without", selecting(corev1.ScopeSelectorOpDoesNotExist), "10", "0"),
+		quota("used-up", selecting(corev1.ScopeSelectorOpIn, "limited", "free"), "3", "3"),
+	)
+	scheme := metadatafake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	const needsQuota, noMore = "has no ResourceQuota for it", "ResourceQuota used-up/quota allows no more pods of it"
+	synctest.Test(t, func(t *testing.T) {
+		cluster := newCluster(metadatafake.NewSimpleMetadataClient(scheme), typed, []string{"limited"})
+		go cluster.run(t.Context())
+		synctest.Wait()
+		for namespace, want := range map[string]struct{ limited, free string }{
+			"none": {needsQuota, ""}, "plain": {needsQuota, ""}, "others": {needsQuota, ""}, "without": {needsQuota, ""},
+			"listed": {}, "existing": {}, "scope": {}, metav1.NamespaceSystem: {}, "used-up": {noMore, noMore},
+		} {
+			for name, want := range map[string]string{"limited": want.limited, "free": want.free} {
+				got := cluster.priorityClass(namespace, name).forbidden
+				if (got == "") != (want == "") || !strings.Contains(got, want) {
+					t.Errorf("class %s in namespace %s: %q, want %q", name, namespace, got, want)
+				}
+			}
+		}
+	})
 }

@@ -14,13 +14,10 @@ import (
 
 	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
-	"everynode.dev/everynode/pkg/webhook/scan"
 )
 
-func decodePod(data []byte, pod *corev1.Pod) error {
-	s := scan.New(data)
-	readPod(s, pod)
-	return s.End()
+func decodePod(data []byte, into *corev1.Pod) error {
+	return v2json.Unmarshal(data, (*pod)(into), jsontext.AllowDuplicateNames(true))
 }
 
 // What is passed over while a pod is read changes no decision.

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -32,14 +33,18 @@ type scene struct {
 	// Policies are those of the configuration.
 	Policies []policy.Policy `json:"policies"`
 	// DaemonSet owns the pod.
-	DaemonSet metav1.PartialObjectMetadata `json:"daemonSet"`
+	DaemonSet appsv1.DaemonSet `json:"daemonSet"`
 	// Namespace is that of the object.
 	Namespace metav1.PartialObjectMetadata `json:"namespace"`
 	// Nodes are what nodes have, by name.
 	Nodes map[string]corev1.ResourceList `json:"nodes"`
 	// PriorityClasses say whether each is the default.
 	PriorityClasses map[string]bool `json:"priorityClasses"`
-	Object          json.RawMessage `json:"object"`
+	// Limits are of the LimitRanges of the namespace.
+	Limits []corev1.LimitRangeItem `json:"limits"`
+	// Validation is that of the configuration.
+	Validation policy.Validation `json:"validation"`
+	Object     json.RawMessage   `json:"object"`
 	// OldObject makes it an update.
 	OldObject json.RawMessage `json:"oldObject"`
 }
@@ -58,7 +63,7 @@ type outcome struct {
 func (s *scene) handler(t *testing.T) (http.Handler, metav1.GroupVersionResource) {
 	t.Helper()
 	configuration, err := yaml.Marshal(policy.Configuration{
-		TypeMeta: metav1.TypeMeta{APIVersion: policy.APIVersion, Kind: policy.Kind}, Policies: s.Policies,
+		TypeMeta: metav1.TypeMeta{APIVersion: policy.APIVersion, Kind: policy.Kind}, Policies: s.Policies, Validation: s.Validation,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -67,8 +72,12 @@ func (s *scene) handler(t *testing.T) (http.Handler, metav1.GroupVersionResource
 	if err != nil {
 		t.Fatal(err)
 	}
-	admission := (&world{
-		daemonSet: s.DaemonSet, nodes: s.Nodes, classes: s.PriorityClasses, policies: policies,
+	classes := make(map[string]priorityClass)
+	for name, isDefault := range s.PriorityClasses {
+		classes[name] = priorityClass{isDefault: isDefault}
+	}
+	admission := (&fakeCluster{
+		daemonSet: s.DaemonSet, nodes: s.Nodes, classes: classes, limits: s.Limits, policies: policies,
 		namespaces: map[string]*metav1.PartialObjectMetadata{"default": &s.Namespace},
 	}).admission()
 	switch s.Webhook {

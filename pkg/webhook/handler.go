@@ -20,11 +20,6 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// maxBody limits a request. An object in etcd has at most 1.5 MiB by default and
-// 3 MiB at most (the API server's limit on a request, MaxRequestBodyBytes). An UPDATE
-// carries two of them; the rest of a review is less than 1 MiB.
-const maxBody = 7 << 20
-
 // maxTimeout is the most that a webhook configuration can ask for; 10 s are its default.
 const maxTimeout = 30 * time.Second
 
@@ -34,22 +29,20 @@ type handler[T any] struct {
 	name       string
 	resource   metav1.GroupVersionResource
 	operations []admissionv1.Operation
-	// readObject reads what decisions about an object depend on.
-	readObject reader[T]
 	decide     func(context.Context, *request[T]) (decision, error)
 }
 
-// decision is what becomes of an object.
+// decision is what is done with an object.
 type decision struct {
 	mutation
-	// Denied says why the object can never work; empty admits it.
+	// Denied says why the object is denied; empty admits it.
 	Denied string
-	// Warnings are shown to whoever sent the object.
+	// Warnings are shown to the user who sent the object.
 	Warnings []string
 }
 
-// unable is an error that says why nothing can be decided.
-type unable struct {
+// decisionError says why nothing can be decided about an object.
+type decisionError struct {
 	reason reason
 	error
 }
@@ -60,14 +53,14 @@ func (h *handler[T]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := withDeadline(r)
 	defer cancel()
 	// A request that comes in slowly must not hold a connection for longer.
-	if deadline, ok := ctx.Deadline(); ok {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < readTimeout {
 		_ = http.NewResponseController(w).SetReadDeadline(deadline) // Only the recorders of tests cannot.
 	}
 	began := time.Now()
 	body := bodies.Get().(*bytes.Buffer)
 	defer release(body)
 
-	review, err := h.read(w, r, body)
+	review, err := h.read(r, body)
 	if err != nil {
 		observe(h.name, resultRefused, began)
 		klog.FromContext(ctx).Error(err, "Refused a request", "webhook", h.name, "remote", r.RemoteAddr)
@@ -93,7 +86,7 @@ var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // release keeps a buffer for the next request, unless few will be as large.
 func release(body *bytes.Buffer) {
-	if body.Cap() > 256<<10 {
+	if body.Cap() > 64<<10 {
 		return
 	}
 	body.Reset()
@@ -118,25 +111,34 @@ type requestError struct {
 
 // read reads a review by way of body. If only its object cannot be read, the review
 // says why.
-func (h *handler[T]) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) (*review[T], *requestError) {
+func (h *handler[T]) read(r *http.Request, body *bytes.Buffer) (*review[T], *requestError) {
 	refuse := func(status int, format string, args ...any) (*review[T], *requestError) {
 		return nil, &requestError{status, fmt.Errorf(format, args...)}
 	}
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
 		return refuse(http.StatusUnsupportedMediaType, "content type is %q, want application/json", r.Header.Get("Content-Type"))
 	}
-	body.Grow(int(min(max(r.ContentLength, 0), maxBody)) + bytes.MinRead)
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return refuse(http.StatusRequestEntityTooLarge, "the request has more than %d bytes", maxBody)
-	} else if err != nil {
+	// A client may announce much and send nothing: beyond the size of most reviews the
+	// buffer grows by what arrives.
+	body.Grow(int(min(max(r.ContentLength, 0), 32<<10)) + bytes.MinRead)
+	_, err := body.ReadFrom(r.Body)
+	tooLarge := (*http.MaxBytesError)(nil)
+	switch {
+	case errors.As(err, &tooLarge):
+		return refuse(http.StatusRequestEntityTooLarge, "the request has more than %d bytes", tooLarge.Limit)
+	case errors.Is(err, errTooLarge):
+		return refuse(http.StatusRequestEntityTooLarge, "reading the request: %w", err)
+	case errors.Is(context.Cause(r.Context()), errCutOff):
+		return refuse(http.StatusServiceUnavailable, "reading the request: %w", errCutOff)
+	case err != nil:
 		return refuse(http.StatusBadRequest, "reading the request: %w", err)
 	}
-	review, err := decode(body.Bytes(), h.readObject)
+	review, err := decode[T](body.Bytes())
 	if err != nil {
-		if review = h.withoutObject(body.Bytes(), err); review == nil {
-			return refuse(http.StatusBadRequest, "the request is not an AdmissionReview: %w", err)
-		}
+		review, err = decodeWithout[T](body.Bytes(), err)
+	}
+	if err != nil {
+		return refuse(http.StatusBadRequest, "the request is not an AdmissionReview: %w", err)
 	}
 	if want := admissionv1.SchemeGroupVersion; review.APIVersion != want.String() || review.Kind != "AdmissionReview" {
 		return refuse(http.StatusBadRequest, "the request is of apiVersion %q and kind %q, want %s and AdmissionReview", review.APIVersion, review.Kind, want)
@@ -147,20 +149,6 @@ func (h *handler[T]) read(w http.ResponseWriter, r *http.Request, body *bytes.Bu
 	return review, nil
 }
 
-// withoutObject reads a review whose object cannot be read; nil if that is not all
-// that is wrong.
-func (h *handler[T]) withoutObject(body []byte, why error) *review[T] {
-	bare, err := decode(body, readNothing)
-	if err != nil || bare.Request == nil {
-		return nil
-	}
-	return &review[T]{APIVersion: bare.APIVersion, Kind: bare.Kind, Request: &request[T]{
-		UID: bare.Request.UID, Resource: bare.Request.Resource, SubResource: bare.Request.SubResource,
-		Name: bare.Request.Name, Namespace: bare.Request.Namespace, Operation: bare.Request.Operation, Username: bare.Request.Username,
-		unreadable: why,
-	}}
-}
-
 // respond decides about the request. If it cannot, it admits the object unchanged and
 // says why, to the log and to whoever sent it.
 func (h *handler[T]) respond(ctx context.Context, review *review[T]) (response *admissionv1.AdmissionResponse, result result) {
@@ -168,20 +156,20 @@ func (h *handler[T]) respond(ctx context.Context, review *review[T]) (response *
 	defer func() {
 		if crash := recover(); crash != nil {
 			h.logger(ctx, request).Error(nil, "Panic", "panic", crash, "stack", string(debug.Stack()))
-			response, result = h.unchanged(ctx, request, &unable{reasonInternal, errors.New("internal error, see the log of everynode-webhook")})
+			response, result = h.unchanged(ctx, request, &decisionError{reasonInternal, errors.New("internal error, see the log of everynode-webhook")})
 		}
 	}()
 
 	if request.Resource != h.resource || request.SubResource != "" || !slices.Contains(h.operations, request.Operation) {
-		return h.unchanged(ctx, request, &unable{reasonRequest,
+		return h.unchanged(ctx, request, &decisionError{reasonRequest,
 			fmt.Errorf("it was sent %s of %s/%s, but handles %v of %s only: check the rules of the webhook configuration",
 				request.Operation, request.Resource.Resource, request.SubResource, h.operations, h.resource.Resource)})
 	}
-	if request.unreadable != nil {
-		return h.unchanged(ctx, request, &unable{reasonRequest, fmt.Errorf("reading the object: %w", request.unreadable)})
+	if request.objectError != nil {
+		return h.unchanged(ctx, request, &decisionError{reasonRequest, fmt.Errorf("reading the object: %w", request.objectError)})
 	}
 	if request.Object == nil || request.OldObject == nil && request.Operation == admissionv1.Update {
-		return h.unchanged(ctx, request, &unable{reasonRequest, errors.New("the request has no object")})
+		return h.unchanged(ctx, request, &decisionError{reasonRequest, errors.New("the request has no object")})
 	}
 	decided, err := h.decide(ctx, request)
 	if err != nil {
@@ -200,12 +188,12 @@ func (h *handler[T]) respond(ctx context.Context, review *review[T]) (response *
 // logger names the request in all that is logged of it. Few requests need one.
 func (h *handler[T]) logger(ctx context.Context, request *request[T]) klog.Logger {
 	return klog.FromContext(ctx).WithValues("webhook", h.name, "uid", request.UID,
-		"object", klog.KRef(request.Namespace, request.Name), "user", request.Username)
+		"object", klog.KRef(request.Namespace, request.Name), "user", request.UserInfo.Username)
 }
 
 func (h *handler[T]) unchanged(ctx context.Context, request *request[T], err error) (*admissionv1.AdmissionResponse, result) {
 	reason := reasonInternal
-	if known := (*unable)(nil); errors.As(err, &known) {
+	if known := (*decisionError)(nil); errors.As(err, &known) {
 		reason = known.reason
 	}
 	problems.WithLabelValues(h.name, string(reason)).Inc()

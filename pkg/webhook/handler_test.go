@@ -28,40 +28,50 @@ import (
 	"everynode.dev/everynode/pkg/webhook/policy"
 )
 
-// world is knowledge of a cluster in which every pod has its owner.
-type world struct {
-	daemonSet  metav1.PartialObjectMetadata
+// fakeCluster is the state of a cluster in which every pod has its owner.
+type fakeCluster struct {
+	daemonSet  appsv1.DaemonSet
 	namespaces map[string]*metav1.PartialObjectMetadata
 	nodes      map[string]corev1.ResourceList
-	classes    map[string]bool // whether it is the default
+	classes    map[string]priorityClass
+	limits     []corev1.LimitRangeItem
 	err        error
 	crash      bool
 	policies   *policy.Policies
 }
 
-func (w *world) owner(context.Context, string, *corev1.Pod) (*metav1.PartialObjectMetadata, error) {
-	if w.crash {
+func (c *fakeCluster) owner(context.Context, string, *corev1.Pod) (*appsv1.DaemonSet, error) {
+	if c.crash {
 		panic("index out of range")
 	}
-	return &w.daemonSet, w.err
+	return &c.daemonSet, c.err
 }
 
-func (w *world) namespace(name string) *metav1.PartialObjectMetadata {
-	if namespace, ok := w.namespaces[name]; ok {
-		return namespace
+func (c *fakeCluster) namespace(_ context.Context, name string) (*metav1.PartialObjectMetadata, error) {
+	if c.namespaces == nil {
+		return &metav1.PartialObjectMetadata{}, nil
 	}
-	return &metav1.PartialObjectMetadata{}
+	if namespace, ok := c.namespaces[name]; ok {
+		return namespace, nil
+	}
+	return nil, errors.New("no such namespace")
 }
 
-func (w *world) allocatable(_ context.Context, node string) corev1.ResourceList { return w.nodes[node] }
-
-func (w *world) priorityClass(name string) (exists, isDefault bool) {
-	isDefault, exists = w.classes[name]
-	return exists, isDefault
+func (c *fakeCluster) allocatable(_ context.Context, node string) corev1.ResourceList {
+	return c.nodes[node]
 }
 
-func (w *world) admission() *admission {
-	return &admission{cluster: w, policies: func() *policy.Policies { return w.policies }}
+func (c *fakeCluster) priorityClass(_, name string) priorityClass {
+	if class, ok := c.classes[name]; ok {
+		return class
+	}
+	return priorityClass{forbidden: "it does not exist"}
+}
+
+func (c *fakeCluster) limitsOf(string) []corev1.LimitRangeItem { return c.limits }
+
+func (c *fakeCluster) admission() *admission {
+	return &admission{cluster: c, policies: func() *policy.Policies { return c.policies }}
 }
 
 // reviewOf returns an AdmissionReview for the creation of pod, changed by edit.
@@ -98,7 +108,7 @@ func post(tb testing.TB, handler http.Handler, contentType string, body []byte) 
 	request := httptest.NewRequestWithContext(tb.Context(), http.MethodPost, "/mutate/pods?timeout=2s", bytes.NewReader(body))
 	request.Header.Set("Content-Type", contentType)
 	recorder := httptest.NewRecorder()
-	handler.ServeHTTP(recorder, request)
+	newInFlight().limit(handler).ServeHTTP(recorder, request)
 	return recorder
 }
 
@@ -119,17 +129,18 @@ func TestReviewsAreAllowed(t *testing.T) {
 	registerMetrics()
 	agent := daemonsettest.Make("agent").Obj()
 	tests := map[string]struct {
-		world       world
+		world       fakeCluster
 		pod         *corev1.Pod
 		edit        func(*admissionv1.AdmissionReview)
 		wantPatch   bool
 		wantWarning string
 		wantReason  reason
 	}{
-		"a bound pod":                    {pod: daemonsettest.BoundPod(agent, "a"), wantPatch: true},
-		"a pod that needs none":          {pod: daemonsettest.Pod(agent, "a")},
-		"a pod whose owner is not known": {world: world{err: errors.New("no such DaemonSet")}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "no such DaemonSet", wantReason: reasonOwner},
-		"a pod that makes us crash":      {world: world{crash: true}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "internal error", wantReason: reasonInternal},
+		"a bound pod":                        {pod: daemonsettest.BoundPod(agent, "a"), wantPatch: true},
+		"a pod that needs none":              {pod: daemonsettest.Pod(agent, "a")},
+		"a pod whose owner is not known":     {world: fakeCluster{err: errors.New("no such DaemonSet")}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "no such DaemonSet", wantReason: reasonOwner},
+		"a pod whose namespace is not known": {world: fakeCluster{namespaces: map[string]*metav1.PartialObjectMetadata{"another": nil}}, pod: daemonsettest.BoundPod(agent, "a"), wantWarning: "no such namespace", wantReason: reasonNamespace},
+		"a pod that makes us crash":          {world: fakeCluster{crash: true}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "internal error", wantReason: reasonInternal},
 		"another resource": {
 			pod: &corev1.Pod{}, wantWarning: "handles [CREATE] of pods only", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Resource.Resource = "services" }},
@@ -140,7 +151,7 @@ func TestReviewsAreAllowed(t *testing.T) {
 			pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Update }},
 		"an object that is no pod": {
-			pod: &corev1.Pod{}, wantWarning: "reading the object: request.object.spec: want an object, got a number", wantReason: reasonRequest,
+			pod: &corev1.Pod{}, wantWarning: `reading the object: json: cannot unmarshal JSON number into Go struct within "/request/object/spec"`, wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = []byte(`{"spec": 1}`) }},
 		"no object": {
 			pod: &corev1.Pod{}, wantWarning: "the request has no object", wantReason: reasonRequest,
@@ -205,8 +216,8 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 	}{
 		"no JSON by its type": {"text/plain", valid, http.StatusUnsupportedMediaType, `content type is "text/plain", want application/json`},
 		"no type":             {"", valid, http.StatusUnsupportedMediaType, `content type is ""`},
-		"an empty body":       {"application/json", nil, http.StatusBadRequest, "not an AdmissionReview: want an object: unexpected EOF"},
-		"no JSON":             {"application/json", []byte("hello"), http.StatusBadRequest, "not an AdmissionReview: want an object, got 'h'"},
+		"an empty body":       {"application/json", nil, http.StatusBadRequest, "not an AdmissionReview: jsontext: unexpected EOF"},
+		"no JSON":             {"application/json", []byte("hello"), http.StatusBadRequest, "not an AdmissionReview: jsontext: invalid character 'h'"},
 		"a pod":               {"application/json", []byte(`{"apiVersion": "v1", "kind": "Pod"}`), http.StatusBadRequest, `of apiVersion "v1" and kind "Pod", want admission.k8s.io/v1 and AdmissionReview`},
 		"an older version":    {"application/json", []byte(`{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}`), http.StatusBadRequest, "admission.k8s.io/v1beta1"},
 		"no request":          {"application/json", reviewOf(t, &corev1.Pod{}, func(r *admissionv1.AdmissionReview) { r.Request = nil }), http.StatusBadRequest, "has no request"},
@@ -214,7 +225,7 @@ func TestWhatIsNoReviewIsRefused(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := post(t, (&world{}).admission().mutatePods(), tc.contentType, tc.body)
+			got := post(t, (&fakeCluster{}).admission().mutatePods(), tc.contentType, tc.body)
 			if got.Code != tc.wantStatus || !strings.Contains(got.Body.String(), tc.wantError) {
 				t.Errorf("answer is %d %q, want %d %q", got.Code, got.Body, tc.wantStatus, tc.wantError)
 			}
@@ -267,8 +278,8 @@ policies:
 	if err != nil {
 		f.Fatal(err)
 	}
-	w := &world{
-		policies: policies, classes: map[string]bool{"class": false},
+	w := &fakeCluster{
+		policies: policies, classes: map[string]priorityClass{"class": {}},
 		nodes: map[string]corev1.ResourceList{"a": daemonset.Resources{MilliCPU: 8000, Memory: 32 << 30}.List()},
 	}
 	handlers := []http.Handler{w.admission().mutatePods(), w.admission().mutateDaemonSets(), w.admission().validateDaemonSets()}
@@ -328,7 +339,7 @@ func asTheAPIServerSends(t *testing.T, raw []byte, isPod bool) []byte {
 func BenchmarkHandler(b *testing.B) {
 	agent := daemonsettest.Agent("agent")
 	body := reviewOf(b, daemonsettest.BoundPod(agent, "node"), nil)
-	w := &world{nodes: map[string]corev1.ResourceList{"node": daemonset.Resources{MilliCPU: 8000, Memory: 32 << 30}.List()}}
+	w := &fakeCluster{nodes: map[string]corev1.ResourceList{"node": daemonset.Resources{MilliCPU: 8000, Memory: 32 << 30}.List()}}
 	w.daemonSet.Annotations = map[string]string{daemonset.ResourcesAnnotation: `{"agent": {"cpu": "2%", "memory": "1%"}}`}
 	handler := w.admission().mutatePods()
 	b.SetBytes(int64(len(body)))

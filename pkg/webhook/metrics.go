@@ -11,7 +11,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 )
 
-// result is what became of a request.
+// result is how a request was answered.
 type result string
 
 const (
@@ -33,18 +33,24 @@ type reason string
 const (
 	// reasonOwner: the pod's DaemonSet is not known.
 	reasonOwner reason = "owner-unknown"
+	// reasonNamespace: the namespace is not known.
+	reasonNamespace reason = "namespace-unknown"
 	// reasonNode: the size of the pod's node is not known.
 	reasonNode reason = "node-unknown"
 	// reasonNotPinned: the pod does not run on one node, or on another one than it says.
 	reasonNotPinned reason = "not-pinned"
 	// reasonGated: the pod has scheduling gates, so it cannot be bound.
 	reasonGated reason = "gated"
+	// reasonClaims: the pod has claims that wait for a scheduler, so it cannot be bound.
+	reasonClaims reason = "claims-need-scheduler"
+	// reasonLimitRange: a LimitRange of the namespace limits a size.
+	reasonLimitRange reason = "limit-range"
 	// reasonAnnotation: an annotation of the DaemonSet cannot be understood.
 	reasonAnnotation reason = "annotation-invalid"
 	// reasonPodResources: the pod has resources of its own.
 	reasonPodResources reason = "pod-level-resources"
-	// reasonPriorityClass: the policy's PriorityClass does not exist.
-	reasonPriorityClass reason = "priority-class-unknown"
+	// reasonPriorityClass: pods in the namespace cannot have the policy's PriorityClass.
+	reasonPriorityClass reason = "priority-class-unusable"
 	// reasonWhitelist: the namespace does not allow a toleration.
 	reasonWhitelist reason = "toleration-not-allowed"
 	// reasonRequest: the request is not one that this webhook was made for.

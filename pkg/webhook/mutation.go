@@ -43,6 +43,10 @@ func (m *mutation) add(path string, value any) {
 	m.Patch = append(m.Patch, operation{Op: "add", Path: path, Value: value})
 }
 
+func (m *mutation) replace(path string, value any) {
+	m.Patch = append(m.Patch, operation{Op: "replace", Path: path, Value: value})
+}
+
 func (m *mutation) remove(path string) {
 	m.Patch = append(m.Patch, operation{Op: "remove", Path: path})
 }
@@ -52,6 +56,11 @@ func (m *mutation) audit(key, value string) {
 		m.Audit = make(map[string]string)
 	}
 	m.Audit[key] = value
+}
+
+// auditRemoval adds to the list of what was taken back.
+func (m *mutation) auditRemoval(what string) {
+	m.audit("removed", strings.TrimPrefix(m.Audit["removed"]+","+what, ","))
 }
 
 func (m *mutation) problem(reason reason, format string, args ...any) {
@@ -65,34 +74,34 @@ func pathPart(key string) string {
 
 var pathEscape = strings.NewReplacer("~", "~0", "/", "~1")
 
-// priorityClasses says whether a PriorityClass exists, and whether pods get it that
-// name none.
-type priorityClasses func(name string) (exists, isDefault bool)
+// priorityClass is what pods of a namespace have to do with a PriorityClass.
+type priorityClass struct {
+	// isDefault says whether pods get it that name none.
+	isDefault bool
+	// forbidden says why the API server would refuse pods of it; empty if it would not.
+	forbidden string
+}
 
-// apply gives the pod spec at path what a policy wants.
-func (m *mutation) apply(settings *policy.Settings, spec *corev1.PodSpec, path string, classes priorityClasses) {
+// priorityClasses looks up a PriorityClass for the pods of one namespace.
+type priorityClasses func(name string) priorityClass
+
+// schedule sets the policy's scheduler on the pod spec at path, unless it names another one.
+func (m *mutation) schedule(settings *policy.Settings, spec *corev1.PodSpec, path string) bool {
 	if settings.SchedulerName != "" && (spec.SchedulerName == "" || spec.SchedulerName == corev1.DefaultSchedulerName) &&
 		spec.SchedulerName != settings.SchedulerName {
 		m.add(path+"/schedulerName", settings.SchedulerName)
 		m.audit("scheduler", settings.SchedulerName)
+		return true
 	}
-	if settings.PriorityClassName != "" {
-		m.prioritize(settings.PriorityClassName, spec, path, classes)
-	}
+	return false
 }
 
-// prioritize sets the priority class of a pod that has chosen none: it has no name,
-// or the one that the API server gives to those.
-func (m *mutation) prioritize(name string, spec *corev1.PodSpec, path string, classes priorityClasses) {
-	if spec.PriorityClassName != "" {
-		if _, isDefault := classes(spec.PriorityClassName); !isDefault || spec.PriorityClassName == name {
-			return
-		}
-	}
-	if exists, _ := classes(name); !exists {
+// prioritize sets the priority class of a pod or template that names none.
+func (m *mutation) prioritize(name string, spec *corev1.PodSpec, path string, classes priorityClasses) bool {
+	if class := classes(name); class.forbidden != "" {
 		// The API server would refuse the pod.
-		m.problem(reasonPriorityClass, "the policy's priorityClassName %s does not exist: the pod keeps its priority", name)
-		return
+		m.problem(reasonPriorityClass, "the policy's priorityClassName %s is not set: %s", name, class.forbidden)
+		return false
 	}
 	m.add(path+"/priorityClassName", name)
 	// They were computed from the class before, and have to be computed again
@@ -104,11 +113,13 @@ func (m *mutation) prioritize(name string, spec *corev1.PodSpec, path string, cl
 		m.remove(path + "/preemptionPolicy")
 	}
 	m.audit("priorityClass", name)
+	return true
 }
 
 // tolerate adds the tolerations that a pod spec lacks, as far as the whitelist of its
-// namespace allows. Those of standard are for ever: a time limit is taken from them.
-func (m *mutation) tolerate(standard, further []corev1.Toleration, spec *corev1.PodSpec, path string, allowed whitelist) {
+// namespace allows, and returns them. Those of standard are for ever: a time limit is
+// taken from them.
+func (m *mutation) tolerate(standard, further []corev1.Toleration, spec *corev1.PodSpec, path string, allowed whitelist) []corev1.Toleration {
 	tolerations := slices.Clone(spec.Tolerations)
 	var changed []string
 	for i, toleration := range slices.Concat(standard, further) {
@@ -129,7 +140,8 @@ func (m *mutation) tolerate(standard, further []corev1.Toleration, spec *corev1.
 		changed = append(changed, name)
 	}
 	before := len(spec.Tolerations)
-	switch added := tolerations[before:]; {
+	added := tolerations[before:]
+	switch {
 	case len(added) == 0:
 	case before == 0:
 		m.add(path+"/tolerations", added)
@@ -141,4 +153,5 @@ func (m *mutation) tolerate(standard, further []corev1.Toleration, spec *corev1.
 	if len(changed) > 0 {
 		m.audit("tolerations", strings.Join(changed, ","))
 	}
+	return added
 }

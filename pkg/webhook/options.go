@@ -29,6 +29,9 @@ type Options struct {
 	Config string
 	// CheckConfig is the path of such a file to check, and to do nothing else.
 	CheckConfig string
+	// LimitedPriorityClasses are the classes that policies set only in namespaces with a
+	// ResourceQuota for them, and in kube-system.
+	LimitedPriorityClasses []string
 	// BindAddress and SecurePort are where the server listens.
 	BindAddress net.IP
 	SecurePort  int
@@ -41,6 +44,9 @@ type Options struct {
 	// TLSMinVersion and TLSCipherSuites limit what clients may use.
 	TLSMinVersion   string
 	TLSCipherSuites []string
+	// ClientCAFile is a PEM file with the CAs of client certificates; empty to answer
+	// the reviews of all clients. It is read again when it changes.
+	ClientCAFile string
 	// ShutdownDelay is how long the server goes on to take requests after it has
 	// been told to end and reports that it is not ready.
 	ShutdownDelay time.Duration
@@ -51,6 +57,9 @@ type Options struct {
 // NewOptions returns the defaults.
 func NewOptions() *Options {
 	return &Options{
+		// These GKE limits, and clusters as in the documentation of limitedResources.
+		LimitedPriorityClasses: []string{"system-cluster-critical", "system-node-critical"},
+
 		BindAddress:   net.IPv4zero,
 		SecurePort:    9443,
 		Certificates:  certs.NewOptions(),
@@ -70,6 +79,8 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	policies.StringVar(&o.Config, "config", o.Config, "Path of a file of policies (kind WebhookConfiguration). Read again when it changes; if it is not valid then, the policies before are kept.")
 	policies.StringVar(&o.CheckConfig, "check-config", o.CheckConfig, "Path of a file of policies to check. Nothing is served; the exit code is 1 if it is not valid.")
 
+	policies.StringSliceVar(&o.LimitedPriorityClasses, "limited-priority-classes", o.LimitedPriorityClasses, "Priority classes that policies set only in kube-system and in namespaces with a ResourceQuota for them: some clusters refuse other pods of them.")
+
 	serving := groups.FlagSet("Serving")
 	serving.IPVar(&o.BindAddress, "bind-address", o.BindAddress, "The address to listen on.")
 	serving.IntVar(&o.SecurePort, "secure-port", o.SecurePort, "The port to listen on with HTTPS, 1-65535.")
@@ -78,6 +89,7 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	serving.StringVar(&o.TLSPrivateKeyFile, "tls-private-key-file", o.TLSPrivateKeyFile, "PEM file with the key of --tls-cert-file.")
 	serving.StringVar(&o.TLSMinVersion, "tls-min-version", o.TLSMinVersion, "The lowest TLS version to accept: VersionTLS12 or VersionTLS13.")
 	serving.StringSliceVar(&o.TLSCipherSuites, "tls-cipher-suites", o.TLSCipherSuites, "Cipher suites to accept with TLS 1.2. Default: Go's. Possible values: "+strings.Join(cliflag.PreferredTLSCipherNames(), ", ")+".")
+	serving.StringVar(&o.ClientCAFile, "client-ca-file", o.ClientCAFile, "PEM file with the CAs of client certificates. Reviews without such a certificate are refused. Read again when it changes. Default: the reviews of all clients are answered.")
 	serving.DurationVar(&o.ShutdownDelay, "shutdown-delay", o.ShutdownDelay, "How long to go on serving after SIGTERM while /readyz fails, so that nobody is sent here any more when the server ends.")
 
 	o.Certificates.AddFlags(groups.FlagSet("Self-managed certificates"))

@@ -6,10 +6,12 @@ package webhook
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/lru"
 
@@ -28,6 +30,10 @@ type facts struct {
 	// tolerations are those that its namespace allows.
 	tolerations whitelist
 	classes     priorityClasses
+	// templateClass is the priority class that the template of its DaemonSet names.
+	templateClass string
+	// limits are the LimitRanges of its namespace, as far as they are about containers.
+	limits []corev1.LimitRangeItem
 }
 
 // mutatePod decides what to change in a new pod of a DaemonSet. To apply the result
@@ -51,7 +57,13 @@ func mutatePod(pod *corev1.Pod, f facts) mutation {
 	// Like the controller it lets no time limit stand: the DefaultTolerationSeconds
 	// admission has set one by now on pods that had none.
 	m.tolerate(daemonset.DefaultTolerations(pod.Spec.HostNetwork), f.settings.Tolerations, &pod.Spec, "/spec", f.tolerations)
-	m.apply(f.settings, &pod.Spec, "/spec", f.classes)
+	m.schedule(f.settings, &pod.Spec, "/spec")
+	if wanted, has := f.settings.PriorityClassName, pod.Spec.PriorityClassName; wanted != "" && wanted != has && f.templateClass == "" {
+		// The API server has given the default class to a pod without one.
+		if has == "" || f.classes(has).isDefault {
+			m.prioritize(wanted, &pod.Spec, "/spec", f.classes)
+		}
+	}
 	m.size(pod, f)
 	return m
 }
@@ -73,8 +85,32 @@ func (m *mutation) bind(pod *corev1.Pod) {
 			daemonset.SchedulingAnnotation, daemonset.SchedulingDirect)
 		return
 	}
+	if claim := claimThatWaits(pod); claim != "" {
+		m.problem(reasonClaims, "annotation %s of the DaemonSet is %q, but %s may wait for a scheduler: the pod is left to it",
+			daemonset.SchedulingAnnotation, daemonset.SchedulingDirect, claim)
+		return
+	}
 	m.add("/spec/nodeName", node)
 	m.audit("bound", node)
+}
+
+// claimThatWaits names a claim of the pod that a scheduler may have to decide about; empty
+// if there is none. A PersistentVolumeClaim of a WaitForFirstConsumer class gets its volume, and
+// a ResourceClaim its device, only for a pod that a scheduler places. Which claims are
+// bound already would take a watch of all of them.
+func claimThatWaits(pod *corev1.Pod) string {
+	for i := range pod.Spec.Volumes {
+		switch volume := &pod.Spec.Volumes[i]; {
+		case volume.Ephemeral != nil:
+			return "the ephemeral volume " + volume.Name
+		case volume.PersistentVolumeClaim != nil:
+			return "the PersistentVolumeClaim of volume " + volume.Name
+		}
+	}
+	if len(pod.Spec.ResourceClaims) > 0 {
+		return "the ResourceClaim " + pod.Spec.ResourceClaims[0].Name
+	}
+	return ""
 }
 
 // pin has a scheduler place a pod that its creator has bound to a node: the
@@ -184,10 +220,10 @@ func (m *mutation) size(pod *corev1.Pod, f facts) {
 			daemonset.ResourcesAnnotation)
 		return
 	}
-	// Apply replaces what it changes.
-	sized := pod.Spec
-	sized.InitContainers, sized.Containers = slices.Clone(sized.InitContainers), slices.Clone(sized.Containers)
-	sizes.Apply(&sized, f.allocatable)
+	sized := applySizes(sizes, &pod.Spec, f.allocatable)
+	if len(f.limits) > 0 {
+		sized = m.limitSizes(sizes, &pod.Spec, sized, f)
+	}
 	var changed []string
 	for _, group := range []struct {
 		path          string
@@ -207,6 +243,91 @@ func (m *mutation) size(pod *corev1.Pod, f facts) {
 	if len(changed) > 0 {
 		m.audit("resources", strings.Join(changed, ","))
 	}
+}
+
+// applySizes returns a copy of spec with the sizes.
+func applySizes(sizes daemonset.Sizes, spec *corev1.PodSpec, allocatable corev1.ResourceList) *corev1.PodSpec {
+	// Apply replaces what it changes.
+	sized := *spec
+	sized.InitContainers, sized.Containers = slices.Clone(sized.InitContainers), slices.Clone(sized.Containers)
+	sizes.Apply(&sized, allocatable)
+	return &sized
+}
+
+// limitSizes keeps sizes within the LimitRanges of the namespace: the API server would
+// refuse the pod otherwise. unlimited is spec with the sizes as they are.
+func (m *mutation) limitSizes(sizes daemonset.Sizes, spec, unlimited *corev1.PodSpec, f facts) *corev1.PodSpec {
+	within := make(daemonset.Sizes, len(sizes))
+	for name, size := range sizes {
+		size.Min, size.Max = maps.Clone(size.Min), maps.Clone(size.Max)
+		for i := range f.limits {
+			size.Min = bounded(size.Min, f.limits[i].Min, 1)
+			size.Max = bounded(size.Max, f.limits[i].Max, -1)
+		}
+		within[name] = size
+	}
+	limited := applySizes(within, spec, f.allocatable)
+	for i := range limited.InitContainers {
+		m.limitContainer(&limited.InitContainers[i], &unlimited.InitContainers[i], sizes, f.limits)
+	}
+	for i := range limited.Containers {
+		m.limitContainer(&limited.Containers[i], &unlimited.Containers[i], sizes, f.limits)
+	}
+	return limited
+}
+
+// bounded adds the bounds of a LimitRange to others; where both have one, the greater
+// (sign 1) or the smaller one (sign -1) counts.
+func bounded(bounds, others corev1.ResourceList, sign int) corev1.ResourceList {
+	for _, name := range daemonset.SizedResources() {
+		other, ok := others[name]
+		if bound, known := bounds[name]; ok && (!known || other.Cmp(bound) == sign) {
+			if bounds == nil {
+				bounds = make(corev1.ResourceList)
+			}
+			bounds[name] = other
+		}
+	}
+	return bounds
+}
+
+// limitContainer keeps the limits of a container within LimitRanges, and reports where
+// they change its size.
+func (m *mutation) limitContainer(container, unlimited *corev1.Container, sizes daemonset.Sizes, ranges []corev1.LimitRangeItem) {
+	if _, sized := sizes[container.Name]; !sized {
+		return
+	}
+	requests, limits := container.Resources.Requests, container.Resources.Limits
+	for _, name := range daemonset.SizedResources() {
+		request, requested := requests[name]
+		limit, hasLimit := limits[name]
+		for i := range ranges {
+			if most, ok := ranges[i].Max[name]; ok && hasLimit && limit.Cmp(most) > 0 {
+				limit = most
+			}
+			if ratio, ok := ranges[i].MaxLimitRequestRatio[name]; ok && hasLimit {
+				if most := timesRatio(name, &request, &ratio); limit.Cmp(most) > 0 {
+					limit = most
+				}
+			}
+		}
+		if hasLimit {
+			limits[name] = limit
+		}
+		was, wasLimit := unlimited.Resources.Requests[name], unlimited.Resources.Limits[name]
+		if requested && was.Cmp(request) != 0 || hasLimit && wasLimit.Cmp(limit) != 0 {
+			m.problem(reasonLimitRange, "annotation %s: a LimitRange of the namespace changes %s of container %s from %s to %s",
+				daemonset.ResourcesAnnotation, name, container.Name, was.String(), request.String())
+		}
+	}
+}
+
+// timesRatio returns the most that a limit may be for a request, rounded down.
+func timesRatio(name corev1.ResourceName, request, ratio *resource.Quantity) resource.Quantity {
+	if name == corev1.ResourceCPU {
+		return *resource.NewMilliQuantity(int64(float64(request.MilliValue())*ratio.AsApproximateFloat64()), resource.DecimalSI)
+	}
+	return *resource.NewQuantity(int64(float64(request.Value())*ratio.AsApproximateFloat64()), resource.BinarySI)
 }
 
 // parseSizes parses the value of [daemonset.ResourcesAnnotation] once for all pods of a

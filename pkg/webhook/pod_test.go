@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
@@ -55,7 +56,7 @@ func apply(t *testing.T, pod *corev1.Pod, patch []operation) *corev1.Pod {
 // factsOf returns the facts of a pod whose DaemonSet has those annotations, in a
 // cluster that knows nothing else.
 func factsOf(annotations map[string]string) facts {
-	return facts{annotations: annotations, settings: &policy.Settings{}, classes: func(string) (exists, isDefault bool) { return false, false }}
+	return facts{annotations: annotations, settings: &policy.Settings{}, classes: func(string) priorityClass { return priorityClass{forbidden: "it does not exist"} }}
 }
 
 var direct = map[string]string{daemonset.SchedulingAnnotation: daemonset.SchedulingDirect}
@@ -233,7 +234,22 @@ func drawFacts(choose *daemonsettest.Chooser) facts {
 	if choose.Bool() {
 		f.allocatable = daemonset.Resources{MilliCPU: 8000, Memory: 16 << 30}.List()
 	}
-	f.classes = func(name string) (exists, isDefault bool) { return name != "unknown", name == "default" }
+	f.classes = func(name string) priorityClass {
+		class := priorityClass{isDefault: name == "default"}
+		if name == "unknown" {
+			class.forbidden = "it does not exist"
+		}
+		return class
+	}
+	if choose.Bool() {
+		f.templateClass = "known"
+	}
+	if choose.Bool() {
+		f.limits = []corev1.LimitRangeItem{{
+			Min: daemonset.Resources{MilliCPU: 300, Memory: 128 << 20}.List(), Max: daemonset.Resources{MilliCPU: 3000, Memory: 1 << 30}.List(),
+			MaxLimitRequestRatio: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")},
+		}}
+	}
 	return f
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -48,13 +49,18 @@ func Run(ctx context.Context, options *Options) error {
 	if err != nil {
 		return fmt.Errorf("making the API client: %w", err)
 	}
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("making the API client: %w", err)
 	}
-	cluster := newCluster(meta, client)
+	cluster := newCluster(meta, client, options.LimitedPriorityClasses)
 	admission := &admission{cluster: cluster, policies: policies.Policies}
 	certificate, err := newCertificates(client, options)
+	if err != nil {
+		return err
+	}
+	clients, err := newClients(options.ClientCAFile)
 	if err != nil {
 		return err
 	}
@@ -63,24 +69,11 @@ func Run(ctx context.Context, options *Options) error {
 		return err
 	}
 
-	s := &server{
-		http: &http.Server{
-			TLSConfig: tlsConfig(options, certificate),
-			// A client that is slow on purpose must not hold a connection ("slowloris").
-			ReadHeaderTimeout: 5 * time.Second,
-			// Nor one that is slow to take the answer: no request takes longer than the
-			// 30 s that a webhook configuration may allow.
-			WriteTimeout: maxTimeout + 5*time.Second,
-			// The API server keeps connections; it must be the one that ends them.
-			IdleTimeout: 2 * time.Minute,
-			ErrorLog:    klog.NewStandardLogger("INFO"),
-		},
-		shutdownDelay: options.ShutdownDelay,
-	}
+	s := newServer(options, certificate)
 	s.http.Handler = routes{
-		mutatePods:         admission.mutatePods(),
-		mutateDaemonSets:   admission.mutateDaemonSets(),
-		validateDaemonSets: admission.validateDaemonSets(),
+		mutatePods:         clients.only(admission.mutatePods()),
+		mutateDaemonSets:   clients.only(admission.mutateDaemonSets()),
+		validateDaemonSets: clients.only(admission.validateDaemonSets()),
 		healthz:            checks(),
 		readyz:             checks(s.healthy, certificate.Healthy, cluster.healthy),
 		metrics:            legacyregistry.HandlerWithReset(),
@@ -93,6 +86,7 @@ func Run(ctx context.Context, options *Options) error {
 	group.Go(func() error { cluster.run(background); return nil })
 	group.Go(func() error { policies.Run(background); return nil })
 	group.Go(func() error { certificate.Run(background); return nil })
+	group.Go(func() error { clients.run(background); return nil })
 	err = s.serve(ctx, listener)
 	stop()
 	return errors.Join(err, group.Wait())
@@ -143,25 +137,52 @@ func tlsConfig(options *Options, certificate certs.Source) *tls.Config {
 	// Options.Validate has seen that both are known.
 	minVersion, _ := cliflag.TLSVersion(options.TLSMinVersion)
 	suites, _ := cliflag.TLSCipherSuites(options.TLSCipherSuites)
-	return &tls.Config{
+	config := &tls.Config{
 		MinVersion:     minVersion,
 		CipherSuites:   suites,
 		GetCertificate: certificate.Get,
 		NextProtos:     []string{"h2", "http/1.1"},
 	}
+	if options.ClientCAFile != "" {
+		// Kubelets probe without a certificate, so the routes decide who needs one.
+		config.ClientAuth = tls.RequestClientCert
+	}
+	return config
 }
 
-// server is an HTTP server that leaves in good order.
+// server is an HTTP server that limits its clients, and that ends without losing a request.
 type server struct {
 	http          *http.Server
+	inFlight      *inFlight
 	shutdownDelay time.Duration
 	leaving       atomic.Bool
+}
+
+// newServer returns a server that has no handler yet.
+func newServer(options *Options, certificate certs.Source) *server {
+	connections := &connections{max: maxConnections}
+	return &server{
+		http: &http.Server{
+			TLSConfig:         tlsConfig(options, certificate),
+			ReadHeaderTimeout: headerTimeout,
+			ReadTimeout:       readTimeout,
+			// No request takes longer than the 30 s that a webhook configuration may allow.
+			WriteTimeout:   maxTimeout + 5*time.Second,
+			IdleTimeout:    idleTimeout,
+			MaxHeaderBytes: maxHeader,
+			HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxFrame},
+			ConnState:      connections.changed,
+			ErrorLog:       klog.NewStandardLogger("INFO"),
+		},
+		inFlight:      newInFlight(),
+		shutdownDelay: options.ShutdownDelay,
+	}
 }
 
 // serve serves until ctx ends. Then it reports that it is not ready, goes on for
 // a while until everybody has noticed, and finishes what it has begun.
 func (s *server) serve(ctx context.Context, listener net.Listener) error {
-	s.http.Handler = s.parting(s.http.Handler)
+	s.http.Handler = s.inFlight.limit(s.closeWhenLeaving(s.http.Handler))
 	ended := make(chan error, 1)
 	go func() { ended <- s.http.ServeTLS(listener, "", "") }()
 	select {
@@ -180,11 +201,11 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	return s.http.Shutdown(drain)
 }
 
-// parting asks clients of a server that is about to end to close their connections.
+// closeWhenLeaving asks clients of a server that is about to end to close their connections.
 // The API server keeps connections, and sends no POST again: one that it sends in
 // the moment in which Shutdown closes its idle connection is lost (EOF). With this,
 // Shutdown finds only connections that nobody uses.
-func (s *server) parting(next http.Handler) http.Handler {
+func (s *server) closeWhenLeaving(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.leaving.Load() {
 			w.Header().Set("Connection", "close")

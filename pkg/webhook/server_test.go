@@ -78,7 +78,8 @@ func start(t *testing.T, options *Options, certificate certs.Source, handler htt
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = &server{http: &http.Server{TLSConfig: tlsConfig(options, certificate), Handler: handler, ReadHeaderTimeout: 30 * time.Second}, shutdownDelay: options.ShutdownDelay}
+	s = newServer(options, certificate)
+	s.http.Handler = handler
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.serve(ctx, listener) }()
@@ -100,7 +101,7 @@ func TestServing(t *testing.T) {
 	defer cancel()
 	go certificate.Run(ctx)
 	handler := routes{
-		mutatePods: (&world{}).admission().mutatePods(),
+		mutatePods: (&fakeCluster{}).admission().mutatePods(),
 		healthz:    checks(),
 		readyz:     checks(certificate.Healthy, func() error { return errors.New("not today") }),
 		metrics:    http.NotFoundHandler(),
@@ -189,7 +190,7 @@ func TestSlowRequestsAreCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, url, stop := start(t, options, certificate, (&world{}).admission().mutatePods())
+	_, url, stop := start(t, options, certificate, (&fakeCluster{}).admission().mutatePods())
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 	connection, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "https://"))
 	if err != nil {

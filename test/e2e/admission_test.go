@@ -195,6 +195,15 @@ func TestA17Policies(t *testing.T) {
       tolerations: [{key: dedicated, operator: Exists}]
 `)
 			c := newCluster(t, file.used)
+			// Without it the webhook does not set a system class outside of kube-system.
+			c.apply(`
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: system-classes}
+spec:
+  hard: {pods: "100"}
+  scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In, values: [system-node-critical]}]}
+`)
 			nodes := localcluster.Nodes(1, 2)
 			nodes[1].Taints = []corev1.Taint{{Key: "dedicated", Value: "gpu", Effect: corev1.TaintEffectNoSchedule}}
 			c.addNodes(nodes...)

@@ -164,4 +164,9 @@ topologySpreadConstraints:
 apiVersion: config.everynode.dev/v1alpha1
 kind: WebhookConfiguration
 {{ dict "policies" .Values.webhook.policies | toYaml }}
+{{- with .Values.webhook.validation }}
+{{- if or (ne .mode "Deny") .ignore }}
+{{ dict "validation" . | toYaml }}
+{{- end }}
+{{- end }}
 {{- end }}

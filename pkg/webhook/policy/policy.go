@@ -30,7 +30,30 @@ type Configuration struct {
 	// Policies are looked through in order. The first one that matches a DaemonSet
 	// applies to it, and no other.
 	Policies []Policy `json:"policies,omitempty"`
+	// Validation says what is done about DaemonSets that lint finds fault with.
+	Validation Validation `json:"validation,omitzero"`
 }
+
+// Validation says what is done about findings of lint.
+type Validation struct {
+	// Mode is what is done about errors. The default is Deny. Warnings are warnings in
+	// any mode but Off.
+	Mode ValidationMode `json:"mode,omitempty"`
+	// Ignore are the IDs of rules of lint that are not looked at.
+	Ignore []string `json:"ignore,omitempty"`
+}
+
+// ValidationMode is what is done about errors of lint.
+type ValidationMode string
+
+const (
+	// ValidationDeny denies the DaemonSet.
+	ValidationDeny ValidationMode = "Deny"
+	// ValidationWarn admits it with a warning.
+	ValidationWarn ValidationMode = "Warn"
+	// ValidationOff looks at nothing.
+	ValidationOff ValidationMode = "Off"
+)
 
 // Policy is what is wanted of some DaemonSets.
 type Policy struct {
@@ -72,7 +95,8 @@ type Settings struct {
 
 // Policies are the policies of a valid Configuration. They are immutable. Nil are none.
 type Policies struct {
-	list []compiled
+	list       []compiled
+	validation Validation
 }
 
 type compiled struct {
@@ -98,7 +122,7 @@ func Parse(content []byte) (*Policies, error) {
 	if err := configuration.Validate().ToAggregate(); err != nil {
 		return nil, err
 	}
-	policies := &Policies{}
+	policies := &Policies{validation: configuration.Validation}
 	for i := range configuration.Policies {
 		policy := compiled{Policy: &configuration.Policies[i]}
 		if policy.namespaces, err = selector(policy.Match.NamespaceSelector); err != nil {
@@ -118,6 +142,14 @@ func selector(s *metav1.LabelSelector) (labels.Selector, error) {
 		return labels.Everything(), nil
 	}
 	return metav1.LabelSelectorAsSelector(s)
+}
+
+// Validation returns what is done about findings of lint.
+func (p *Policies) Validation() Validation {
+	if p == nil {
+		return Validation{}
+	}
+	return p.validation
 }
 
 // Len returns the number of policies.

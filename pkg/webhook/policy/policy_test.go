@@ -68,6 +68,9 @@ policies:
 				"policies[1].daemonSet.priorityClassName: Invalid value",
 				`policies[2].name: Duplicate value: "a"`,
 			}},
+		"a validation that is none": {content: "apiVersion: config.everynode.dev/v1alpha1\nkind: WebhookConfiguration\n" +
+			"validation: {mode: deny, ignore: [floating-image, misspelt]}",
+			wantErrs: []string{"validation.mode: Unsupported value", `validation.ignore[1]: Invalid value: "misspelt": there is no such rule: docs/lint.md lists them`}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -89,6 +92,7 @@ policies:
 
 // full has every field.
 const full = `
+validation: {mode: Warn, ignore: [floating-image, host-port-twice]}
 policies:
   - name: agents
     match:

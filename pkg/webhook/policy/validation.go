@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/lint"
 )
 
 // Validate returns all that is wrong, each named by its field.
@@ -29,6 +30,19 @@ func (c *Configuration) Validate() field.ErrorList {
 		}
 		names.Insert(policy.Name)
 		errs = append(errs, policy.validate(path)...)
+	}
+	return append(errs, c.Validation.validate(field.NewPath("validation"))...)
+}
+
+func (v *Validation) validate(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if modes := []ValidationMode{ValidationDeny, ValidationWarn, ValidationOff}; v.Mode != "" && !slices.Contains(modes, v.Mode) {
+		errs = append(errs, field.NotSupported(path.Child("mode"), v.Mode, modes))
+	}
+	for i, id := range v.Ignore {
+		if !slices.ContainsFunc(lint.Rules(), func(rule lint.Rule) bool { return rule.ID == id }) {
+			errs = append(errs, field.Invalid(path.Child("ignore").Index(i), id, "there is no such rule: docs/lint.md lists them"))
+		}
 	}
 	return errs
 }
