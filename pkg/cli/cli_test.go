@@ -70,7 +70,7 @@ func node(n int) *corev1.Node {
 	if n == 12 {
 		w.Label("disktype", "hdd")
 	} else {
-		w.Label(corev1.LabelTopologyZone, []string{"us-east-1a", "us-east-1b"}[n/7])
+		w.Label(corev1.LabelTopologyZone, []string{"us-east-1a", "us-east-1b"}[min(n/7, 1)])
 	}
 	w.CreationTimestamp = ago(48 * time.Hour)
 	w.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: ago(47 * time.Hour)}}
@@ -303,6 +303,67 @@ func TestGolden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			golden(t, name, run(t, fake.NewClientset(world()...), planned, args...))
 		})
+	}
+}
+
+// However many nodes there are, and whatever labels of their own they have, an
+// explanation is short.
+func TestLargeExplanationIsShort(t *testing.T) {
+	ds := daemons("default", "agent", "100m")
+	ds.Spec.Template.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "node-301"}
+	objects := []runtime.Object{ds}
+	for n := 1; n <= 300; n++ {
+		objects = append(objects, node(n))
+	}
+	text := run(t, fake.NewClientset(objects...), "", "explain", "ds/agent")
+	if lines := strings.Count(text, "\n"); lines > 40 {
+		t.Errorf("%d lines", lines)
+	}
+	golden(t, "explain-300.txt", text)
+
+	// Every node has a trouble of its own.
+	ds.Spec.Template.Spec.NodeSelector = nil
+	for n := 1; n <= 300; n++ {
+		objects = append(objects, daemonPod(ds, n, func(pod *corev1.Pod) {
+			pod.Spec.NodeName = fmt.Sprintf("node-%d", n)
+			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+				Name: fmt.Sprintf("container-%d", n), State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: strings.Repeat("no ", 50)}},
+			}}
+		}))
+	}
+	text = run(t, fake.NewClientset(objects...), "", "explain", "ds/agent")
+	if lines := strings.Count(text, "\n"); lines > 80 {
+		t.Errorf("%d lines:\n%s", lines, text)
+	}
+	golden(t, "explain-different.txt", text)
+	if all := run(t, fake.NewClientset(objects...), "", "explain", "ds/agent", "--all"); strings.Count(all, "\n") < 300 {
+		t.Errorf("--all leaves something out:\n%s", all)
+	}
+}
+
+// What is printed to be pasted leads to the same cluster, or is not printed.
+func TestCommandsLeadToTheSameCluster(t *testing.T) {
+	for flags, want := range map[string]string{
+		"":                                  "kubectl describe node",
+		"--context=prod":                    "kubectl --context=prod describe node",
+		"-s https://1.2.3.4":                "kubectl --server=https://1.2.3.4 describe node",
+		"--as=me --as-group=a --as-group=b": "kubectl --as=me --as-group=a --as-group=b describe node",
+		"--server=https://x --insecure-skip-tls-verify": "kubectl --insecure-skip-tls-verify=true --server=https://x describe node",
+		"--tls-server-name=a --as-uid=b":                "kubectl --as-uid=b --tls-server-name=a describe node",
+		"--token=secret":                                "",
+		"-s https://x --token=y":                        "",
+		"--request-timeout=3s":                          "kubectl describe node",
+	} {
+		for _, verb := range []string{"explain ds/agent", "explain ds/agent -o json", "status", "map", "map --html=-"} {
+			text := run(t, fake.NewClientset(world()...), "", strings.Fields(verb+" "+flags)...)
+			text = strings.ReplaceAll(text, "kubectl.kubernetes.io", "")
+			if strings.HasPrefix(verb, "explain") && !strings.Contains(text, want) {
+				t.Errorf("%s %s: this lacks %q:\n%s", verb, flags, want, text)
+			}
+			if want == "" && (strings.Contains(text, "kubectl ") && !strings.Contains(verb, "html") || strings.Contains(text, `"commands":true`) || strings.Contains(text, "secret")) {
+				t.Errorf("%s %s names a command:\n%s", verb, flags, text)
+			}
+		}
 	}
 }
 

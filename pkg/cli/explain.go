@@ -4,8 +4,10 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +25,7 @@ type explainOptions struct {
 	node   string
 	name   string
 	space  string
+	all    bool
 }
 
 func newExplainCommand(e *environment) *cobra.Command {
@@ -34,7 +37,8 @@ func newExplainCommand(e *environment) *cobra.Command {
 it ends: the DaemonSet controller, the creation of the pod, admission, the
 scheduler's queue and filters, preemption, the kubelet. Nodes with the same
 verdict are put together, the pods in the way are named, and each verdict ends
-with the command to run next.
+with the command that shows more (Next, which only reads) and what mends it (Fix).
+Commands under Fix have the flag --dry-run=server, with which they change nothing.
 
 The filters and the preemption of the schedulers are their own code, run on what
 the cluster has at this moment. What was not looked at is listed at the end.`,
@@ -44,8 +48,8 @@ the cluster has at this moment. What was not looked at is listed at the end.`,
   # The whole chain for one node
   kubectl everynode explain ds/filebeat --node node-7
 
-  # The names of all nodes, not only of the first and the last
-  kubectl everynode explain ds/filebeat -o wide`,
+  # All that is to be said, with the names of all nodes
+  kubectl everynode explain ds/filebeat --all -o wide`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			if err := o.complete(args); err != nil {
@@ -56,6 +60,8 @@ the cluster has at this moment. What was not looked at is listed at the end.`,
 		ValidArgsFunction: e.completeDaemonSets,
 	}
 	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	e.addPatienceFlag(command)
+	command.Flags().BoolVar(&o.all, "all", false, "Tell the details of every group of nodes.")
 	command.Flags().StringVar(&o.node, "node", "", "Explain this node alone, step by step.")
 	_ = command.RegisterFlagCompletionFunc("node", e.completeNodes)
 	return command
@@ -99,7 +105,7 @@ func (o *explainOptions) run(command *cobra.Command) error {
 	if o.output.format == formatJSON || o.output.format == formatYAML {
 		return printObject(o.Out, o.output.format, "DaemonSetExplanation", explanation)
 	}
-	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide}
+	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide, all: o.all}
 	if o.node != "" {
 		p.chain(explanation)
 	} else {
@@ -113,7 +119,16 @@ type explanationPrinter struct {
 	*printer
 	*environment
 	wide bool
+	// all: nothing is cut short.
+	all bool
 }
+
+// Two screens of 40 lines have room for this many lines of groups with details, and
+// after them for this many groups.
+const (
+	detailedLines = 45
+	mostGroups    = 8
+)
 
 // overview writes the groups of nodes.
 func (p *explanationPrinter) overview(x *explain.Explanation) {
@@ -122,13 +137,42 @@ func (p *explanationPrinter) overview(x *explain.Explanation) {
 		p.line(0, "")
 		p.fold(0, 2, p.rolloutWord(x.Rollout)+": "+x.Rollout.Message)
 	}
-	for n := range x.Groups {
-		p.line(0, "")
-		p.group(&x.Groups[n])
-	}
+	p.groups(x.Groups)
 	p.notChecked(x.NotChecked)
 	for _, difference := range x.Status.Controller {
 		p.fold(0, 2, "The DaemonSet controller has not caught up: "+difference+".")
+	}
+}
+
+// groups writes groups until there is too much to read. Where the DaemonSet does not
+// belong takes a line or two, unless it belongs nowhere.
+func (p *explanationPrinter) groups(groups []explain.Group) {
+	nowhere := !slices.ContainsFunc(groups, func(g explain.Group) bool { return g.Wanted })
+	written := 0
+	for n := range groups {
+		g := &groups[n]
+		if n >= mostGroups && !p.all && g.Reason != explain.ReasonReady {
+			rest := groups[n:]
+			nodes := 0
+			for m := range rest {
+				nodes += len(rest[m].Nodes)
+			}
+			p.line(0, "")
+			p.line(0, fmt.Sprintf("And %s on %s (--all lists them).", plural(len(rest), "more verdict"), plural(nodes, "node")))
+			return
+		}
+		var text bytes.Buffer
+		to := *p
+		to.printer = &printer{palette: p.palette, out: &text}
+		if detailed := g.Wanted && written < detailedLines || nowhere && n == 0 || g.Startup; p.all || detailed {
+			to.group(g)
+		} else {
+			to.headline(g)
+		}
+		written += bytes.Count(text.Bytes(), []byte("\n")) + 1
+		p.line(0, "")
+		// What cannot be written cannot be reported there either.
+		_, _ = text.WriteTo(p.out)
 	}
 }
 
@@ -150,34 +194,48 @@ func (p *explanationPrinter) rolloutWord(r *explain.Rollout) string {
 	return p.warn("UPDATE")
 }
 
-// headline colours a reason by how bad it is.
-func (p *explanationPrinter) headline(reason explain.Reason, wanted, ready bool) string {
+// word colours a reason by how bad it is.
+func (p *explanationPrinter) word(reason explain.Reason, state explain.State) string {
 	text := strings.ToUpper(reason.Words())
 	switch {
 	case reason == explain.ReasonReady, reason == explain.ReasonWouldRun:
 		return p.good(text)
-	case !wanted, ready:
-		return p.warn(text)
-	default:
+	case state == explain.StateStuck:
 		return p.bad(text)
+	default:
+		return p.warn(text)
 	}
 }
 
-// group writes the nodes with the same verdict.
+// group writes the nodes with the same verdict, and what is to be said of them.
 func (p *explanationPrinter) group(g *explain.Group) {
-	nodes := explain.NodeList(g.Nodes)
-	if p.wide {
-		nodes = strings.Join(g.Nodes, " ")
+	p.fold(0, 4, p.where(g))
+	if g.Reason != explain.ReasonReady && g.Reason != explain.ReasonWouldRun {
+		p.details(g)
 	}
-	since := ""
-	if g.Since != nil {
-		since = ", for " + p.age(g.Since.Time)
-	}
-	p.fold(0, 4, p.headline(g.Reason, g.Wanted, g.Ready)+" on "+nodes+since)
-	if g.Reason == explain.ReasonReady || g.Reason == explain.ReasonWouldRun {
+}
+
+// headline writes the nodes with the same verdict and the verdict, no more.
+func (p *explanationPrinter) headline(g *explain.Group) {
+	if g.Reason == explain.ReasonReady {
+		p.group(g)
 		return
 	}
-	p.details(g)
+	p.fold(0, 2, p.where(g)+": "+g.Message)
+}
+
+func (p *explanationPrinter) where(g *explain.Group) string {
+	text := p.word(g.Reason, g.State) + " on " + explain.NodeList(g.Nodes)
+	if p.wide {
+		text = p.word(g.Reason, g.State) + " on " + strings.Join(g.Nodes, " ")
+	}
+	if g.Since != nil {
+		text += ", for " + p.age(g.Since.Time)
+	}
+	if g.State == explain.StateWaiting {
+		text += ", " + g.State.Words()
+	}
+	return text
 }
 
 // age returns how long ago a moment was, in words.
@@ -188,6 +246,9 @@ func (e *environment) age(at time.Time) string {
 // details writes what is to be said of a group.
 func (p *explanationPrinter) details(g *explain.Group) {
 	p.fold(2, 0, g.Message)
+	if g.Contrast != "" {
+		p.fold(2, 2, g.Contrast)
+	}
 	// Other messages say it all, or are about something else.
 	if g.Reason == explain.ReasonNoRoom {
 		for _, shortage := range g.Shortages {
@@ -210,12 +271,14 @@ func (p *explanationPrinter) details(g *explain.Group) {
 			p.fold(4, 2, change)
 		}
 	}
-	switch {
-	case g.Next == "":
-	case g.Wanted:
+	if g.Next != "" {
 		p.line(2, "Next: "+p.strong(g.Next))
-	default:
-		p.line(2, "Next, if it should run there: "+p.strong(g.Next))
+	}
+	if g.Fix != nil {
+		p.fold(2, 2, "Fix: "+g.Fix.Text)
+		if g.Fix.Command != "" {
+			p.line(4, p.strong(g.Fix.Command))
+		}
 	}
 }
 
@@ -267,7 +330,7 @@ func (p *explanationPrinter) notChecked(what []string) {
 // chain writes the steps of one node.
 func (p *explanationPrinter) chain(x *explain.Explanation) {
 	v, g := &x.Verdicts[0], &x.Groups[0]
-	p.fold(0, 2, fmt.Sprintf("DaemonSet %s/%s on node %s: %s", x.Namespace, x.Name, v.Node, p.headline(v.Reason, v.Wanted, v.Ready)))
+	p.fold(0, 2, fmt.Sprintf("DaemonSet %s/%s on node %s: %s", x.Namespace, x.Name, v.Node, p.word(v.Reason, v.Outcome)))
 	p.line(0, "")
 	rows := make([][]string, 0, len(explain.Steps()))
 	reached := true

@@ -157,9 +157,9 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 	}
 	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide}
 	p.plan(plan)
-	if o.file != "-" && !o.offline() {
+	if kubectl := o.kubectl(); o.file != "-" && !o.offline() && kubectl != "" {
 		p.line(0, "")
-		p.line(0, "Next: "+p.strong(o.kubectl()+" apply -f "+explain.Quote(o.file)+" -n "+ds.Namespace))
+		p.next(kubectl + " diff -f " + explain.Quote(o.file) + " -n " + explain.Quote(ds.Namespace))
 	}
 	return nil
 }
@@ -210,10 +210,7 @@ func (p *explanationPrinter) plan(plan *explain.Plan) {
 		p.line(0, "")
 		p.fold(0, 2, p.bad("REFUSED")+": the API server would not take the pods: "+plan.Refused)
 	}
-	for n := range plan.Groups {
-		p.line(0, "")
-		p.group(&plan.Groups[n])
-	}
+	p.groups(plan.Groups)
 	p.evictions(plan)
 	p.notChecked(plan.NotChecked)
 }

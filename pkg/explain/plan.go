@@ -21,9 +21,6 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// ReasonWouldRun is for nodes in a plan: the pod fits there as things are.
-const ReasonWouldRun Reason = "WouldRun"
-
 // Plan is what would happen if a DaemonSet were applied to a cluster.
 type Plan struct {
 	Namespace string `json:"namespace"`
@@ -139,9 +136,10 @@ func (e *Engine) planned(ctx context.Context, s *subject, node *corev1.Node, pod
 	run, goOn := s.compiled.ShouldRun(node)
 	i.v.Wanted = run
 	if !run {
-		i.unwanted(s.pods[node.Name], goOn)
-		i.v.Pod = nil
-		return i.v, nil, nil
+		err := i.unwanted(ctx, s.pods[node.Name], goOn)
+		i.v.Pod, i.v.Facts = nil, nil
+		i.conclude()
+		return i.v, nil, err
 	}
 	pod := pods.on(node)
 	if pods.admitted {
@@ -153,8 +151,9 @@ func (e *Engine) planned(ctx context.Context, s *subject, node *corev1.Node, pod
 	}
 	fits, err := i.offer(ctx, pod, gone...)
 	if fits {
-		i.end(StepReady, ReasonWouldRun, "The pod fits.")
+		i.end(ReasonWouldRun, nil)
 	}
+	i.conclude()
 	return i.v, pod, err
 }
 
