@@ -293,11 +293,13 @@ func TestGolden(t *testing.T) {
 		"plan.json":             {"plan", "-f", "-", "-o", "json"},
 		"plan.yaml":             {"plan", "-f", "-", "-o", "yaml"},
 		"lint.txt":              {"lint", "-f", "-"},
-		"lint-strict.txt":       {"lint", "-f", "-", "--fail-on=warning"},
-		"lint.json":             {"lint", "-f", "-", "-o", "json"},
-		"lint.yaml":             {"lint", "-f", "-", "-o", "yaml"},
-		"lint.sarif":            {"lint", "-f", "-", "-o", "sarif"},
-		"lint-cluster.txt":      {"lint", "ds/agent", "ds/giant"},
+		"lint-strict.txt":       {"lint", "-f", "-", "--level=info", "--fail-on=info"},
+		"lint.json":             {"lint", "-f", "-", "-o", "json", "--level=info"},
+		"lint.yaml":             {"lint", "-f", "-", "-o", "yaml", "--level=info"},
+		"lint.sarif":            {"lint", "-f", "-", "-o", "sarif", "--level=info"},
+		"lint-cluster.txt":      {"lint", "ds/agent", "ds/giant", "--level=info", "--skip=no-memory-limit"},
+		"lint-only.txt":         {"lint", "-f", "-", "--level=info", "--only=no-readiness-probe"},
+		"lint-rules.txt":        {"lint", "--list"},
 	}
 	for name, args := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -349,7 +351,7 @@ func TestCommandsLeadToTheSameCluster(t *testing.T) {
 		"-s https://1.2.3.4":                "kubectl --server=https://1.2.3.4 describe node",
 		"--as=me --as-group=a --as-group=b": "kubectl --as=me --as-group=a --as-group=b describe node",
 		"--server=https://x --insecure-skip-tls-verify": "kubectl --insecure-skip-tls-verify=true --server=https://x describe node",
-		"--tls-server-name=a --as-uid=b":                "kubectl --as-uid=b --tls-server-name=a describe node",
+		"--tls-server-name=a --as=me --as-uid=b":        "kubectl --as=me --as-uid=b --tls-server-name=a describe node",
 		"--token=secret":                                "",
 		"-s https://x --token=y":                        "",
 		"--request-timeout=3s":                          "kubectl describe node",
@@ -450,8 +452,10 @@ func TestErrors(t *testing.T) {
 		"a name of all spaces":     {args: "status -A ds/agent", want: "a name belongs to one namespace: leave out --all-namespaces"},
 		"no pause":                 {args: "status --interval 1ms", want: "--interval is 1ms, must be at least 1s"},
 		"neither file nor name":    {args: "lint", want: "name either files with --filename, or DaemonSets of the cluster as ds/NAME"},
-		"another severity":         {args: "lint -f - --fail-on info", want: `--fail-on is "info", must be one of error, warning, none`},
-		"a file that is not there": {args: "lint -f testdata/none.yaml", want: "open testdata/none.yaml: no such file or directory"},
+		"another severity":         {args: "lint -f - --fail-on all", want: `--fail-on is "all", must be one of error, warning, info, none`},
+		"another level":            {args: "lint -f - --level all", want: `--level is "all", must be one of error, warning, info`},
+		"another rule":             {args: "lint -f - --only no-such", want: `there is no rule "no-such": --list names all`},
+		"a file that is not there": {args: "lint -f testdata/none.yaml", want: "lstat testdata/none.yaml: no such file or directory"},
 		"no access to nodes": {client: forbid("nodes"), args: "explain ds/agent",
 			want: "no access: RBAC has to allow you the verb list on nodes in all namespaces"},
 		"no access to pods": {client: forbid("pods"), args: "status",
@@ -487,6 +491,62 @@ func TestOptionalAccess(t *testing.T) {
 		}
 	})
 	golden(t, "explain-no-access.txt", run(t, client, "", "explain", "ds/agent"))
+}
+
+// refusedManifest is what the API server would refuse, in the second document.
+const refusedManifest = `kind: Namespace
+apiVersion: v1
+metadata: {name: x}
+---
+# A comment.
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: exporter
+spec:
+  selector: {matchLabels: {app: exporter}}
+  updateStrategy:
+    rollingUpdate:
+      maxUnavailable: 0
+  template:
+    metadata:
+      labels: {app: other}
+    spec:
+      restartPolicy: OnFailure
+      containers:
+      - name: main
+        image: example/exporter:1
+        ports: [{containerPort: 9100}]
+        readinessProbe:
+          httpGet: {path: /, port: metrics}
+        volumeMounts:
+        - name: none
+          mountPath: /x
+`
+
+// lint finds what the API server refuses, with the line of each field, in folders, and
+// passes over files without a DaemonSet.
+func TestLintFolders(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"service.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: x}\n", "deep/agent.yml": refusedManifest, "notes.txt": "{", "crd.json": `{"apiVersion":"example.com/v1","kind":"X"}`,
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := run(t, nil, "", "lint", "-f", dir); text != "0 errors, 0 warnings in 0 DaemonSets.\n" {
+		t.Errorf("without -R: %s", text)
+	}
+	golden(t, "lint-refused.txt", strings.ReplaceAll(run(t, nil, "", "lint", "-f", dir, "-R"), dir, "DIR"))
+}
+
+func TestOldVersionsAreErrors(t *testing.T) {
+	text := run(t, nil, "apiVersion: extensions/v1beta1\nkind: DaemonSet\nmetadata: {name: x}\n", "lint", "-f", "-")
+	if want := "-:1: no API server takes a DaemonSet of extensions/v1beta1 since Kubernetes 1.16: write apiVersion apps/v1"; !strings.Contains(text, want) {
+		t.Errorf("%s\nwant %s", text, want)
+	}
 }
 
 func TestUnknownFieldsAreErrors(t *testing.T) {

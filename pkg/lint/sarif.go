@@ -75,6 +75,7 @@ type sarifRule struct {
 	ShortDescription     sarifText          `json:"shortDescription"`
 	FullDescription      sarifText          `json:"fullDescription"`
 	Help                 sarifText          `json:"help"`
+	HelpURI              string             `json:"helpUri"`
 	DefaultConfiguration sarifConfiguration `json:"defaultConfiguration"`
 }
 
@@ -84,13 +85,13 @@ type sarifText struct {
 }
 
 type sarifConfiguration struct {
-	Level Severity `json:"level"`
+	Level string `json:"level"`
 }
 
 type sarifResult struct {
 	RuleID              string            `json:"ruleId"`
 	RuleIndex           int               `json:"ruleIndex"`
-	Level               Severity          `json:"level"`
+	Level               string            `json:"level"`
 	Message             sarifText         `json:"message"`
 	Locations           []sarifLocation   `json:"locations"`
 	PartialFingerprints map[string]string `json:"partialFingerprints"`
@@ -119,9 +120,20 @@ type sarifLogicalLocation struct {
 	FullyQualifiedName string `json:"fullyQualifiedName"`
 }
 
+// home is where the documentation begins.
+const home = "https://everynode.dev/everynode/"
+
+// sarifLevel writes a severity as SARIF does.
+func sarifLevel(severity Severity) string {
+	if severity == Info {
+		return "note"
+	}
+	return string(severity)
+}
+
 func sarifRules() []sarifRule {
 	var converted []sarifRule
-	for _, rule := range rules {
+	for _, rule := range rules() {
 		help := rule.Reason + "\n\n" + rule.Fix
 		if rule.Example != "" {
 			help += "\n\n```yaml\n" + rule.Example + "\n```"
@@ -131,7 +143,8 @@ func sarifRules() []sarifRule {
 			ShortDescription:     sarifText{Text: rule.Title + "."},
 			FullDescription:      sarifText{Text: rule.Reason},
 			Help:                 sarifText{Text: rule.Reason + " " + rule.Fix, Markdown: help},
-			DefaultConfiguration: sarifConfiguration{Level: rule.Severity},
+			HelpURI:              home + rule.Doc(),
+			DefaultConfiguration: sarifConfiguration{Level: sarifLevel(rule.Severity)},
 		})
 	}
 	return converted
@@ -143,13 +156,13 @@ func sarifResultOf(result *Result, finding Finding) sarifResult {
 		object = result.Namespace + "/" + object
 	}
 	location := sarifPhysicalLocation{ArtifactLocation: sarifArtifactLocation{URI: fileURI(result.File)}}
-	if result.Line > 0 {
-		location.Region = &sarifRegion{StartLine: result.Line}
+	if line := max(finding.Line, result.Line); line > 0 {
+		location.Region = &sarifRegion{StartLine: line}
 	}
 	return sarifResult{
 		RuleID:    finding.Rule,
-		RuleIndex: slices.IndexFunc(rules, func(rule Rule) bool { return rule.ID == finding.Rule }),
-		Level:     finding.Severity,
+		RuleIndex: slices.IndexFunc(rules(), func(rule Rule) bool { return rule.ID == finding.Rule }),
+		Level:     sarifLevel(finding.Severity),
 		Message:   sarifText{Text: fmt.Sprintf("DaemonSet %s: %s: %s. %s", object, finding.Field, finding.Message, finding.Fix)},
 		Locations: []sarifLocation{{
 			PhysicalLocation: location,
