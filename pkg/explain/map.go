@@ -63,7 +63,7 @@ const warnedFor = 2 * time.Minute
 // outcome is what reason, age and warnings together amount to. Explain, status and map
 // all ask it.
 func (i *inquiry) outcome() State {
-	v, ages := &i.v, i.v.Reason.row().ages
+	v, ages := &i.v, i.v.Reason.row().Ages
 	late := v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
 	switch {
 	case !v.Wanted && v.Pod == nil:

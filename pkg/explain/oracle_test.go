@@ -228,8 +228,11 @@ func TestDescribeRefusal(t *testing.T) {
 // Every reason has words, and none is longer than a headline.
 func TestReasonsHaveWords(t *testing.T) {
 	t.Parallel()
-	for n := range rows {
-		reason := rows[n].Reason
+	if len(Rows()) == 0 {
+		t.Fatal("there are no reasons")
+	}
+	for _, row := range Rows() {
+		reason := row.Reason
 		if text := reason.Words(); text == string(reason) || text != strings.ToLower(text) || len(text) > 30 {
 			t.Errorf("%s: %q", reason, text)
 		}

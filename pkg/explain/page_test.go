@@ -13,6 +13,12 @@ import (
 // page is made of the table of reasons.
 const page = "../../../docs/reasons.md"
 
+var ages = map[aging]string{
+	waits:  "It may pass by itself, and is trouble when it has not within `--patience`.",
+	atOnce: "It is trouble at once.",
+	noGap:  "It is no trouble.",
+}
+
 func TestReasonsPage(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder
@@ -23,7 +29,7 @@ func TestReasonsPage(t *testing.T) {
 	}
 	text.WriteString("\nThe alerts are those of the [Kubernetes mixin](https://github.com/kubernetes-monitoring/kubernetes-mixin).\n")
 	for _, row := range Rows() {
-		fmt.Fprintf(&text, "\n## %s\n\n**%s.** %s %s\n", row.Reason, strings.ToUpper(row.Words[:1])+row.Words[1:], row.Meaning, row.Ages())
+		fmt.Fprintf(&text, "\n## %s\n\n**%s.** %s %s\n", row.Reason, strings.ToUpper(row.Words[:1])+row.Words[1:], row.Meaning, ages[row.Ages])
 		if row.Next != "" {
 			fmt.Fprintf(&text, "\n*Check:* `kubectl %s`\n", placeholder.ReplaceAllStringFunc(row.Next, func(found string) string {
 				return map[string]string{"{ds}": "ds/NAME", "{pod}": "pod/NAME", "{podspace}": "NAMESPACE"}[found] + strings.ToUpper(strings.Trim(strings.NewReplacer("{ds}", "", "{pod}", "", "{podspace}", "").Replace(found), "{}"))
@@ -40,10 +46,10 @@ func TestReasonsPage(t *testing.T) {
 func TestRowsAreComplete(t *testing.T) {
 	t.Parallel()
 	for _, row := range Rows() {
-		if row.Step == "" || row.Message == "" || row.Meaning == "" || !slices.Contains(Steps(), row.Step) {
+		if ages[row.Ages] == "" || row.Message == "" || row.Meaning == "" || !slices.Contains(Steps(), row.Step) {
 			t.Errorf("%s is not complete: %+v", row.Reason, row)
 		}
-		if row.ages != noGap && (row.Next == "" || row.Mend == "" || row.Alert == "") {
+		if row.Ages != noGap && (row.Next == "" || row.Mend == "" || row.Alert == "") {
 			t.Errorf("%s is trouble, and lacks a command, a remedy or an alert: %+v", row.Reason, row)
 		}
 	}
