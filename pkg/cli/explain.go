@@ -158,7 +158,7 @@ func (p *explanationPrinter) groups(groups []explain.Group) {
 				nodes += len(rest[m].Nodes)
 			}
 			p.line(0, "")
-			p.line(0, fmt.Sprintf("And %s on %s (--all lists them).", plural(len(rest), "more verdict"), plural(nodes, "node")))
+			p.line(0, fmt.Sprintf("And %s on %s (--all lists them).", explain.Count(len(rest), "more verdict"), explain.Count(nodes, "node")))
 			return
 		}
 		var text bytes.Buffer
@@ -183,7 +183,7 @@ func overall(s *explain.Status) string {
 	case s.Ready == s.Desired:
 		return fmt.Sprintf("Ready on all nodes that it belongs on (%d).", s.Desired)
 	default:
-		return fmt.Sprintf("Ready on %d of %s that it belongs on.", s.Ready, plural(s.Desired, "node"))
+		return fmt.Sprintf("Ready on %d of %s that it belongs on.", s.Ready, explain.Count(s.Desired, "node"))
 	}
 }
 
@@ -305,7 +305,7 @@ func (p *explanationPrinter) blockers(g *explain.Group) {
 	rows := make([][]string, 0, len(g.Blockers))
 	for n := range g.Blockers {
 		b := &g.Blockers[n]
-		rows = append(rows, []string{b.Text(), plural(b.Pods, "pod"), b.Takes, fmt.Sprintf("priority %d", b.Priority), b.Spared})
+		rows = append(rows, []string{b.Text(), explain.Count(b.Pods, "pod"), b.Takes, fmt.Sprintf("priority %d", b.Priority), b.Spared})
 	}
 	shown := rows
 	if !p.wide && len(rows) > mostBlockers {

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-base/version"
 
+	"everynode.dev/everynode/pkg/explain"
 	"everynode.dev/everynode/pkg/lint"
 	"everynode.dev/everynode/pkg/lint/upstream"
 )
@@ -266,11 +267,11 @@ func (o *lintOptions) print(results []lint.Result) {
 		}
 		p.line(0, "")
 	}
-	texts := []string{plural(counts[lint.Error], "error"), plural(counts[lint.Warning], "warning")}
+	texts := []string{explain.Count(counts[lint.Error], "error"), explain.Count(counts[lint.Warning], "warning")}
 	if o.level == string(lint.Info) {
 		texts = append(texts, fmt.Sprintf("%d of info", counts[lint.Info]))
 	}
-	p.line(0, strings.Join(texts, ", ")+" in "+plural(len(results), "DaemonSet")+".")
+	p.line(0, strings.Join(texts, ", ")+" in "+explain.Count(len(results), "DaemonSet")+".")
 }
 
 // position is where editors jump to. The cluster has none.

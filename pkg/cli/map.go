@@ -126,7 +126,7 @@ func (o *mapOptions) write(path string, m *explain.Map, draw func(io.Writer) err
 	if err := os.WriteFile(path, drawing.Bytes(), 0o644); err != nil { //nolint:gosec // as the shell would have made it
 		return err
 	}
-	fmt.Fprintf(o.ErrOut, "%s: %s, %s, %d kB\n", path, plural(len(m.Nodes), "node"), plural(len(m.DaemonSets), "DaemonSet"), (size+999)/1000)
+	fmt.Fprintf(o.ErrOut, "%s: %s, %s, %d kB\n", path, explain.Count(len(m.Nodes), "node"), explain.Count(len(m.DaemonSets), "DaemonSet"), (size+999)/1000)
 	return nil
 }
 

@@ -252,7 +252,7 @@ func (p *explanationPrinter) victims(pods []explain.Pod) [][]string {
 			rows, counts = append(rows, []string{owner, "", fmt.Sprintf("priority %d", pod.Priority)}), append(counts, 0)
 		}
 		counts[row]++
-		rows[row][1] = plural(counts[row], "pod")
+		rows[row][1] = explain.Count(counts[row], "pod")
 		if p.wide {
 			rows[row][1] = "pod " + pod.String()
 		}

@@ -186,7 +186,7 @@ func (o *statusOptions) row(s *explain.Status) []string {
 		strconv.Itoa(s.Missing), strconv.Itoa(s.Restarts), gap, o.age(s.CreationTimestamp.Time)}
 	if o.output.format == formatWide {
 		row = append(row, strconv.Itoa(s.Scheduled), strconv.Itoa(s.Created), strconv.Itoa(s.Misscheduled),
-			cmp.Or(s.HeldText(), "-"), plural(s.HeldNodes, "node"))
+			cmp.Or(s.HeldText(), "-"), explain.Count(s.HeldNodes, "node"))
 	}
 	if o.all {
 		row = slices.Insert(row, 0, s.Namespace)
@@ -216,7 +216,7 @@ func (o *statusOptions) remarks(p *printer, s *explain.Status) {
 		p.fold(2, 2, "update stalled: "+s.Stalled)
 	}
 	if s.Misscheduled > 0 {
-		p.line(2, "pods on "+plural(s.Misscheduled, "node")+" where it does not belong")
+		p.line(2, "pods on "+explain.Count(s.Misscheduled, "node")+" where it does not belong")
 	}
 	for _, difference := range s.Controller {
 		p.fold(2, 2, "The DaemonSet controller has not caught up: "+difference+".")

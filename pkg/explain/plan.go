@@ -257,20 +257,9 @@ func (p *Plan) Summary() string {
 	case stock == 0 && everynode == 0:
 		text += " Nobody would be evicted."
 	case stock == everynode:
-		text += fmt.Sprintf(" %s would be evicted to make room.", countPods(everynode))
+		text += fmt.Sprintf(" %s would be evicted to make room.", Count(everynode, "pod"))
 	default:
-		text += fmt.Sprintf(" To make room, everynode-scheduler would evict %s, kube-scheduler %s.", countPods(everynode), countPods(stock))
+		text += fmt.Sprintf(" To make room, everynode-scheduler would evict %s, kube-scheduler %s.", Count(everynode, "pod"), Count(stock, "pod"))
 	}
 	return text
-}
-
-func countPods(n int) string {
-	switch n {
-	case 0:
-		return "nobody"
-	case 1:
-		return "1 pod"
-	default:
-		return fmt.Sprintf("%d pods", n)
-	}
 }

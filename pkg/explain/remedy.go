@@ -168,7 +168,7 @@ func (i *inquiry) specificFix() *Fix {
 			return &Fix{Text: "Correct the image, or go back to the one before, in " + managed + "."}
 		}
 		return &Fix{
-			Text:    fmt.Sprintf("Correct the image, or undo the update. That replaces the pods of the current template, %s.", count(i.ofCurrentTemplate(), "pod")),
+			Text:    fmt.Sprintf("Correct the image, or undo the update. That replaces the pods of the current template, %s.", Count(i.ofCurrentTemplate(), "pod")),
 			Command: i.dryRun("rollout", "undo", "daemonset/"+i.ds.Name, "-n", i.ds.Namespace),
 		}
 	default:
@@ -364,12 +364,4 @@ func (s *subject) manager() string {
 		}
 	}
 	return ""
-}
-
-// count writes a number with its noun.
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
