@@ -272,6 +272,8 @@ func TestGolden(t *testing.T) {
 		"explain-node.txt":       {"explain", "ds/agent", "--node", "node-9"},
 		"explain-node-ready.txt": {"explain", "ds/agent", "--node", "node-1"},
 		"explain-node.json":      {"explain", "ds/agent", "--node", "node-9", "-o", "json"},
+		"explain-pod.txt":        {"explain", "pod/agent-node-9"},
+		"explain-two.txt":        {"explain", "ds", "agent", "giant"},
 		"status.txt":             {"status"},
 		"status-all.txt":         {"status", "-A"},
 		"status-wide.txt":        {"status", "-A", "-o", "wide"},
@@ -442,7 +444,11 @@ func TestErrors(t *testing.T) {
 		args   string
 		want   string
 	}{
-		"no such DaemonSet":        {args: "explain ds/none", want: "there is no DaemonSet none in namespace default: name another namespace with -n"},
+		"no such DaemonSet": {args: "explain ds/none", want: "there is no DaemonSet none in any namespace"},
+		"another namespace": {args: "explain ds/logs", want: "there is no DaemonSet logs in namespace default, but in team: add -n team"},
+		"no such pod":       {args: "explain pod/none", want: "there is no pod none in namespace default: name another namespace with -n"},
+		"a pod of no DaemonSet": {args: "explain pod/web-1 -n shop",
+			want: "pod web-1 is of no DaemonSet: explain says why DaemonSets have pods on nodes or not"},
 		"no such node":             {args: "explain ds/agent --node none", want: "there is no node none: see kubectl get nodes"},
 		"another kind":             {args: "explain deploy/agent", want: `"deploy/agent" is no DaemonSet: write ds/NAME`},
 		"no name":                  {args: "explain ds/", want: `"ds/" has no name: write ds/NAME`},
@@ -793,6 +799,7 @@ func TestCompletion(t *testing.T) {
 	for args, want := range map[string]string{
 		"__complete explain a":                    "ds/agent\nds/giant\n:4\n",
 		"__complete explain ds/agent --node node": "node-1\nnode-2\nnode-3\n",
+		"__complete status ds/agent d":            "ds/giant\n:4\n",
 		"__complete map d":                        "ds/agent\nds/giant\n:4\n",
 		"__complete map -o w":                     "wide\njson\nyaml\n:4\n",
 		"__complete status -o w":                  "wide\njson\nyaml\n:4\n",

@@ -196,14 +196,29 @@ func (o *output) validate() error {
 	return nil
 }
 
-// parseDaemonSet returns the name in ds/NAME. The resource may be written in all the ways
-// that kubectl knows, or be left out.
+// daemonSetWords are the ways in which kubectl lets the resource be written.
+var daemonSetWords = []string{"ds", "daemonset", "daemonsets", "daemonset.apps", "daemonsets.apps"}
+
+// splitResource puts a slash between resource and names where they are words of their
+// own, as kubectl takes them.
+func splitResource(args []string) []string {
+	if len(args) < 2 || !slices.Contains(append(slices.Clip(daemonSetWords), podWords...), strings.ToLower(args[0])) {
+		return args
+	}
+	joined := make([]string, 0, len(args)-1)
+	for _, name := range args[1:] {
+		joined = append(joined, args[0]+"/"+name)
+	}
+	return joined
+}
+
+// parseDaemonSet returns the name in ds/NAME. The resource may be left out.
 func parseDaemonSet(arg string) (string, error) {
 	resource, name, found := strings.Cut(arg, "/")
 	if !found {
 		return arg, nil
 	}
-	if !slices.Contains([]string{"ds", "daemonset", "daemonsets", "daemonset.apps", "daemonsets.apps"}, strings.ToLower(resource)) {
+	if !slices.Contains(daemonSetWords, strings.ToLower(resource)) {
 		return "", fmt.Errorf("%q is no DaemonSet: write ds/NAME", arg)
 	}
 	if name == "" {
@@ -228,7 +243,7 @@ func (s *selection) complete(e *environment, args []string) (err error) {
 	if s.all && len(args) > 0 {
 		return errors.New("a name belongs to one namespace: leave out --all-namespaces")
 	}
-	for _, arg := range args {
+	for _, arg := range splitResource(args) {
 		name, err := parseDaemonSet(arg)
 		if err != nil {
 			return err
@@ -270,5 +285,8 @@ func find(engine *explain.Engine, namespace, name string) (*appsv1.DaemonSet, er
 	if ds := engine.Find(namespace, name); ds != nil {
 		return ds, nil
 	}
-	return nil, fmt.Errorf("there is no DaemonSet %s in namespace %s: name another namespace with -n", name, namespace)
+	if elsewhere := engine.Namespaces(name); len(elsewhere) > 0 {
+		return nil, fmt.Errorf("there is no DaemonSet %s in namespace %s, but in %s: add -n %s", name, namespace, strings.Join(elsewhere, ", "), elsewhere[0])
+	}
+	return nil, fmt.Errorf("there is no DaemonSet %s in any namespace", name)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
@@ -23,15 +24,18 @@ type explainOptions struct {
 	*environment
 	output output
 	node   string
-	name   string
+	names  []string
 	space  string
 	all    bool
 }
 
+// podWords are the ways in which kubectl lets pods be written.
+var podWords = []string{"po", "pod", "pods"}
+
 func newExplainCommand(e *environment) *cobra.Command {
 	o := &explainOptions{environment: e}
 	command := &cobra.Command{
-		Use:   "explain ds/NAME",
+		Use:   "explain ds/NAME|pod/NAME...",
 		Short: "Say for every node why the DaemonSet runs there or not",
 		Long: `Follow the chain from the DaemonSet to a Ready pod on every node, and say where
 it ends: the DaemonSet controller, the creation of the pod, admission, the
@@ -45,12 +49,15 @@ the cluster has at this moment. What was not looked at is listed at the end.`,
 		Example: `  # Why does filebeat not run on every node?
   kubectl everynode explain ds/filebeat
 
+  # Why does this pod of a DaemonSet not run?
+  kubectl everynode explain pod/filebeat-x7k2p
+
   # The whole chain for one node
   kubectl everynode explain ds/filebeat --node node-7
 
   # All that is to be said, with the names of all nodes
   kubectl everynode explain ds/filebeat --all -o wide`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			if err := o.complete(args); err != nil {
 				return err
@@ -71,11 +78,23 @@ func (o *explainOptions) complete(args []string) (err error) {
 	if err := o.output.validate(); err != nil {
 		return err
 	}
-	if o.name, err = parseDaemonSet(args[0]); err != nil {
-		return err
+	o.names = splitResource(args)
+	for _, arg := range o.names {
+		if _, isPod := podName(arg); isPod {
+			continue
+		}
+		if _, err := parseDaemonSet(arg); err != nil {
+			return err
+		}
 	}
 	o.space, err = o.config.namespace()
 	return err
+}
+
+// podName returns the name in pod/NAME.
+func podName(arg string) (string, bool) {
+	resource, name, _ := strings.Cut(arg, "/")
+	return name, name != "" && slices.Contains(podWords, strings.ToLower(resource))
 }
 
 func (o *explainOptions) run(command *cobra.Command) error {
@@ -83,7 +102,42 @@ func (o *explainOptions) run(command *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	ds, err := find(engine, o.space, o.name)
+	for n, arg := range o.names {
+		if n > 0 && o.output.format != formatJSON {
+			o.separate(o.output.format)
+		}
+		if err := o.explain(command, engine, arg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find returns the DaemonSet that arg names, or whose pod it names, and the node to look
+// at, "" for all.
+func (o *explainOptions) find(engine *explain.Engine, arg string) (ds *appsv1.DaemonSet, node string, err error) {
+	name, isPod := podName(arg)
+	if !isPod {
+		name, err := parseDaemonSet(arg)
+		if err != nil {
+			return nil, "", err
+		}
+		ds, err = find(engine, o.space, name)
+		return ds, o.node, err
+	}
+	ds, node, found := engine.OfPod(o.space, name)
+	switch {
+	case !found:
+		return nil, "", fmt.Errorf("there is no pod %s in namespace %s: name another namespace with -n", name, o.space)
+	case ds == nil:
+		return nil, "", fmt.Errorf("pod %s is of no DaemonSet: explain says why DaemonSets have pods on nodes or not", name)
+	default:
+		return ds, node, nil
+	}
+}
+
+func (o *explainOptions) explain(command *cobra.Command, engine *explain.Engine, arg string) error {
+	ds, name, err := o.find(engine, arg)
 	if err != nil {
 		return err
 	}
@@ -91,10 +145,10 @@ func (o *explainOptions) run(command *cobra.Command) error {
 	if len(nodes) == 0 {
 		return errors.New("the cluster has no nodes")
 	}
-	if o.node != "" {
-		node := engine.Node(o.node)
+	if name != "" {
+		node := engine.Node(name)
 		if node == nil {
-			return fmt.Errorf("there is no node %s: see kubectl get nodes", o.node)
+			return fmt.Errorf("there is no node %s: see kubectl get nodes", name)
 		}
 		nodes = []*corev1.Node{node}
 	}
@@ -106,7 +160,7 @@ func (o *explainOptions) run(command *cobra.Command) error {
 		return printObject(o.Out, o.output.format, "DaemonSetExplanation", explanation)
 	}
 	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide, all: o.all}
-	if o.node != "" {
+	if name != "" {
 		p.chain(explanation)
 	} else {
 		p.overview(explanation)

@@ -117,7 +117,7 @@ func (o *lintOptions) complete(args []string) error {
 			return fmt.Errorf("there is no rule %q: --list names all", id)
 		}
 	}
-	for _, arg := range args {
+	for _, arg := range splitResource(args) {
 		name, err := parseDaemonSet(arg)
 		if err != nil {
 			return err

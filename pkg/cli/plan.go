@@ -96,7 +96,7 @@ func (o *planOptions) run(command *cobra.Command) error {
 	}
 	for n, ds := range daemonSets {
 		if n > 0 && o.output.format != formatJSON {
-			o.separate()
+			o.separate(o.output.format)
 		}
 		if err := o.plan(command, cluster, client, ds, others); err != nil {
 			return err
@@ -105,14 +105,13 @@ func (o *planOptions) run(command *cobra.Command) error {
 	return nil
 }
 
-// separate comes between the plans of several DaemonSets, each of which is planned as if
-// it came alone.
-func (o *planOptions) separate() {
-	if o.output.format == formatYAML {
-		fmt.Fprintln(o.Out, "---")
+// separate comes between what is printed of several DaemonSets.
+func (e *environment) separate(format string) {
+	if format == formatYAML {
+		fmt.Fprintln(e.Out, "---")
 		return
 	}
-	fmt.Fprintln(o.Out)
+	fmt.Fprintln(e.Out)
 }
 
 // cluster returns the cluster to plan for, and its client if it is a real one.

@@ -181,6 +181,32 @@ func (e *Engine) Find(namespace, name string) *appsv1.DaemonSet {
 	return nil
 }
 
+// Namespaces returns those that have a DaemonSet of that name.
+func (e *Engine) Namespaces(name string) []string {
+	var namespaces []string
+	for _, ds := range e.DaemonSets() {
+		if ds.Name == name {
+			namespaces = append(namespaces, ds.Namespace)
+		}
+	}
+	return namespaces
+}
+
+// OfPod returns the DaemonSet of a pod and the node that the pod is for. found says
+// whether there is such a pod; ds is nil if it is no daemon pod.
+func (e *Engine) OfPod(namespace, name string) (ds *appsv1.DaemonSet, node string, found bool) {
+	n := slices.IndexFunc(e.cluster.Pods, func(pod *corev1.Pod) bool { return pod.Name == name && pod.Namespace == namespace })
+	if n < 0 {
+		return nil, "", false
+	}
+	compiled := e.set.OwnerOf(e.cluster.Pods[n])
+	if compiled == nil {
+		return nil, "", true
+	}
+	node, _ = daemonset.TargetNode(e.cluster.Pods[n])
+	return e.subjects[compiled.UID].ds, node, true
+}
+
 // DaemonSets returns all DaemonSets in the order of their namespaces and names.
 func (e *Engine) DaemonSets() []*appsv1.DaemonSet {
 	return slices.SortedFunc(slices.Values(e.cluster.DaemonSets), func(a, b *appsv1.DaemonSet) int {
