@@ -76,6 +76,10 @@ func (i *inquiry) rejected(pod *corev1.Pod) {
 // node that is not ready still tells of its pods.
 func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
 	node := nodeReady(i.node)
+	if node == nil || node.Status == corev1.ConditionUnknown {
+		i.nodeNotReady(node)
+		return nil
+	}
 	statuses := pod.Status.ContainerStatuses
 	pending := len(statuses) == 0 || slices.ContainsFunc(statuses, isWaiting)
 	root := ""
@@ -86,19 +90,29 @@ func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
 		}
 	}
 	switch {
-	case node == nil || node.Status == corev1.ConditionUnknown:
-		i.nodeNotReady(node)
-		return nil
 	case pod.Status.Phase == corev1.PodSucceeded:
 		i.rejected(pod)
 	case i.containers(pod, pod.Status.InitContainerStatuses, true) && (i.v.Reason != ReasonInit || root == ""):
 	case i.v.Reason == "" && i.containers(pod, statuses, false):
 	case root != "":
 		i.end(ReasonNoNetwork, Args{"root": root})
+	default:
+		i.containersWait(pod, node, pending)
+	}
+	if i.v.Reason != ReasonNodeNotReady && node.Status != corev1.ConditionTrue {
+		i.fact("The node is not Ready: " + strings.TrimSuffix(node.Message, ".") + ".")
+	}
+	return nil
+}
+
+// containersWait is for pods whose containers have no trouble of their own.
+func (i *inquiry) containersWait(pod *corev1.Pod, node *corev1.NodeCondition, pending bool) {
+	statuses := pod.Status.ContainerStatuses
+	allReady := !slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return !s.Ready })
+	switch {
 	case i.notPrepared(pod, pending):
-	case node.Status != corev1.ConditionTrue && (pending || !slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return !s.Ready })):
+	case node.Status != corev1.ConditionTrue && (pending || allReady):
 		i.nodeNotReady(node)
-		return nil
 	case pod.Status.StartTime == nil && len(statuses) == 0:
 		i.notStarted(pod)
 	case pending:
@@ -106,10 +120,6 @@ func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
 	default:
 		i.notReady(pod)
 	}
-	if node.Status != corev1.ConditionTrue {
-		i.fact("The node is not Ready: " + strings.TrimSuffix(node.Message, ".") + ".")
-	}
-	return nil
 }
 
 func nodeReady(node *corev1.Node) *corev1.NodeCondition {

@@ -131,49 +131,70 @@ func (i *inquiry) fix() *Fix {
 
 // specificFix returns a fix that has to do with this cluster, nil if there is none.
 func (i *inquiry) specificFix() *Fix {
-	switch reason := i.v.Reason; {
-	case i.clues.root != nil:
+	if i.clues.root != nil {
 		return &Fix{Text: "Mend " + i.clues.root.compiled.String() + " first: the node waits for it."}
-	case i.clues.forgotten != nil:
-		taint := i.clues.forgotten
+	}
+	switch i.v.Reason {
+	case ReasonNodeSelector, ReasonTaint:
+		return i.fixPlacement()
+	case ReasonCreateFailed:
+		if kind := i.clues.refusal; kind != nil && kind.fix != "" {
+			return &Fix{Text: "Create it, and give it the rights that the agent needs.", Command: withDryRun(i.command(kind.fix))}
+		}
+	case ReasonPortTaken:
+		if i.clues.ownPort {
+			return i.onTemplate("Replace old pods before new ones start. This changes the update strategy; no pod is replaced for it.", "merge",
+				map[string]any{"spec": map[string]any{"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxSurge": 0, "maxUnavailable": 1}}}})
+		}
+	case ReasonNoRoom:
+		return i.makeRoom()
+	case ReasonOutdated:
+		if i.ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
+			return i.deletePod("With OnDelete, a pod is replaced when it is deleted: this replaces one pod.")
+		}
+	case ReasonImage:
+		return i.fixImage()
+	default:
+	}
+	return nil
+}
+
+// fixPlacement is for taints and node selectors.
+func (i *inquiry) fixPlacement() *Fix {
+	taint := i.clues.forgotten
+	switch {
+	case taint != nil:
 		return &Fix{
 			Text:    "Find out why its agent does not take it off. If the agent works, or there is none, take it off by hand: other pods come to the node then.",
 			Command: i.dryRun("taint", "node", i.node.Name, taint.Key+":"+string(taint.Effect)+"-"),
 		}
-	case reason == ReasonNodeSelector && i.v.Step == StepController:
-		return i.labelNode()
-	case reason == ReasonTaint && len(i.clues.taints) > 0 && !i.clues.passing && i.v.Step == StepController:
-		return i.tolerate()
-	case reason == ReasonTaint && i.clues.passing:
+	case i.v.Reason == ReasonTaint && i.clues.passing:
 		return &Fix{Text: "Nothing, if the taint goes by itself. A toleration would bring pods to nodes that are not ready for them."}
-	case reason == ReasonNodeSelector || reason == ReasonTaint:
-		return &Fix{
-			Text:    "Have the controller make the pod anew: this deletes one pod that does not run.",
-			Command: i.dryRun("delete", "pod/"+i.pod.Name, "-n", i.pod.Namespace),
-		}
-	case i.clues.refusal != nil && i.clues.refusal.fix != "":
-		return &Fix{Text: "Create it, and give it the rights that the agent needs.", Command: withDryRun(i.command(i.clues.refusal.fix))}
-	case reason == ReasonPortTaken && i.clues.ownPort:
-		return i.onTemplate("Replace old pods before new ones start. This changes the update strategy; no pod is replaced for it.", "merge",
-			map[string]any{"spec": map[string]any{"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxSurge": 0, "maxUnavailable": 1}}}})
-	case reason == ReasonNoRoom:
-		return i.makeRoom()
-	case reason == ReasonOutdated && i.ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType:
-		return &Fix{
-			Text:    "With OnDelete, a pod is replaced when it is deleted: this replaces one pod.",
-			Command: i.dryRun("delete", "pod/"+i.pod.Name, "-n", i.pod.Namespace),
-		}
-	case reason == ReasonImage && i.imageIsMissing() && i.updated(i.pod) && i.earlierWorks():
-		if managed := i.manager(); managed != "" {
-			return &Fix{Text: "Correct the image, or go back to the one before, in " + managed + "."}
-		}
-		return &Fix{
-			Text:    fmt.Sprintf("Correct the image, or undo the update. That replaces the pods of the current template, %s.", Count(i.ofCurrentTemplate(), "pod")),
-			Command: i.dryRun("rollout", "undo", "daemonset/"+i.ds.Name, "-n", i.ds.Namespace),
-		}
+	case i.v.Step != StepController:
+		return i.deletePod("Have the controller make the pod anew: this deletes one pod that does not run.")
+	case i.v.Reason == ReasonTaint:
+		return i.tolerate()
 	default:
+		return i.labelNode()
+	}
+}
+
+// fixImage undoes an update to an image that is not there, if the one before works.
+func (i *inquiry) fixImage() *Fix {
+	if !i.imageIsMissing() || !i.updated(i.pod) || !i.earlierWorks() {
 		return nil
 	}
+	if managed := i.manager(); managed != "" {
+		return &Fix{Text: "Correct the image, or go back to the one before, in " + managed + "."}
+	}
+	return &Fix{
+		Text:    fmt.Sprintf("Correct the image, or undo the update. That replaces the pods of the current template, %s.", Count(i.ofCurrentTemplate(), "pod")),
+		Command: i.dryRun("rollout", "undo", "daemonset/"+i.ds.Name, "-n", i.ds.Namespace),
+	}
+}
+
+func (i *inquiry) deletePod(text string) *Fix {
+	return &Fix{Text: text, Command: i.dryRun("delete", "pod/"+i.pod.Name, "-n", i.pod.Namespace)}
 }
 
 // dryRunFlag has the API server check a command and change nothing.
@@ -292,7 +313,7 @@ func (c *Cluster) NoteManagers(node *corev1.Node) {
 			} `json:"f:metadata"`
 		}
 		// What cannot be read tells nothing.
-		if json.Unmarshal(entry.FieldsV1.Raw, &fields) != nil {
+		if json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields) != nil {
 			continue
 		}
 		for field := range fields.Metadata.Labels {

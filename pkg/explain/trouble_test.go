@@ -5,6 +5,7 @@ package explain
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestGroupsAreCauses(t *testing.T) {
 		"a number in a taint": {
 			ds: agent,
 			node: func(n int) *corev1.Node {
-				return node(fmt.Sprint("node-", n)).Taints([]corev1.Taint{{Key: "ToBeDeletedByClusterAutoscaler", Value: fmt.Sprint(n % 2), Effect: corev1.TaintEffectNoSchedule}}).Obj()
+				return node(fmt.Sprint("node-", n)).Taints([]corev1.Taint{{Key: "ToBeDeletedByClusterAutoscaler", Value: strconv.Itoa(n % 2), Effect: corev1.TaintEffectNoSchedule}}).Obj()
 			},
 			want: "none TaintNotTolerated on 40: The node has the taint ToBeDeletedByClusterAutoscaler=0:NoSchedule or the taint ToBeDeletedByClusterAutoscaler=1:NoSchedule, " +
 				"which the DaemonSet does not tolerate. The node is going: the cluster autoscaler is about to remove it.",
@@ -238,7 +239,7 @@ func TestNoteManagers(t *testing.T) {
 	t.Parallel()
 	n := node("n").Obj()
 	entry := func(manager, fields string) metav1.ManagedFieldsEntry {
-		return metav1.ManagedFieldsEntry{Manager: manager, FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+		return metav1.ManagedFieldsEntry{Manager: manager, FieldsV1: metav1.NewFieldsV1(fields)}
 	}
 	n.ManagedFields = []metav1.ManagedFieldsEntry{
 		entry("kubectl-label", `{"f:metadata":{"f:labels":{"f:disktype":{}}}}`), entry("nfd", `{"f:metadata":{"f:labels":{".":{},"f:gpu":{}}}}`),
