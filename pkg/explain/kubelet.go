@@ -82,12 +82,9 @@ func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
 	}
 	statuses := pod.Status.ContainerStatuses
 	pending := len(statuses) == 0 || slices.ContainsFunc(statuses, isWaiting)
-	root := ""
-	var err error
-	if pending && !pod.Spec.HostNetwork {
-		if root, err = i.networkRoot(ctx); err != nil {
-			return err
-		}
+	root, err := i.missingNetwork(ctx, pod, pending)
+	if err != nil {
+		return err
 	}
 	switch {
 	case pod.Status.Phase == corev1.PodSucceeded:
@@ -103,6 +100,15 @@ func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
 		i.fact("The node is not Ready: " + strings.TrimSuffix(node.Message, ".") + ".")
 	}
 	return nil
+}
+
+// missingNetwork says what keeps the network from working that the pod waits for; nothing
+// if it waits for none.
+func (i *inquiry) missingNetwork(ctx context.Context, pod *corev1.Pod, pending bool) (string, error) {
+	if !pending || pod.Spec.HostNetwork {
+		return "", nil
+	}
+	return i.networkRoot(ctx)
 }
 
 // containersWait is for pods whose containers have no trouble of their own.
