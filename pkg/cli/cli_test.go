@@ -70,7 +70,7 @@ func node(n int) *corev1.Node {
 	if n == 12 {
 		w.Label("disktype", "hdd")
 	} else {
-		w.Label(corev1.LabelTopologyZone, []string{"us-east-1a", "us-east-1b"}[n/7])
+		w.Label(corev1.LabelTopologyZone, []string{"us-east-1a", "us-east-1b"}[min(n/7, 1)])
 	}
 	w.CreationTimestamp = ago(48 * time.Hour)
 	w.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: ago(47 * time.Hour)}}
@@ -272,6 +272,8 @@ func TestGolden(t *testing.T) {
 		"explain-node.txt":       {"explain", "ds/agent", "--node", "node-9"},
 		"explain-node-ready.txt": {"explain", "ds/agent", "--node", "node-1"},
 		"explain-node.json":      {"explain", "ds/agent", "--node", "node-9", "-o", "json"},
+		"explain-pod.txt":        {"explain", "pod/agent-node-9"},
+		"explain-two.txt":        {"explain", "ds", "agent", "giant"},
 		"status.txt":             {"status"},
 		"status-all.txt":         {"status", "-A"},
 		"status-wide.txt":        {"status", "-A", "-o", "wide"},
@@ -293,16 +295,79 @@ func TestGolden(t *testing.T) {
 		"plan.json":             {"plan", "-f", "-", "-o", "json"},
 		"plan.yaml":             {"plan", "-f", "-", "-o", "yaml"},
 		"lint.txt":              {"lint", "-f", "-"},
-		"lint-strict.txt":       {"lint", "-f", "-", "--fail-on=warning"},
-		"lint.json":             {"lint", "-f", "-", "-o", "json"},
-		"lint.yaml":             {"lint", "-f", "-", "-o", "yaml"},
-		"lint.sarif":            {"lint", "-f", "-", "-o", "sarif"},
-		"lint-cluster.txt":      {"lint", "ds/agent", "ds/giant"},
+		"lint-strict.txt":       {"lint", "-f", "-", "--level=info", "--fail-on=info"},
+		"lint.json":             {"lint", "-f", "-", "-o", "json", "--level=info"},
+		"lint.yaml":             {"lint", "-f", "-", "-o", "yaml", "--level=info"},
+		"lint.sarif":            {"lint", "-f", "-", "-o", "sarif", "--level=info"},
+		"lint-cluster.txt":      {"lint", "ds/agent", "ds/giant", "--level=info", "--skip=no-memory-limit"},
+		"lint-only.txt":         {"lint", "-f", "-", "--level=info", "--only=no-readiness-probe"},
+		"lint-rules.txt":        {"lint", "--list"},
 	}
 	for name, args := range tests {
 		t.Run(name, func(t *testing.T) {
 			golden(t, name, run(t, fake.NewClientset(world()...), planned, args...))
 		})
+	}
+}
+
+// However many nodes there are, and whatever labels of their own they have, an
+// explanation is short.
+func TestLargeExplanationIsShort(t *testing.T) {
+	ds := daemons("default", "agent", "100m")
+	ds.Spec.Template.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "node-301"}
+	objects := []runtime.Object{ds}
+	for n := 1; n <= 300; n++ {
+		objects = append(objects, node(n))
+	}
+	text := run(t, fake.NewClientset(objects...), "", "explain", "ds/agent")
+	if lines := strings.Count(text, "\n"); lines > 40 {
+		t.Errorf("%d lines", lines)
+	}
+	golden(t, "explain-300.txt", text)
+
+	// Every node has a trouble of its own.
+	ds.Spec.Template.Spec.NodeSelector = nil
+	for n := 1; n <= 300; n++ {
+		objects = append(objects, daemonPod(ds, n, func(pod *corev1.Pod) {
+			pod.Spec.NodeName = fmt.Sprintf("node-%d", n)
+			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+				Name: fmt.Sprintf("container-%d", n), State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: strings.Repeat("no ", 50)}},
+			}}
+		}))
+	}
+	text = run(t, fake.NewClientset(objects...), "", "explain", "ds/agent")
+	if lines := strings.Count(text, "\n"); lines > 80 {
+		t.Errorf("%d lines:\n%s", lines, text)
+	}
+	golden(t, "explain-different.txt", text)
+	if all := run(t, fake.NewClientset(objects...), "", "explain", "ds/agent", "--all"); strings.Count(all, "\n") < 300 {
+		t.Errorf("--all leaves something out:\n%s", all)
+	}
+}
+
+// What is printed to be pasted leads to the same cluster, or is not printed.
+func TestCommandsLeadToTheSameCluster(t *testing.T) {
+	for flags, want := range map[string]string{
+		"":                                  "kubectl describe node",
+		"--context=prod":                    "kubectl --context=prod describe node",
+		"-s https://1.2.3.4":                "kubectl --server=https://1.2.3.4 describe node",
+		"--as=me --as-group=a --as-group=b": "kubectl --as=me --as-group=a --as-group=b describe node",
+		"--server=https://x --insecure-skip-tls-verify": "kubectl --insecure-skip-tls-verify=true --server=https://x describe node",
+		"--tls-server-name=a --as=me --as-uid=b":        "kubectl --as=me --as-uid=b --tls-server-name=a describe node",
+		"--token=secret":                                "",
+		"-s https://x --token=y":                        "",
+		"--request-timeout=3s":                          "kubectl describe node",
+	} {
+		for _, verb := range []string{"explain ds/agent", "explain ds/agent -o json", "status", "map", "map --html=-"} {
+			text := run(t, fake.NewClientset(world()...), "", strings.Fields(verb+" "+flags)...)
+			text = strings.ReplaceAll(text, "kubectl.kubernetes.io", "")
+			if strings.HasPrefix(verb, "explain") && !strings.Contains(text, want) {
+				t.Errorf("%s %s: this lacks %q:\n%s", verb, flags, want, text)
+			}
+			if want == "" && (strings.Contains(text, "kubectl ") && !strings.Contains(verb, "html") || strings.Contains(text, `"commands":true`) || strings.Contains(text, "secret")) {
+				t.Errorf("%s %s names a command:\n%s", verb, flags, text)
+			}
+		}
 	}
 }
 
@@ -379,7 +444,11 @@ func TestErrors(t *testing.T) {
 		args   string
 		want   string
 	}{
-		"no such DaemonSet":        {args: "explain ds/none", want: "there is no DaemonSet none in namespace default: name another namespace with -n"},
+		"no such DaemonSet": {args: "explain ds/none", want: "there is no DaemonSet none in any namespace"},
+		"another namespace": {args: "explain ds/logs", want: "there is no DaemonSet logs in namespace default, but in team: add -n team"},
+		"no such pod":       {args: "explain pod/none", want: "there is no pod none in namespace default: name another namespace with -n"},
+		"a pod of no DaemonSet": {args: "explain pod/web-1 -n shop",
+			want: "pod web-1 is of no DaemonSet: explain says why DaemonSets have pods on nodes or not"},
 		"no such node":             {args: "explain ds/agent --node none", want: "there is no node none: see kubectl get nodes"},
 		"another kind":             {args: "explain deploy/agent", want: `"deploy/agent" is no DaemonSet: write ds/NAME`},
 		"no name":                  {args: "explain ds/", want: `"ds/" has no name: write ds/NAME`},
@@ -389,8 +458,10 @@ func TestErrors(t *testing.T) {
 		"a name of all spaces":     {args: "status -A ds/agent", want: "a name belongs to one namespace: leave out --all-namespaces"},
 		"no pause":                 {args: "status --interval 1ms", want: "--interval is 1ms, must be at least 1s"},
 		"neither file nor name":    {args: "lint", want: "name either files with --filename, or DaemonSets of the cluster as ds/NAME"},
-		"another severity":         {args: "lint -f - --fail-on info", want: `--fail-on is "info", must be one of error, warning, none`},
-		"a file that is not there": {args: "lint -f testdata/none.yaml", want: "open testdata/none.yaml: no such file or directory"},
+		"another severity":         {args: "lint -f - --fail-on all", want: `--fail-on is "all", must be one of error, warning, info, none`},
+		"another level":            {args: "lint -f - --level all", want: `--level is "all", must be one of error, warning, info`},
+		"another rule":             {args: "lint -f - --only no-such", want: `there is no rule "no-such": --list names all`},
+		"a file that is not there": {args: "lint -f testdata/none.yaml", want: "lstat testdata/none.yaml: no such file or directory"},
 		"no access to nodes": {client: forbid("nodes"), args: "explain ds/agent",
 			want: "no access: RBAC has to allow you the verb list on nodes in all namespaces"},
 		"no access to pods": {client: forbid("pods"), args: "status",
@@ -426,6 +497,62 @@ func TestOptionalAccess(t *testing.T) {
 		}
 	})
 	golden(t, "explain-no-access.txt", run(t, client, "", "explain", "ds/agent"))
+}
+
+// refusedManifest is what the API server would refuse, in the second document.
+const refusedManifest = `kind: Namespace
+apiVersion: v1
+metadata: {name: x}
+---
+# A comment.
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: exporter
+spec:
+  selector: {matchLabels: {app: exporter}}
+  updateStrategy:
+    rollingUpdate:
+      maxUnavailable: 0
+  template:
+    metadata:
+      labels: {app: other}
+    spec:
+      restartPolicy: OnFailure
+      containers:
+      - name: main
+        image: example/exporter:1
+        ports: [{containerPort: 9100}]
+        readinessProbe:
+          httpGet: {path: /, port: metrics}
+        volumeMounts:
+        - name: none
+          mountPath: /x
+`
+
+// lint finds what the API server refuses, with the line of each field, in folders, and
+// passes over files without a DaemonSet.
+func TestLintFolders(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"service.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: x}\n", "deep/agent.yml": refusedManifest, "notes.txt": "{", "crd.json": `{"apiVersion":"example.com/v1","kind":"X"}`,
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := run(t, nil, "", "lint", "-f", dir); text != "0 errors, 0 warnings in 0 DaemonSets.\n" {
+		t.Errorf("without -R: %s", text)
+	}
+	golden(t, "lint-refused.txt", strings.ReplaceAll(run(t, nil, "", "lint", "-f", dir, "-R"), dir, "DIR"))
+}
+
+func TestOldVersionsAreErrors(t *testing.T) {
+	text := run(t, nil, "apiVersion: extensions/v1beta1\nkind: DaemonSet\nmetadata: {name: x}\n", "lint", "-f", "-")
+	if want := "-:1: no API server takes a DaemonSet of extensions/v1beta1 since Kubernetes 1.16: write apiVersion apps/v1"; !strings.Contains(text, want) {
+		t.Errorf("%s\nwant %s", text, want)
+	}
 }
 
 func TestUnknownFieldsAreErrors(t *testing.T) {
@@ -672,6 +799,7 @@ func TestCompletion(t *testing.T) {
 	for args, want := range map[string]string{
 		"__complete explain a":                    "ds/agent\nds/giant\n:4\n",
 		"__complete explain ds/agent --node node": "node-1\nnode-2\nnode-3\n",
+		"__complete status ds/agent d":            "ds/giant\n:4\n",
 		"__complete map d":                        "ds/agent\nds/giant\n:4\n",
 		"__complete map -o w":                     "wide\njson\nyaml\n:4\n",
 		"__complete status -o w":                  "wide\njson\nyaml\n:4\n",

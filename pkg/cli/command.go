@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -63,8 +64,9 @@ them fare. It works with any scheduler, and changes nothing.`,
 	command.SetIn(e.In)
 	command.SetOut(e.Out)
 	command.SetErr(e.ErrOut)
-	e.config.addFlags(command.PersistentFlags())
-	e.flags = command.PersistentFlags()
+	e.flags = pflag.NewFlagSet("", pflag.ContinueOnError)
+	e.config.addFlags(e.flags)
+	command.PersistentFlags().AddFlagSet(e.flags)
 	command.AddCommand(newExplainCommand(e), newLintCommand(e), newMapCommand(e), newPlanCommand(e), newStatusCommand(e))
 	command.InitDefaultHelpCmd()
 	return command
@@ -75,7 +77,9 @@ type environment struct {
 	genericiooptions.IOStreams
 	clock  clock.WithTicker
 	config *connection
-	flags  *pflag.FlagSet
+	// flags are those that lead to the cluster.
+	flags    *pflag.FlagSet
+	patience time.Duration
 	// client is set by tests.
 	client kubernetes.Interface
 }
@@ -97,31 +101,66 @@ func (e *environment) connect() (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// kubectl returns how to call kubectl so that it comes to the same cluster.
+// kubectl returns how to call kubectl so that it comes to the same cluster, "" if that
+// cannot be written.
 func (e *environment) kubectl() string {
-	return strings.Join(append([]string{"kubectl"}, e.clusterFlags()...), " ")
-}
-
-// explainCommand returns the command that explains a DaemonSet. Flags follow the name of
-// a plugin.
-func (e *environment) explainCommand(namespace, name string) string {
-	return strings.Join(append([]string{"kubectl everynode explain", "ds/" + name, "-n", namespace}, e.clusterFlags()...), " ")
-}
-
-// clusterFlags are the flags that led to the cluster.
-func (e *environment) clusterFlags() []string {
-	var flags []string
-	for _, name := range []string{"kubeconfig", "context", "cluster", "user", "as"} {
-		if flag := e.flags.Lookup(name); flag != nil && flag.Changed {
-			flags = append(flags, "--"+name+"="+explain.Quote(flag.Value.String()))
-		}
+	flags, ok := e.clusterFlags()
+	if !ok {
+		return ""
 	}
-	return flags
+	return strings.Join(append([]string{"kubectl"}, flags...), " ")
+}
+
+// explainCommand returns the command that explains a DaemonSet, "" if it cannot be
+// written. Flags follow the name of a plugin.
+func (e *environment) explainCommand(namespace, name string) string {
+	flags, ok := e.clusterFlags()
+	if !ok {
+		return ""
+	}
+	return strings.Join(append([]string{"kubectl everynode explain", "ds/" + explain.Quote(name), "-n", explain.Quote(namespace)}, flags...), " ")
+}
+
+// next writes the command to run next, if it can be written.
+func (p *printer) next(command string) {
+	if command != "" {
+		p.line(2, "Next: "+p.strong(command))
+	}
+}
+
+// Connection flags that commands don't repeat: the first lead to no other cluster, and
+// with one of the last no commands are printed, because it is a secret or kubectl has
+// another one of its name.
+var (
+	otherFlags  = []string{"namespace", "request-timeout", "disable-compression"}
+	secretFlags = []string{"token", "proxy-url"}
+)
+
+// clusterFlags are the flags that led to the cluster. A command with some of them would
+// lead to another one, so it is all of them or no command.
+func (e *environment) clusterFlags() (flags []string, ok bool) {
+	ok = true
+	e.flags.VisitAll(func(flag *pflag.Flag) {
+		values := []string{flag.Value.String()}
+		if slice, many := flag.Value.(pflag.SliceValue); many {
+			values = slice.GetSlice()
+		}
+		switch {
+		case !flag.Changed, slices.Contains(otherFlags, flag.Name):
+		case slices.Contains(secretFlags, flag.Name):
+			ok = false
+		default:
+			for _, value := range values {
+				flags = append(flags, "--"+flag.Name+"="+explain.Quote(value))
+			}
+		}
+	})
+	return flags, ok
 }
 
 // engine returns the engine for a cluster that has just been read.
 func (e *environment) engine(command *cobra.Command, cluster *explain.Cluster) (*explain.Engine, error) {
-	return explain.New(command.Context(), cluster, explain.Options{Now: e.clock.Now(), Kubectl: e.kubectl()})
+	return explain.New(command.Context(), cluster, explain.Options{Now: e.clock.Now(), Kubectl: e.kubectl(), Patience: e.patience})
 }
 
 // The formats that verbs print in.
@@ -131,6 +170,11 @@ const (
 	formatJSON  = "json"
 	formatYAML  = "yaml"
 )
+
+// addPatienceFlag is for the verbs that tell trouble from what is on its way.
+func (e *environment) addPatienceFlag(command *cobra.Command) {
+	command.Flags().DurationVar(&e.patience, "patience", explain.DefaultPatience, "How long a gap may take to close by itself before it counts as trouble.")
+}
 
 // output is the flag --output.
 type output struct {
@@ -152,14 +196,29 @@ func (o *output) validate() error {
 	return nil
 }
 
-// parseDaemonSet returns the name in ds/NAME. The resource may be written in all the ways
-// that kubectl knows, or be left out.
+// daemonSetWords are the ways in which kubectl lets the resource be written.
+var daemonSetWords = []string{"ds", "daemonset", "daemonsets", "daemonset.apps", "daemonsets.apps"}
+
+// splitResource puts a slash between resource and names where they are words of their
+// own, as kubectl takes them.
+func splitResource(args []string) []string {
+	if len(args) < 2 || !slices.Contains(append(slices.Clip(daemonSetWords), podWords...), strings.ToLower(args[0])) {
+		return args
+	}
+	joined := make([]string, 0, len(args)-1)
+	for _, name := range args[1:] {
+		joined = append(joined, args[0]+"/"+name)
+	}
+	return joined
+}
+
+// parseDaemonSet returns the name in ds/NAME. The resource may be left out.
 func parseDaemonSet(arg string) (string, error) {
 	resource, name, found := strings.Cut(arg, "/")
 	if !found {
 		return arg, nil
 	}
-	if !slices.Contains([]string{"ds", "daemonset", "daemonsets", "daemonset.apps", "daemonsets.apps"}, strings.ToLower(resource)) {
+	if !slices.Contains(daemonSetWords, strings.ToLower(resource)) {
 		return "", fmt.Errorf("%q is no DaemonSet: write ds/NAME", arg)
 	}
 	if name == "" {
@@ -184,7 +243,7 @@ func (s *selection) complete(e *environment, args []string) (err error) {
 	if s.all && len(args) > 0 {
 		return errors.New("a name belongs to one namespace: leave out --all-namespaces")
 	}
-	for _, arg := range args {
+	for _, arg := range splitResource(args) {
 		name, err := parseDaemonSet(arg)
 		if err != nil {
 			return err
@@ -226,5 +285,8 @@ func find(engine *explain.Engine, namespace, name string) (*appsv1.DaemonSet, er
 	if ds := engine.Find(namespace, name); ds != nil {
 		return ds, nil
 	}
-	return nil, fmt.Errorf("there is no DaemonSet %s in namespace %s: name another namespace with -n", name, namespace)
+	if elsewhere := engine.Namespaces(name); len(elsewhere) > 0 {
+		return nil, fmt.Errorf("there is no DaemonSet %s in namespace %s, but in %s: add -n %s", name, namespace, strings.Join(elsewhere, ", "), elsewhere[0])
+	}
+	return nil, fmt.Errorf("there is no DaemonSet %s in any namespace", name)
 }

@@ -5,10 +5,15 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 
 	"everynode.dev/everynode/pkg/explain"
 )
@@ -16,56 +21,39 @@ import (
 // completionTimeout is how long somebody at a shell waits who has pressed Tab.
 const completionTimeout = 3 * time.Second
 
-// completeDaemonSets completes ds/NAME.
+// completeDaemonSets completes ds/NAME, as often as there are names.
 func (e *environment) completeDaemonSets(command *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return e.names(command, func(ctx context.Context) ([]string, error) {
-		client, err := e.connect()
-		if err != nil {
-			return nil, err
-		}
-		namespace, err := e.config.namespace()
-		if err != nil {
-			return nil, err
-		}
-		list, err := client.AppsV1().DaemonSets(namespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return nil, err
-		}
-		names := make([]string, 0, len(list.Items))
-		for n := range list.Items {
-			names = append(names, "ds/"+list.Items[n].Name)
-		}
-		return names, nil
+	return e.names(command, "ds/", args, func(ctx context.Context, client kubernetes.Interface, namespace string) (runtime.Object, error) {
+		return client.AppsV1().DaemonSets(namespace).List(ctx, metav1.ListOptions{})
 	})
 }
 
 // completeNodes completes names of nodes.
 func (e *environment) completeNodes(command *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return e.names(command, func(ctx context.Context) ([]string, error) {
-		client, err := e.connect()
-		if err != nil {
-			return nil, err
-		}
-		list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return nil, err
-		}
-		names := make([]string, 0, len(list.Items))
-		for n := range list.Items {
-			names = append(names, list.Items[n].Name)
-		}
-		return names, nil
+	return e.names(command, "", nil, func(ctx context.Context, client kubernetes.Interface, _ string) (runtime.Object, error) {
+		return client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	})
 }
 
-// names returns what list returns. Nobody wants to read an error while typing.
-func (e *environment) names(command *cobra.Command, list func(context.Context) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+// names returns the names in what list returns, without those that are there already. An
+// error while typing is of no use.
+func (e *environment) names(command *cobra.Command, prefix string, there []string, list func(context.Context, kubernetes.Interface, string) (runtime.Object, error)) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(command.Context(), completionTimeout)
 	defer cancel()
-	names, err := list(ctx)
+	var names []string
+	client, err := e.connect()
+	namespace, errNamespace := e.config.namespace()
+	if err = errors.Join(err, errNamespace); err == nil {
+		var found runtime.Object
+		if found, err = list(ctx, client, namespace); err == nil {
+			err = meta.EachListItem(found, func(object runtime.Object) error {
+				if name := prefix + object.(metav1.Object).GetName(); !slices.Contains(there, name) {
+					names = append(names, name)
+				}
+				return nil
+			})
+		}
+	}
 	if err != nil {
 		cobra.CompDebugln(err.Error(), true)
 	}

@@ -14,8 +14,6 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/utils/clock"
-
-	"everynode.dev/everynode/pkg/explain"
 )
 
 // page is written by hand, but for what can be generated.
@@ -27,8 +25,7 @@ func TestDocsAreComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := replaceSection(t, string(content), "reasons", reasonsTable())
-	want = replaceSection(t, want, "commands", commandSections(NewCommand(genericiooptions.NewTestIOStreamsDiscard(), clock.RealClock{})))
+	want := replaceSection(t, string(content), "commands", commandSections(NewCommand(genericiooptions.NewTestIOStreamsDiscard(), clock.RealClock{})))
 	if *update {
 		if err := os.WriteFile(page, []byte(want), 0o600); err != nil { //nolint:gosec // the page of the repository
 			t.Fatal(err)
@@ -51,15 +48,6 @@ func replaceSection(t *testing.T, content, name, text string) string {
 		t.Fatalf("%s has no section %s", page, name)
 	}
 	return before + begin + "\n" + text + "\n" + end + after
-}
-
-func reasonsTable() string {
-	var table strings.Builder
-	table.WriteString("| Reason | In words |\n|---|---|\n")
-	for _, reason := range explain.Reasons() {
-		fmt.Fprintf(&table, "| `%s` | %s |\n", reason, reason.Words())
-	}
-	return table.String()
 }
 
 // commandSections writes the help of every verb.

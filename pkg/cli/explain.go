@@ -4,12 +4,15 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
@@ -21,32 +24,40 @@ type explainOptions struct {
 	*environment
 	output output
 	node   string
-	name   string
+	names  []string
 	space  string
+	all    bool
 }
+
+// podWords are the ways in which kubectl lets pods be written.
+var podWords = []string{"po", "pod", "pods"}
 
 func newExplainCommand(e *environment) *cobra.Command {
 	o := &explainOptions{environment: e}
 	command := &cobra.Command{
-		Use:   "explain ds/NAME",
+		Use:   "explain ds/NAME|pod/NAME...",
 		Short: "Say for every node why the DaemonSet runs there or not",
 		Long: `Follow the chain from the DaemonSet to a Ready pod on every node, and say where
 it ends: the DaemonSet controller, the creation of the pod, admission, the
 scheduler's queue and filters, preemption, the kubelet. Nodes with the same
 verdict are put together, the pods in the way are named, and each verdict ends
-with the command to run next.
+with the command that shows more (Next, which only reads) and what mends it (Fix).
+Commands under Fix have the flag --dry-run=server, with which they change nothing.
 
 The filters and the preemption of the schedulers are their own code, run on what
 the cluster has at this moment. What was not looked at is listed at the end.`,
 		Example: `  # Why does filebeat not run on every node?
   kubectl everynode explain ds/filebeat
 
+  # Why does this pod of a DaemonSet not run?
+  kubectl everynode explain pod/filebeat-x7k2p
+
   # The whole chain for one node
   kubectl everynode explain ds/filebeat --node node-7
 
-  # The names of all nodes, not only of the first and the last
-  kubectl everynode explain ds/filebeat -o wide`,
-		Args: cobra.ExactArgs(1),
+  # All that is to be said, with the names of all nodes
+  kubectl everynode explain ds/filebeat --all -o wide`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
 			if err := o.complete(args); err != nil {
 				return err
@@ -56,6 +67,8 @@ the cluster has at this moment. What was not looked at is listed at the end.`,
 		ValidArgsFunction: e.completeDaemonSets,
 	}
 	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	e.addPatienceFlag(command)
+	command.Flags().BoolVar(&o.all, "all", false, "Tell the details of every group of nodes.")
 	command.Flags().StringVar(&o.node, "node", "", "Explain this node alone, step by step.")
 	_ = command.RegisterFlagCompletionFunc("node", e.completeNodes)
 	return command
@@ -65,11 +78,23 @@ func (o *explainOptions) complete(args []string) (err error) {
 	if err := o.output.validate(); err != nil {
 		return err
 	}
-	if o.name, err = parseDaemonSet(args[0]); err != nil {
-		return err
+	o.names = splitResource(args)
+	for _, arg := range o.names {
+		if _, isPod := podName(arg); isPod {
+			continue
+		}
+		if _, err := parseDaemonSet(arg); err != nil {
+			return err
+		}
 	}
 	o.space, err = o.config.namespace()
 	return err
+}
+
+// podName returns the name in pod/NAME.
+func podName(arg string) (string, bool) {
+	resource, name, _ := strings.Cut(arg, "/")
+	return name, name != "" && slices.Contains(podWords, strings.ToLower(resource))
 }
 
 func (o *explainOptions) run(command *cobra.Command) error {
@@ -77,7 +102,42 @@ func (o *explainOptions) run(command *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	ds, err := find(engine, o.space, o.name)
+	for n, arg := range o.names {
+		if n > 0 && o.output.format != formatJSON {
+			o.separate(o.output.format)
+		}
+		if err := o.explain(command, engine, arg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find returns the DaemonSet that arg names, or whose pod it names, and the node to look
+// at, "" for all.
+func (o *explainOptions) find(engine *explain.Engine, arg string) (ds *appsv1.DaemonSet, node string, err error) {
+	name, isPod := podName(arg)
+	if !isPod {
+		name, err := parseDaemonSet(arg)
+		if err != nil {
+			return nil, "", err
+		}
+		ds, err = find(engine, o.space, name)
+		return ds, o.node, err
+	}
+	ds, node, found := engine.OfPod(o.space, name)
+	switch {
+	case !found:
+		return nil, "", fmt.Errorf("there is no pod %s in namespace %s: name another namespace with -n", name, o.space)
+	case ds == nil:
+		return nil, "", fmt.Errorf("pod %s is of no DaemonSet: explain says why DaemonSets have pods on nodes or not", name)
+	default:
+		return ds, node, nil
+	}
+}
+
+func (o *explainOptions) explain(command *cobra.Command, engine *explain.Engine, arg string) error {
+	ds, name, err := o.find(engine, arg)
 	if err != nil {
 		return err
 	}
@@ -85,10 +145,10 @@ func (o *explainOptions) run(command *cobra.Command) error {
 	if len(nodes) == 0 {
 		return errors.New("the cluster has no nodes")
 	}
-	if o.node != "" {
-		node := engine.Node(o.node)
+	if name != "" {
+		node := engine.Node(name)
 		if node == nil {
-			return fmt.Errorf("there is no node %s: see kubectl get nodes", o.node)
+			return fmt.Errorf("there is no node %s: see kubectl get nodes", name)
 		}
 		nodes = []*corev1.Node{node}
 	}
@@ -99,8 +159,8 @@ func (o *explainOptions) run(command *cobra.Command) error {
 	if o.output.format == formatJSON || o.output.format == formatYAML {
 		return printObject(o.Out, o.output.format, "DaemonSetExplanation", explanation)
 	}
-	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide}
-	if o.node != "" {
+	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide, all: o.all}
+	if name != "" {
 		p.chain(explanation)
 	} else {
 		p.overview(explanation)
@@ -113,7 +173,16 @@ type explanationPrinter struct {
 	*printer
 	*environment
 	wide bool
+	// all: nothing is cut short.
+	all bool
 }
+
+// Two screens of 40 lines have room for this many lines of groups with details, and
+// after them for this many groups.
+const (
+	detailedLines = 45
+	mostGroups    = 8
+)
 
 // overview writes the groups of nodes.
 func (p *explanationPrinter) overview(x *explain.Explanation) {
@@ -122,13 +191,42 @@ func (p *explanationPrinter) overview(x *explain.Explanation) {
 		p.line(0, "")
 		p.fold(0, 2, p.rolloutWord(x.Rollout)+": "+x.Rollout.Message)
 	}
-	for n := range x.Groups {
-		p.line(0, "")
-		p.group(&x.Groups[n])
-	}
+	p.groups(x.Groups)
 	p.notChecked(x.NotChecked)
 	for _, difference := range x.Status.Controller {
 		p.fold(0, 2, "The DaemonSet controller has not caught up: "+difference+".")
+	}
+}
+
+// groups writes groups until there is too much to read. Where the DaemonSet does not
+// belong takes a line or two, unless it belongs nowhere.
+func (p *explanationPrinter) groups(groups []explain.Group) {
+	nowhere := !slices.ContainsFunc(groups, func(g explain.Group) bool { return g.Wanted })
+	written := 0
+	for n := range groups {
+		g := &groups[n]
+		if n >= mostGroups && !p.all && g.Reason != explain.ReasonReady {
+			rest := groups[n:]
+			nodes := 0
+			for m := range rest {
+				nodes += len(rest[m].Nodes)
+			}
+			p.line(0, "")
+			p.line(0, fmt.Sprintf("And %s on %s (--all lists them).", explain.Count(len(rest), "more verdict"), explain.Count(nodes, "node")))
+			return
+		}
+		var text bytes.Buffer
+		to := *p
+		to.printer = &printer{palette: p.palette, out: &text}
+		if detailed := g.Wanted && written < detailedLines || nowhere && n == 0 || g.Startup; p.all || detailed {
+			to.group(g)
+		} else {
+			to.headline(g)
+		}
+		written += bytes.Count(text.Bytes(), []byte("\n")) + 1
+		p.line(0, "")
+		// What cannot be written cannot be reported there either.
+		_, _ = text.WriteTo(p.out)
 	}
 }
 
@@ -139,7 +237,7 @@ func overall(s *explain.Status) string {
 	case s.Ready == s.Desired:
 		return fmt.Sprintf("Ready on all nodes that it belongs on (%d).", s.Desired)
 	default:
-		return fmt.Sprintf("Ready on %d of %s that it belongs on.", s.Ready, plural(s.Desired, "node"))
+		return fmt.Sprintf("Ready on %d of %s that it belongs on.", s.Ready, explain.Count(s.Desired, "node"))
 	}
 }
 
@@ -150,34 +248,48 @@ func (p *explanationPrinter) rolloutWord(r *explain.Rollout) string {
 	return p.warn("UPDATE")
 }
 
-// headline colours a reason by how bad it is.
-func (p *explanationPrinter) headline(reason explain.Reason, wanted, ready bool) string {
+// word colours a reason by how bad it is.
+func (p *explanationPrinter) word(reason explain.Reason, state explain.State) string {
 	text := strings.ToUpper(reason.Words())
 	switch {
 	case reason == explain.ReasonReady, reason == explain.ReasonWouldRun:
 		return p.good(text)
-	case !wanted, ready:
-		return p.warn(text)
-	default:
+	case state == explain.StateStuck:
 		return p.bad(text)
+	default:
+		return p.warn(text)
 	}
 }
 
-// group writes the nodes with the same verdict.
+// group writes the nodes with the same verdict, and what is to be said of them.
 func (p *explanationPrinter) group(g *explain.Group) {
-	nodes := explain.NodeList(g.Nodes)
-	if p.wide {
-		nodes = strings.Join(g.Nodes, " ")
+	p.fold(0, 4, p.where(g))
+	if g.Reason != explain.ReasonReady && g.Reason != explain.ReasonWouldRun {
+		p.details(g)
 	}
-	since := ""
-	if g.Since != nil {
-		since = ", for " + p.age(g.Since.Time)
-	}
-	p.fold(0, 4, p.headline(g.Reason, g.Wanted, g.Ready)+" on "+nodes+since)
-	if g.Reason == explain.ReasonReady || g.Reason == explain.ReasonWouldRun {
+}
+
+// headline writes the nodes with the same verdict and the verdict, no more.
+func (p *explanationPrinter) headline(g *explain.Group) {
+	if g.Reason == explain.ReasonReady {
+		p.group(g)
 		return
 	}
-	p.details(g)
+	p.fold(0, 2, p.where(g)+": "+g.Message)
+}
+
+func (p *explanationPrinter) where(g *explain.Group) string {
+	text := p.word(g.Reason, g.State) + " on " + explain.NodeList(g.Nodes)
+	if p.wide {
+		text = p.word(g.Reason, g.State) + " on " + strings.Join(g.Nodes, " ")
+	}
+	if g.Since != nil {
+		text += ", for " + p.age(g.Since.Time)
+	}
+	if g.State == explain.StateWaiting {
+		text += ", " + g.State.Words()
+	}
+	return text
 }
 
 // age returns how long ago a moment was, in words.
@@ -188,6 +300,9 @@ func (e *environment) age(at time.Time) string {
 // details writes what is to be said of a group.
 func (p *explanationPrinter) details(g *explain.Group) {
 	p.fold(2, 0, g.Message)
+	if g.Contrast != "" {
+		p.fold(2, 2, g.Contrast)
+	}
 	// Other messages say it all, or are about something else.
 	if g.Reason == explain.ReasonNoRoom {
 		for _, shortage := range g.Shortages {
@@ -210,12 +325,14 @@ func (p *explanationPrinter) details(g *explain.Group) {
 			p.fold(4, 2, change)
 		}
 	}
-	switch {
-	case g.Next == "":
-	case g.Wanted:
+	if g.Next != "" {
 		p.line(2, "Next: "+p.strong(g.Next))
-	default:
-		p.line(2, "Next, if it should run there: "+p.strong(g.Next))
+	}
+	if g.Fix != nil {
+		p.fold(2, 2, "Fix: "+g.Fix.Text)
+		if g.Fix.Command != "" {
+			p.line(4, p.strong(g.Fix.Command))
+		}
 	}
 }
 
@@ -242,7 +359,7 @@ func (p *explanationPrinter) blockers(g *explain.Group) {
 	rows := make([][]string, 0, len(g.Blockers))
 	for n := range g.Blockers {
 		b := &g.Blockers[n]
-		rows = append(rows, []string{b.Text(), plural(b.Pods, "pod"), b.Takes, fmt.Sprintf("priority %d", b.Priority), b.Spared})
+		rows = append(rows, []string{b.Text(), explain.Count(b.Pods, "pod"), b.Takes, fmt.Sprintf("priority %d", b.Priority), b.Spared})
 	}
 	shown := rows
 	if !p.wide && len(rows) > mostBlockers {
@@ -267,7 +384,7 @@ func (p *explanationPrinter) notChecked(what []string) {
 // chain writes the steps of one node.
 func (p *explanationPrinter) chain(x *explain.Explanation) {
 	v, g := &x.Verdicts[0], &x.Groups[0]
-	p.fold(0, 2, fmt.Sprintf("DaemonSet %s/%s on node %s: %s", x.Namespace, x.Name, v.Node, p.headline(v.Reason, v.Wanted, v.Ready)))
+	p.fold(0, 2, fmt.Sprintf("DaemonSet %s/%s on node %s: %s", x.Namespace, x.Name, v.Node, p.word(v.Reason, v.Outcome)))
 	p.line(0, "")
 	rows := make([][]string, 0, len(explain.Steps()))
 	reached := true

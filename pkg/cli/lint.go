@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,14 +15,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-base/version"
 
+	"everynode.dev/everynode/pkg/explain"
 	"everynode.dev/everynode/pkg/lint"
+	"everynode.dev/everynode/pkg/lint/upstream"
 )
 
-// Which findings make lint fail.
-const (
-	failOnError   = "error"
-	failOnWarning = "warning"
-	failOnNone    = "none"
+// failOnNone is for --fail-on: no finding makes lint fail.
+const failOnNone = "none"
+
+// What --level and --fail-on can be.
+var (
+	levels     = []string{string(lint.Error), string(lint.Warning), string(lint.Info)}
+	failLevels = append(slices.Clip(levels), failOnNone)
 )
 
 // formatSARIF is what code hosts show beside the lines of a change.
@@ -30,10 +35,14 @@ const formatSARIF = "sarif"
 // lintOptions are the arguments and flags of lint.
 type lintOptions struct {
 	*environment
-	output output
-	files  []string
-	names  []string
-	failOn string
+	output     output
+	files      []string
+	recursive  bool
+	names      []string
+	level      string
+	failOn     string
+	only, skip []string
+	list       bool
 }
 
 func newLintCommand(e *environment) *cobra.Command {
@@ -41,13 +50,19 @@ func newLintCommand(e *environment) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "lint -f FILE|ds/NAME...",
 		Short: "Say what is wrong with the manifest of a DaemonSet",
-		Long: `Check manifests of DaemonSets, in files or in the cluster, for what can never work
-(errors) and for what hurts one day (warnings). docs/lint.md explains the rules.
+		Long: `Check manifests of DaemonSets, in files or in the cluster: what the API server
+would refuse or warn of, what can never work (errors), what hurts one day
+(warnings), and what every pod should have (info, with --level=info).
+docs/lint.md explains the rules. Files may have no DaemonSet.
 
 The exit code is 0 if all is well, 1 if there are findings that --fail-on names, and
 2 if something could not be read.`,
-		Example: `  # A manifest, in a pipeline
-  kubectl everynode lint -f filebeat.yaml
+		Example: `  # All manifests of a folder, in a pipeline
+  kubectl everynode lint -f deploy -R
+
+  # What a chart or an overlay makes
+  helm template agent chart | kubectl everynode lint -f -
+  kubectl kustomize overlay | kubectl everynode lint -f -
 
   # What the cluster has
   kubectl everynode lint ds/filebeat
@@ -64,10 +79,21 @@ The exit code is 0 if all is well, 1 if there are findings that --fail-on names,
 	}
 	o.output.addFlag(command, formatJSON, formatYAML, formatSARIF)
 	flags := command.Flags()
-	flags.StringArrayVarP(&o.files, "filename", "f", nil, "File with DaemonSets, - for the standard input. It may be given more than once.")
-	flags.StringVar(&o.failOn, "fail-on", failOnError, "What makes the exit code 1: error, warning (errors too) or none.")
-	// The flag exists.
-	_ = command.RegisterFlagCompletionFunc("fail-on", cobra.FixedCompletions([]string{failOnError, failOnWarning, failOnNone}, cobra.ShellCompDirectiveNoFileComp))
+	flags.StringArrayVarP(&o.files, "filename", "f", nil, "File or folder with DaemonSets, - for the standard input. It may be given more than once.")
+	flags.BoolVarP(&o.recursive, "recursive", "R", false, "Look into the folders of folders, too.")
+	flags.StringVar(&o.level, "level", string(lint.Warning), "What is reported: error, warning (errors too) or info (all).")
+	flags.StringVar(&o.failOn, "fail-on", string(lint.Error), "What makes the exit code 1: error, warning (errors too), info (all that is reported) or none.")
+	flags.StringSliceVar(&o.only, "only", nil, "Check these rules alone.")
+	flags.StringSliceVar(&o.skip, "skip", nil, "Leave these rules out.")
+	flags.BoolVar(&o.list, "list", false, "List the rules.")
+	var ids []string
+	for _, rule := range lint.Rules() {
+		ids = append(ids, rule.ID)
+	}
+	for name, values := range map[string][]string{"level": levels, "fail-on": failLevels, "only": ids, "skip": ids} {
+		// The flag exists.
+		_ = command.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
 	return command
 }
 
@@ -75,13 +101,23 @@ func (o *lintOptions) complete(args []string) error {
 	if err := o.output.validate(); err != nil {
 		return err
 	}
-	if (len(o.files) == 0) == (len(args) == 0) {
+	if (len(o.files) == 0) == (len(args) == 0) && !o.list {
 		return errors.New("name either files with --filename, or DaemonSets of the cluster as ds/NAME")
 	}
-	if !slices.Contains([]string{failOnError, failOnWarning, failOnNone}, o.failOn) {
-		return fmt.Errorf("--fail-on is %q, must be one of error, warning, none", o.failOn)
+	for name, flag := range map[string]struct {
+		value  string
+		values []string
+	}{"level": {o.level, levels}, "fail-on": {o.failOn, failLevels}} {
+		if !slices.Contains(flag.values, flag.value) {
+			return fmt.Errorf("--%s is %q, must be one of %s", name, flag.value, strings.Join(flag.values, ", "))
+		}
 	}
-	for _, arg := range args {
+	for _, id := range slices.Concat(o.only, o.skip) {
+		if lint.Find(id) == nil {
+			return fmt.Errorf("there is no rule %q: --list names all", id)
+		}
+	}
+	for _, arg := range splitResource(args) {
 		name, err := parseDaemonSet(arg)
 		if err != nil {
 			return err
@@ -92,6 +128,10 @@ func (o *lintOptions) complete(args []string) error {
 }
 
 func (o *lintOptions) run(command *cobra.Command) error {
+	if o.list {
+		o.printRules()
+		return nil
+	}
 	results, err := o.check(command)
 	if err != nil {
 		return err
@@ -115,22 +155,40 @@ func (o *lintOptions) run(command *cobra.Command) error {
 	return nil
 }
 
+// printRules lists the rules.
+func (o *lintOptions) printRules() {
+	rows := [][]string{{"RULE", "SEVERITY", "FINDS"}}
+	for _, rule := range lint.Rules() {
+		rows = append(rows, []string{rule.ID, string(rule.Severity), rule.Title})
+	}
+	newPrinter(o.Out).table(0, rows)
+}
+
 // check returns what is wrong with the DaemonSets of the files, or of the cluster.
 func (o *lintOptions) check(command *cobra.Command) ([]lint.Result, error) {
 	var results []lint.Result
-	for _, file := range o.files {
+	files, err := findFiles(o.files, o.recursive)
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
 		documents, err := o.readDocuments(file, strict)
 		if err != nil {
 			return nil, err
 		}
-		found := len(results)
 		for _, document := range documents {
-			if ds, ok := document.object.(*appsv1.DaemonSet); ok {
-				results = append(results, lint.Result{File: file, Line: document.line, Namespace: ds.Namespace, Name: ds.Name, Findings: lint.Check(ds)})
+			ds, ok := document.object.(*appsv1.DaemonSet)
+			if !ok {
+				continue
 			}
-		}
-		if len(results) == found {
-			return nil, noDaemonSet(file)
+			findings, err := o.findings(command.Context(), ds)
+			if err != nil {
+				return nil, err
+			}
+			for n := range findings {
+				findings[n].Line = document.lineOf(findings[n].Field)
+			}
+			results = append(results, lint.Result{File: file, Line: document.line, Namespace: ds.Namespace, Name: ds.Name, Findings: findings})
 		}
 	}
 	if len(o.names) == 0 {
@@ -149,19 +207,37 @@ func (o *lintOptions) check(command *cobra.Command) ([]lint.Result, error) {
 		if err != nil {
 			return nil, err
 		}
+		findings, err := o.findings(command.Context(), ds)
+		if err != nil {
+			return nil, err
+		}
 		results = append(results, lint.Result{
-			File:      fmt.Sprintf("apis/apps/v1/namespaces/%s/daemonsets/%s", namespace, name),
-			Namespace: namespace, Name: name, Findings: lint.Check(ds),
+			File: fmt.Sprintf("apis/apps/v1/namespaces/%s/daemonsets/%s", namespace, name), Namespace: namespace, Name: name, Findings: findings,
 		})
 	}
 	return results, nil
 }
 
+// findings returns what the API server and the rules have against ds and is asked for,
+// the worst first.
+func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet) ([]lint.Finding, error) {
+	findings, err := upstream.Check(ctx, ds)
+	if err != nil {
+		return nil, err
+	}
+	findings = append(findings, lint.Check(ds)...)
+	findings = slices.DeleteFunc(findings, func(f lint.Finding) bool {
+		return !f.Severity.AtLeast(lint.Severity(o.level)) || len(o.only) > 0 && !slices.Contains(o.only, f.Rule) || slices.Contains(o.skip, f.Rule)
+	})
+	slices.SortStableFunc(findings, func(a, b lint.Finding) int {
+		return slices.Index(lint.Severities(), a.Severity) - slices.Index(lint.Severities(), b.Severity)
+	})
+	return findings, nil
+}
+
 func (o *lintOptions) fails(results []lint.Result) bool {
-	return slices.ContainsFunc(results, func(result lint.Result) bool {
-		return slices.ContainsFunc(result.Findings, func(finding lint.Finding) bool {
-			return o.failOn == failOnWarning || o.failOn == failOnError && finding.Severity == lint.Error
-		})
+	return o.failOn != failOnNone && slices.ContainsFunc(results, func(result lint.Result) bool {
+		return slices.ContainsFunc(result.Findings, func(f lint.Finding) bool { return f.Severity.AtLeast(lint.Severity(o.failOn)) })
 	})
 }
 
@@ -182,12 +258,20 @@ func (o *lintOptions) print(results []lint.Result) {
 				severity = p.bad(string(finding.Severity))
 			}
 			p.line(2, severity+" "+finding.Rule)
-			p.fold(4, 2, finding.Field+": "+finding.Message)
+			at := ""
+			if finding.Line > 0 {
+				at = fmt.Sprintf("line %d: ", finding.Line)
+			}
+			p.fold(4, 2, at+finding.Field+": "+finding.Message)
 			p.fold(4, 2, "Fix: "+finding.Fix)
 		}
 		p.line(0, "")
 	}
-	p.line(0, fmt.Sprintf("%s, %s in %s.", plural(counts[lint.Error], "error"), plural(counts[lint.Warning], "warning"), plural(len(results), "DaemonSet")))
+	texts := []string{explain.Count(counts[lint.Error], "error"), explain.Count(counts[lint.Warning], "warning")}
+	if o.level == string(lint.Info) {
+		texts = append(texts, fmt.Sprintf("%d of info", counts[lint.Info]))
+	}
+	p.line(0, strings.Join(texts, ", ")+" in "+explain.Count(len(results), "DaemonSet")+".")
 }
 
 // position is where editors jump to. The cluster has none.

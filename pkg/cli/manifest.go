@@ -7,9 +7,15 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -27,10 +33,71 @@ var strict = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).
 // lenient takes what a cluster of another version has written.
 var lenient = scheme.Codecs.UniversalDeserializer()
 
-// document is an object of a file, and the line that it begins on.
+// document is an object of a file, and where it is there.
 type document struct {
 	object runtime.Object
-	line   int
+	part
+}
+
+// fieldParts are the names, keys and numbers in the path of a field.
+var fieldParts = regexp.MustCompile(`[^.\[\]]+|\[[^\]]*\]`)
+
+// lineOf returns the line of a field, or of what is there of its path.
+func (d *document) lineOf(path string) int {
+	var root yaml.Node
+	if yaml.Unmarshal(d.content, &root) != nil || len(root.Content) == 0 {
+		return d.line
+	}
+	node, line := root.Content[0], root.Content[0].Line
+	for _, name := range fieldParts.FindAllString(path, -1) {
+		next := child(node, strings.Trim(name, "[]"))
+		if next == nil {
+			break
+		}
+		node, line = next, next.Line
+	}
+	return d.start + line - 1
+}
+
+// child returns the value of a key, or the item of a number; nil if there is none.
+func child(node *yaml.Node, name string) *yaml.Node {
+	number, err := strconv.Atoi(name)
+	if node.Kind == yaml.SequenceNode && err == nil && number < len(node.Content) {
+		return node.Content[number]
+	}
+	for n := 0; node.Kind == yaml.MappingNode && n+1 < len(node.Content); n += 2 {
+		if node.Content[n].Value == name {
+			return node.Content[n+1]
+		}
+	}
+	return nil
+}
+
+// findFiles returns the manifests among files and in folders, and in those of folders if
+// that is wanted.
+func findFiles(paths []string, recursive bool) ([]string, error) {
+	var files []string
+	for _, root := range paths {
+		if root == "-" {
+			files = append(files, root)
+			continue
+		}
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case entry.IsDir() && path != root && !recursive:
+				return filepath.SkipDir
+			case !entry.IsDir() && (path == root || slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path))):
+				files = append(files, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // readDocuments returns the objects in a file, or in the standard input for "-". Lists
@@ -47,7 +114,7 @@ func (e *environment) readDocuments(path string, decoder runtime.Decoder) ([]doc
 			return nil, fmt.Errorf("%s:%d: %w", path, part.line, err)
 		}
 		for _, object := range objects {
-			documents = append(documents, document{object, part.line})
+			documents = append(documents, document{object, part})
 		}
 	}
 	return documents, nil
@@ -67,8 +134,8 @@ func (e *environment) readFile(path string) ([]byte, error) {
 // part is a document of a YAML file before it is decoded. JSON is a single one.
 type part struct {
 	content []byte
-	// line is that of the first thing in it that is no comment.
-	line int
+	// start is its first line, and line that of the first thing in it that is no comment.
+	start, line int
 }
 
 // splitDocuments splits content at lines that begin with ---. Documents without
@@ -90,6 +157,9 @@ func splitDocuments(content []byte) []part {
 			// What follows the dashes belongs to the document, but for a comment.
 			line = rest
 		}
+		if len(current.content) == 0 {
+			current.start = number
+		}
 		if text := bytes.TrimSpace(line); len(text) > 0 && text[0] != '#' && current.line == 0 {
 			current.line = number
 		}
@@ -100,7 +170,10 @@ func splitDocuments(content []byte) []part {
 }
 
 func decodeObject(raw []byte, decoder runtime.Decoder) ([]runtime.Object, error) {
-	object, _, err := decoder.Decode(raw, nil, nil)
+	object, kind, err := decoder.Decode(raw, nil, nil)
+	if gone := kind != nil && kind.Kind == "DaemonSet" && kind.GroupVersion() != appsv1.SchemeGroupVersion; gone {
+		return nil, fmt.Errorf("no API server takes a DaemonSet of %s since Kubernetes 1.16: write apiVersion apps/v1", kind.GroupVersion())
+	}
 	if runtime.IsNotRegisteredError(err) {
 		return nil, nil
 	}

@@ -55,6 +55,7 @@ cell. The page is a single file that loads nothing.`,
 		ValidArgsFunction: e.completeDaemonSets,
 	}
 	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	e.addPatienceFlag(command)
 	o.addFlag(command)
 	flags := command.Flags()
 	flags.StringVar(&o.groupBy, "group-by", corev1.LabelTopologyZone, "Label of nodes whose values make the groups, empty for no groups.")
@@ -77,7 +78,7 @@ func (o *mapOptions) complete(args []string) error {
 }
 
 func (o *mapOptions) run(command *cobra.Command) error {
-	engine, err := o.read(command, scope{namespace: o.space})
+	engine, err := o.read(command, scope{namespace: o.space, podEvents: true})
 	if err != nil {
 		return err
 	}
@@ -99,8 +100,10 @@ func (o *mapOptions) run(command *cobra.Command) error {
 		fmt.Fprintln(o.ErrOut, o.nothing())
 		return nil
 	case o.html != "":
+		// Without all flags the page names no commands.
+		flags, ok := o.clusterFlags()
 		return o.write(o.html, m, func(out io.Writer) error {
-			return mapview.HTML(out, m, mapview.PageOptions{At: o.clock.Now(), Flags: o.clusterFlags()})
+			return mapview.HTML(out, m, mapview.PageOptions{At: o.clock.Now(), Flags: flags, NoCommands: !ok})
 		})
 	case o.svg != "":
 		return o.write(o.svg, m, func(out io.Writer) error { return mapview.SVG(out, m, o.clock.Now()) })
@@ -123,7 +126,7 @@ func (o *mapOptions) write(path string, m *explain.Map, draw func(io.Writer) err
 	if err := os.WriteFile(path, drawing.Bytes(), 0o644); err != nil { //nolint:gosec // as the shell would have made it
 		return err
 	}
-	fmt.Fprintf(o.ErrOut, "%s: %s, %s, %d kB\n", path, plural(len(m.Nodes), "node"), plural(len(m.DaemonSets), "DaemonSet"), (size+999)/1000)
+	fmt.Fprintf(o.ErrOut, "%s: %s, %s, %d kB\n", path, explain.Count(len(m.Nodes), "node"), explain.Count(len(m.DaemonSets), "DaemonSet"), (size+999)/1000)
 	return nil
 }
 
@@ -149,7 +152,7 @@ func (o *mapOptions) print(m *explain.Map) error {
 	})
 	if worst := mapview.Worst(m); worst != nil && err == nil {
 		p.line(0, "")
-		p.line(0, "Next: "+p.strong(o.explainCommand(worst.Namespace, worst.Name)))
+		p.next(o.explainCommand(worst.Namespace, worst.Name))
 	}
 	return err
 }

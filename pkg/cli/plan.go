@@ -96,7 +96,7 @@ func (o *planOptions) run(command *cobra.Command) error {
 	}
 	for n, ds := range daemonSets {
 		if n > 0 && o.output.format != formatJSON {
-			o.separate()
+			o.separate(o.output.format)
 		}
 		if err := o.plan(command, cluster, client, ds, others); err != nil {
 			return err
@@ -105,14 +105,13 @@ func (o *planOptions) run(command *cobra.Command) error {
 	return nil
 }
 
-// separate comes between the plans of several DaemonSets, each of which is planned as if
-// it came alone.
-func (o *planOptions) separate() {
-	if o.output.format == formatYAML {
-		fmt.Fprintln(o.Out, "---")
+// separate comes between what is printed of several DaemonSets.
+func (e *environment) separate(format string) {
+	if format == formatYAML {
+		fmt.Fprintln(e.Out, "---")
 		return
 	}
-	fmt.Fprintln(o.Out)
+	fmt.Fprintln(e.Out)
 }
 
 // cluster returns the cluster to plan for, and its client if it is a real one.
@@ -157,9 +156,9 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 	}
 	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide}
 	p.plan(plan)
-	if o.file != "-" && !o.offline() {
+	if kubectl := o.kubectl(); o.file != "-" && !o.offline() && kubectl != "" {
 		p.line(0, "")
-		p.line(0, "Next: "+p.strong(o.kubectl()+" apply -f "+explain.Quote(o.file)+" -n "+ds.Namespace))
+		p.next(kubectl + " diff -f " + explain.Quote(o.file) + " -n " + explain.Quote(ds.Namespace))
 	}
 	return nil
 }
@@ -210,10 +209,7 @@ func (p *explanationPrinter) plan(plan *explain.Plan) {
 		p.line(0, "")
 		p.fold(0, 2, p.bad("REFUSED")+": the API server would not take the pods: "+plan.Refused)
 	}
-	for n := range plan.Groups {
-		p.line(0, "")
-		p.group(&plan.Groups[n])
-	}
+	p.groups(plan.Groups)
 	p.evictions(plan)
 	p.notChecked(plan.NotChecked)
 }
@@ -255,7 +251,7 @@ func (p *explanationPrinter) victims(pods []explain.Pod) [][]string {
 			rows, counts = append(rows, []string{owner, "", fmt.Sprintf("priority %d", pod.Priority)}), append(counts, 0)
 		}
 		counts[row]++
-		rows[row][1] = plural(counts[row], "pod")
+		rows[row][1] = explain.Count(counts[row], "pod")
 		if p.wide {
 			rows[row][1] = "pod " + pod.String()
 		}

@@ -65,11 +65,3 @@ func (p *progress) done() {
 	}
 	fmt.Fprint(p.out, clearLine)
 }
-
-// plural returns "1 node", "2 nodes".
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}

@@ -48,8 +48,8 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	c := &explain.Cluster{}
 	core, apps := r.client.CoreV1(), r.client.AppsV1()
 	group, groupCtx := errgroup.WithContext(ctx)
-	goList(group, groupCtx, r, "nodes", &c.Nodes, trimNode, core.Nodes().List)
-	goList(group, groupCtx, r, "daemonsets.apps", &c.DaemonSets, trim, apps.DaemonSets("").List)
+	goList(group, groupCtx, r, "nodes", &c.Nodes, func(node *corev1.Node) { c.NoteManagers(node); trimNode(node) }, core.Nodes().List)
+	goList(group, groupCtx, r, "daemonsets.apps", &c.DaemonSets, trimDaemonSet, apps.DaemonSets("").List)
 	goList(group, groupCtx, r, "pods", &c.Pods, trimPod, core.Pods("").List)
 	goList(group, groupCtx, r, "namespaces", &c.Namespaces, trim, core.Namespaces().List)
 	goList(group, groupCtx, r, "priorityclasses.scheduling.k8s.io", &c.PriorityClasses, trim, r.client.SchedulingV1().PriorityClasses().List)
@@ -58,7 +58,7 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	var events, podEvents []*corev1.Event
 	goList(group, groupCtx, r, "events", &events, trim, eventsOf(core.Events(s.namespace).List, "DaemonSet"))
 	if s.podEvents {
-		goList(group, groupCtx, r, "events", &podEvents, trim, eventsOf(core.Events(s.namespace).List, "Pod"))
+		goList(group, groupCtx, r, "events", &podEvents, trim, eventsOf(core.Events(s.namespace).List, "Pod", fields.OneTermEqualSelector("type", corev1.EventTypeWarning)))
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
@@ -76,6 +76,7 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	}
 	r.progress.done()
 	slices.Sort(r.unread)
+	c.ClaimsUnread = slices.Contains(r.unread, "persistentvolumeclaims")
 	if unread := slices.Compact(r.unread); len(unread) > 0 {
 		c.Unread = []string{fmt.Sprintf("what depends on %s (RBAC does not allow you to list them).", strings.Join(unread, ", "))}
 	}
@@ -105,10 +106,10 @@ func (r *reader) readStorage(ctx context.Context, c *explain.Cluster) error {
 // listFunc is the List method of a typed client.
 type listFunc[L runtime.Object] func(context.Context, metav1.ListOptions) (L, error)
 
-// eventsOf limits list to events of one kind of object.
-func eventsOf(list listFunc[*corev1.EventList], kind string) listFunc[*corev1.EventList] {
+// eventsOf limits list to events of one kind of object, and of what more selects.
+func eventsOf(list listFunc[*corev1.EventList], kind string, more ...fields.Selector) listFunc[*corev1.EventList] {
 	return func(ctx context.Context, options metav1.ListOptions) (*corev1.EventList, error) {
-		options.FieldSelector = fields.OneTermEqualSelector("involvedObject.kind", kind).String()
+		options.FieldSelector = fields.AndSelectors(append(more, fields.OneTermEqualSelector("involvedObject.kind", kind))...).String()
 		return list(ctx, options)
 	}
 }
@@ -166,6 +167,16 @@ func trim[P metav1.Object](object P) {
 	}
 }
 
+// trimDaemonSet keeps when its spec was changed.
+func trimDaemonSet(ds *appsv1.DaemonSet) {
+	managers := slices.DeleteFunc(ds.ManagedFields, func(entry metav1.ManagedFieldsEntry) bool { return entry.Subresource != "" })
+	trim(ds)
+	for n := range managers {
+		managers[n].FieldsV1 = nil
+	}
+	ds.ManagedFields = managers
+}
+
 func trimNode(node *corev1.Node) {
 	trim(node)
 	node.Annotations = nil
@@ -179,7 +190,7 @@ func trimRevision(revision *appsv1.ControllerRevision) {
 }
 
 // keptAnnotations are those of pods that decide about anything.
-var keptAnnotations = []string{corev1.MirrorPodAnnotationKey, "cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt"}
+var keptAnnotations = []string{corev1.MirrorPodAnnotationKey, "cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt", "everynode.dev/requires"}
 
 // trimPod keeps what schedulers look at, and what tells the state of containers. A
 // hundred thousand pods are hundreds of megabytes otherwise.

@@ -33,10 +33,12 @@ func newStatusCommand(e *environment) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "status [ds/NAME...]",
 		Short: "Show how DaemonSets fare, and what is wrong with them",
-		Long: `Show for each DaemonSet on how many nodes it belongs, has a bound pod, is Ready
-or missing, and has a pod without belonging there; how old the oldest gap is, how
-much room everynode-scheduler holds for the missing pods, and the reason that most
-gaps have. A gap is a node that the DaemonSet belongs on and is not Ready on.`,
+		Long: `Show for each DaemonSet on how many nodes it belongs, is Ready, up to date,
+available or missing; how often its containers were restarted, and how old the
+oldest gap is. A gap is a node that the DaemonSet belongs on and is not Ready on.
+Below the table is what is wrong: the cause that most gaps have, and an update
+that goes no further. -o wide adds how many pods are bound and created, how many
+are where they don't belong, and the room that everynode-scheduler holds.`,
 		Example: `  # The DaemonSets of the current namespace
   kubectl everynode status
 
@@ -55,6 +57,7 @@ gaps have. A gap is a node that the DaemonSet belongs on and is not Ready on.`,
 		ValidArgsFunction: e.completeDaemonSets,
 	}
 	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	e.addPatienceFlag(command)
 	o.addFlag(command)
 	flags := command.Flags()
 	flags.BoolVarP(&o.watch, "watch", "w", false, "Show them again and again, until Ctrl-C.")
@@ -73,7 +76,7 @@ func (o *statusOptions) complete(args []string) error {
 }
 
 func (o *statusOptions) run(command *cobra.Command) error {
-	engine, err := o.read(command, scope{namespace: o.space})
+	engine, err := o.read(command, scope{namespace: o.space, podEvents: true})
 	if err != nil {
 		return err
 	}
@@ -141,13 +144,13 @@ func (o *statusOptions) show(out io.Writer, page []byte, first bool) {
 // clearScreen empties a terminal.
 const clearScreen = "\033[H\033[2J"
 
-// print writes a row for each DaemonSet, and below it what is wrong.
+// print writes a table, and below it what is wrong.
 func (o *statusOptions) print(statuses []explain.Status) {
 	p := newPrinter(o.Out)
 	p.palette = o.palette
-	header := []string{"NAME", "DESIRED", "SCHEDULED", "READY", "MISSING", "MISSCHEDULED", "GAP", "HELD"}
+	header := []string{"NAME", "DESIRED", "READY", "UP-TO-DATE", "AVAILABLE", "MISSING", "RESTARTS", "GAP", "AGE"}
 	if o.output.format == formatWide {
-		header = append(header, "HELD ON", "CREATED")
+		header = append(header, "SCHEDULED", "CREATED", "MISSCHEDULED", "HELD", "HELD ON")
 	}
 	if o.all {
 		header = slices.Insert(header, 0, "NAMESPACE")
@@ -160,10 +163,16 @@ func (o *statusOptions) print(statuses []explain.Status) {
 	p.line(0, tableLine(rows[0], widths))
 	for n := range statuses {
 		line := tableLine(rows[n+1], widths)
-		if s := &statuses[n]; s.Ready < s.Desired {
+		switch statuses[n].State {
+		case explain.StateStuck:
 			line = p.bad(line)
+		case explain.StateWaiting:
+			line = p.warn(line)
+		default:
 		}
 		p.line(0, line)
+	}
+	for n := range statuses {
 		o.remarks(p, &statuses[n])
 	}
 }
@@ -173,10 +182,11 @@ func (o *statusOptions) row(s *explain.Status) []string {
 	if s.GapSince != nil {
 		gap = o.age(s.GapSince.Time)
 	}
-	row := []string{s.Name, strconv.Itoa(s.Desired), strconv.Itoa(s.Scheduled), strconv.Itoa(s.Ready), strconv.Itoa(s.Missing),
-		strconv.Itoa(s.Misscheduled), gap, cmp.Or(s.HeldText(), "-")}
+	row := []string{s.Name, strconv.Itoa(s.Desired), strconv.Itoa(s.Ready), strconv.Itoa(s.Updated), strconv.Itoa(s.Available),
+		strconv.Itoa(s.Missing), strconv.Itoa(s.Restarts), gap, o.age(s.CreationTimestamp.Time)}
 	if o.output.format == formatWide {
-		row = append(row, plural(s.HeldNodes, "node"), strconv.Itoa(s.Created))
+		row = append(row, strconv.Itoa(s.Scheduled), strconv.Itoa(s.Created), strconv.Itoa(s.Misscheduled),
+			cmp.Or(s.HeldText(), "-"), explain.Count(s.HeldNodes, "node"))
 	}
 	if o.all {
 		row = slices.Insert(row, 0, s.Namespace)
@@ -184,17 +194,32 @@ func (o *statusOptions) row(s *explain.Status) []string {
 	return row
 }
 
-// remarks writes below a row what is wrong, and how to hear more.
+// remarks writes what is wrong with a DaemonSet, and how to hear more.
 func (o *statusOptions) remarks(p *printer, s *explain.Status) {
+	if s.Top == nil && s.Stalled == "" && s.Misscheduled == 0 && len(s.Controller) == 0 {
+		return
+	}
+	p.line(0, "")
+	p.line(0, s.Namespace+"/"+s.Name)
 	if s.Top != nil {
 		nodes := explain.NodeList(s.Top.Nodes)
 		if o.output.format == formatWide {
 			nodes = strings.Join(s.Top.Nodes, " ")
 		}
-		p.fold(2, 2, fmt.Sprintf("%s on %s: %s", s.Top.Reason.Words(), nodes, s.Top.Message))
-		p.line(2, "Next: "+p.strong(o.explainCommand(s.Namespace, s.Name)))
+		state := ""
+		if s.Top.State == explain.StateWaiting {
+			state = ", " + s.Top.State.Words()
+		}
+		p.fold(2, 2, fmt.Sprintf("%s on %s%s: %s", s.Top.Reason.Words(), nodes, state, s.Top.Message))
+	}
+	if s.Stalled != "" {
+		p.fold(2, 2, "update stalled: "+s.Stalled)
+	}
+	if s.Misscheduled > 0 {
+		p.line(2, "pods on "+explain.Count(s.Misscheduled, "node")+" where it does not belong")
 	}
 	for _, difference := range s.Controller {
 		p.fold(2, 2, "The DaemonSet controller has not caught up: "+difference+".")
 	}
+	p.next(o.explainCommand(s.Namespace, s.Name))
 }

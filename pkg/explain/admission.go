@@ -168,15 +168,14 @@ func (i *inquiry) addedSelector(pod *corev1.Pod) []mismatch {
 	})
 }
 
-// narrowed says that somebody has had the pod ask for labels that its node lacks.
-func (i *inquiry) narrowed(added []mismatch) {
-	message := "The controller wants the pod here, but admission added a node selector that the node does not match: " + describeMismatches(added) + "."
-	i.cause.labels = added
+// narrowed says that admission has had the pod ask for labels that its node lacks.
+func (i *inquiry) narrowed(added []mismatch) Args {
+	args := mismatchArgs(added)
+	args["note"] = ""
 	if annotation := i.namespaceSelector(added); annotation != "" {
-		i.cause.annotation = annotation
-		message += fmt.Sprintf(" It comes from the annotation %s of namespace %s.", annotation, i.ds.Namespace)
+		args["note"] = fmt.Sprintf(" It comes from the annotation %s of namespace %s.", annotation, i.ds.Namespace)
 	}
-	i.end(StepAdmission, ReasonNarrowed, message)
+	return args
 }
 
 // namespaceSelector returns the namespace's annotation that asks for added, or "".

@@ -38,6 +38,12 @@ type Cluster struct {
 	StorageCapacities []*storagev1.CSIStorageCapacity
 	Attachments       []*storagev1.VolumeAttachment
 
+	// ClaimsUnread says whether the cluster may have claims that could not be read.
+	ClaimsUnread bool
+	// LabelManagers are the programs and people that have set a label on nodes, by its key,
+	// as managedFields name them ([Cluster.NoteManagers]).
+	LabelManagers map[string][]string
+
 	// Unread says what of the cluster could not be read, a sentence each.
 	Unread []string
 }

@@ -4,6 +4,7 @@
 package explain
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,47 +18,58 @@ import (
 
 // unwanted says why the controller wants no pod on the node, and what becomes of
 // those that are there.
-func (i *inquiry) unwanted(pods []*corev1.Pod, goOn bool) {
-	i.whyUnwanted()
+func (i *inquiry) unwanted(ctx context.Context, pods []*corev1.Pod, goOn bool) error {
+	if err := i.whyUnwanted(ctx); err != nil {
+		return err
+	}
 	if len(pods) == 0 {
-		return
+		return nil
 	}
 	i.about(pods[0])
 	i.v.Since = nil
-	if goOn {
-		i.v.Message += " The pod that is there stays: the taint only keeps new ones out."
-	} else {
-		i.v.Message += " The controller deletes the pod that is there."
+	switch {
+	case goOn:
+		i.fact("The pod that is there stays: the taint only keeps new ones out.")
+	case pods[0].DeletionTimestamp != nil:
+		i.v.Since = deletedAt(pods[0])
+		i.fact("The pod that is there is ending for " + i.age(*i.v.Since) + ", and counts as unavailable in an update.")
+	default:
+		i.fact("The controller deletes the pod that is there.")
 	}
+	return nil
 }
 
 // whyUnwanted says all that keeps the DaemonSet off the node. The order is the
 // controller's (nodeShouldRunDaemonPod in k8s.io/kubernetes/pkg/controller/daemon).
-func (i *inquiry) whyUnwanted() {
+func (i *inquiry) whyUnwanted(ctx context.Context) error {
 	spec := i.template()
 	if spec.NodeName != "" && spec.NodeName != i.node.Name {
-		i.keepsOff(ReasonNodeName, fmt.Sprintf("The template's nodeName is %s.", spec.NodeName))
+		i.keepsOff(ReasonNodeName, Args{"want": spec.NodeName})
 	}
 	if mismatches := selectorMismatches(spec.NodeSelector, i.node); len(mismatches) > 0 {
-		i.cause.labels = mismatches
-		i.keepsOff(ReasonNodeSelector, "nodeSelector: "+describeMismatches(mismatches)+".")
+		i.clues.labels = mismatches
+		i.keepsOff(ReasonNodeSelector, mismatchArgs(mismatches))
 	}
-	if message := affinityMismatch(spec.Affinity, i.node); message != "" {
-		i.keepsOff(ReasonNodeAffinity, "Node affinity: "+message+".")
+	if args := affinityMismatch(spec.Affinity, i.node); args != nil {
+		i.keepsOff(ReasonNodeAffinity, args)
 	}
 	if taints := untolerated(i.tolerations, i.node.Spec.Taints); len(taints) > 0 {
-		i.cause.taints = taints
-		i.keepsOff(ReasonTaint, describeTaints(taints, "the DaemonSet")+taintHint(taints))
+		args, err := i.taintArgs(ctx, taints, "the DaemonSet")
+		if err != nil {
+			return err
+		}
+		i.keepsOff(ReasonTaint, args)
 	}
+	return nil
 }
 
 // keepsOff adds something that keeps the DaemonSet off the node. The first is the reason.
-func (i *inquiry) keepsOff(reason Reason, message string) {
+func (i *inquiry) keepsOff(reason Reason, args Args) {
 	if i.v.Reason == "" {
-		i.end(StepController, reason, message)
+		i.endAt(StepController, reason, args)
 		return
 	}
-	i.v.Message += " Besides: " + message
+	i.v.Causes = append(i.v.Causes, Cause{reason, args})
 }
 
 // mismatch is a label that a selector asks for and a node does not have.
@@ -76,12 +88,13 @@ func selectorMismatches(selector map[string]string, node *corev1.Node) []mismatc
 	return mismatches
 }
 
-func describeMismatches(mismatches []mismatch) string {
-	sentences := make([]string, len(mismatches))
+// mismatchArgs are what is wanted, and what the node has instead.
+func mismatchArgs(mismatches []mismatch) Args {
+	want, have := make([]string, len(mismatches)), make([]string, len(mismatches))
 	for n, m := range mismatches {
-		sentences[n] = fmt.Sprintf("wants %s, the node has %s", m.label(), haveLabel(m.key, m.have, m.has))
+		want[n], have[n] = m.label(), haveLabel(m.key, m.have, m.has)
 	}
-	return strings.Join(sentences, "; ")
+	return Args{"want": strings.Join(want, " and "), "have": strings.Join(have, " and ")}
 }
 
 func (m mismatch) label() string {
@@ -99,49 +112,50 @@ func haveLabel(key, value string, has bool) string {
 	}
 }
 
-// affinityMismatch says why the required node affinity does not match, or nothing if
+// affinityMismatch says why the required node affinity does not match, or nil if
 // it does. Terms are ORed, the requirements of a term are ANDed.
-func affinityMismatch(affinity *corev1.Affinity, node *corev1.Node) string {
+func affinityMismatch(affinity *corev1.Affinity, node *corev1.Node) Args {
 	if affinity == nil || affinity.NodeAffinity == nil || affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
-		return ""
+		return nil
 	}
 	terms := affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	if len(terms) == 0 {
-		return "it has no term, and so matches no node"
+		return Args{"want": "nothing, and so matches no node", "have": "no way to match"}
 	}
-	reasons := make([]string, len(terms))
+	var wants, haves []string
 	for n := range terms {
-		reasons[n] = termMismatch(&terms[n], node)
-		if reasons[n] == "" {
-			return ""
+		want, have := termMismatch(&terms[n], node)
+		if len(want) == 0 {
+			return nil
+		}
+		wants = append(wants, strings.Join(want, " and "))
+		for _, label := range have {
+			if !slices.Contains(haves, label) {
+				haves = append(haves, label)
+			}
 		}
 	}
-	if len(reasons) == 1 {
-		return reasons[0]
-	}
-	for n := range reasons {
-		reasons[n] = fmt.Sprintf("term %d %s", n+1, reasons[n])
-	}
-	return "none of its terms matches: " + strings.Join(reasons, "; ")
+	return Args{"want": strings.Join(wants, ", or "), "have": strings.Join(haves, " and ")}
 }
 
-func termMismatch(term *corev1.NodeSelectorTerm, node *corev1.Node) string {
+// termMismatch returns the requirements of a term that the node does not meet, and what
+// it has instead.
+func termMismatch(term *corev1.NodeSelectorTerm, node *corev1.Node) (want, have []string) {
 	if len(term.MatchExpressions)+len(term.MatchFields) == 0 {
-		return "asks for nothing, and so matches no node"
+		return []string{"nothing (which matches no node)"}, []string{"no way to match"}
 	}
-	var failed []string
 	for _, requirement := range term.MatchExpressions {
 		if !matches(&corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{requirement}}, node) {
-			have, has := node.Labels[requirement.Key]
-			failed = append(failed, fmt.Sprintf("wants %s, the node has %s", describeRequirement(&requirement), haveLabel(requirement.Key, have, has)))
+			value, has := node.Labels[requirement.Key]
+			want, have = append(want, describeRequirement(&requirement)), append(have, haveLabel(requirement.Key, value, has))
 		}
 	}
 	for _, requirement := range term.MatchFields {
 		if !matches(&corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{requirement}}, node) {
-			failed = append(failed, "wants the field "+describeRequirement(&requirement))
+			want, have = append(want, "the field "+describeRequirement(&requirement)), append(have, requirement.Key+"="+node.Name)
 		}
 	}
-	return strings.Join(failed, " and ")
+	return want, have
 }
 
 // matches says whether a term matches; one that cannot be parsed doesn't, as in the
@@ -185,27 +199,4 @@ func untolerated(tolerations []corev1.Toleration, taints []corev1.Taint) []corev
 		}
 	}
 	return keepOut
-}
-
-func describeTaints(taints []corev1.Taint, who string) string {
-	texts := make([]string, len(taints))
-	for n := range taints {
-		texts[n] = taints[n].ToString()
-	}
-	plural := ""
-	if len(taints) > 1 {
-		plural = "s"
-	}
-	return fmt.Sprintf("The node has the taint%s %s, which %s does not tolerate.", plural, strings.Join(texts, " and "), who)
-}
-
-// taintHint says what a well-known taint means.
-func taintHint(taints []corev1.Taint) string {
-	for n := range taints {
-		switch taints[n].Key {
-		case corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable, corev1.TaintNodeNetworkUnavailable:
-			return " It goes when the node is Ready."
-		}
-	}
-	return ""
 }

@@ -27,9 +27,8 @@ const (
 	// longestRetry is the longest time between two tries of a DaemonSet
 	// (DefaultTypedControllerRateLimiter in k8s.io/client-go/util/workqueue).
 	longestRetry = 1000 * time.Second
-	// firstBackOff and longestBackOff are the times between two pods that fail on the same
-	// node (startDaemonSetController in k8s.io/kubernetes/cmd/kube-controller-manager/app).
-	firstBackOff   = time.Second
+	// longestBackOff is the longest time that a failed pod stays before it is deleted
+	// (startDaemonSetController in k8s.io/kubernetes/cmd/kube-controller-manager/app).
 	longestBackOff = 15 * time.Minute
 )
 
@@ -71,6 +70,10 @@ func newCreationTrouble(events []*corev1.Event) *creationTrouble {
 			}
 		case eventFailedPod:
 			if node := failedPodOn.FindStringSubmatch(event.Message); node != nil {
+				// The count of events that were put together is that of all nodes.
+				if strings.HasPrefix(event.Message, "(combined from similar events)") {
+					count = 1
+				}
 				t.addFailure(node[1], last, count)
 			}
 		}
@@ -118,25 +121,64 @@ func eventTimes(event *corev1.Event) (first, last metav1.Time, count int) {
 
 // noPod says why the controller wants a pod on the node and there is none.
 func (i *inquiry) noPod() {
-	trouble := i.creation
+	i.v.Since = i.latestChange()
 	switch {
 	case len(i.unpinned) > 0:
 		i.about(i.unpinned[0])
-		i.end(StepAdmission, ReasonUnpinned, "There are pods that don't say which node they are for: something took away "+
-			"the node affinity that the controller had given them. It takes the node for empty and makes ever more of them.")
-	case trouble.failures[i.node.Name] != nil:
-		i.backOff(trouble.failures[i.node.Name])
-	case trouble.refusal != "":
+		i.end(ReasonUnpinned, nil)
+	case i.creation.refusal != "":
 		i.refused()
 	case i.ds.Status.ObservedGeneration < i.ds.Generation:
-		i.v.Since = i.latestChange()
-		i.end(StepCreation, ReasonNotCreated, "The DaemonSet controller has not seen the latest version of the DaemonSet: "+
-			"it has just been changed, or kube-controller-manager does not run.")
+		for n := range i.ds.ManagedFields {
+			if at := i.ds.ManagedFields[n].Time; at != nil && i.v.Since.Before(at) {
+				i.v.Since = at
+			}
+		}
+		i.end(ReasonNotCreated, Args{"what": "seen the latest version of the DaemonSet: it has just been changed"})
+	case i.creation.failures[i.node.Name] != nil:
+		if last := &i.creation.failures[i.node.Name].last; i.v.Since.Before(last) {
+			i.v.Since = last
+		}
+		i.end(ReasonNotCreated, Args{"what": "created another pod since the last one failed: it is about to"})
 	default:
-		i.v.Since = i.latestChange()
-		i.end(StepCreation, ReasonNotCreated, "The DaemonSet controller has not created the pod and has reported no trouble: "+
-			"it is about to, or kube-controller-manager does not run.")
+		i.end(ReasonNotCreated, Args{"what": "created the pod and has reported no trouble: it is about to"})
 	}
+	i.failures()
+	i.lost()
+}
+
+// failures tells of pods that have failed on the node.
+func (i *inquiry) failures() {
+	if f := i.creation.failures[i.node.Name]; f != nil {
+		i.fact(fmt.Sprintf("At least %d of its pods failed on the node, the last one %s ago. The controller deletes failed pods, each time after a longer wait, up to %s.",
+			f.count, i.age(f.last), shortDuration(longestBackOff)))
+	}
+}
+
+// lost tells what the node's kubelet has said of the DaemonSet's latest pod there that is gone.
+func (i *inquiry) lost() {
+	if !i.detail {
+		return
+	}
+	var latest *corev1.Event
+	for _, event := range i.cluster.Events {
+		about := &event.InvolvedObject
+		if about.Kind != "Pod" || about.Namespace != i.ds.Namespace || event.Source.Host != i.node.Name || event.Type != corev1.EventTypeWarning ||
+			!strings.HasPrefix(about.Name, i.ds.Name+"-") || i.podUIDs.Has(about.UID) {
+			continue
+		}
+		if latest == nil || lastSeen(latest).Time.Before(lastSeen(event).Time) {
+			latest = event
+		}
+	}
+	if latest != nil {
+		i.fact(fmt.Sprintf("Pod %s, which is gone: %s %s ago: %s", latest.InvolvedObject.Name, latest.Reason, i.age(lastSeen(latest)), latest.Message))
+	}
+}
+
+func lastSeen(event *corev1.Event) metav1.Time {
+	_, last, _ := eventTimes(event)
+	return last
 }
 
 // latestChange is the latest moment from which on the node may have wanted a pod.
@@ -155,24 +197,13 @@ func (i *inquiry) latestChange() *metav1.Time {
 func (i *inquiry) refused() {
 	trouble := i.creation
 	i.v.Since = &trouble.first
-	message, hint := describeRefusal(trouble.refusal)
-	i.cause.refusal = hint
-	i.end(StepCreation, ReasonCreateFailed, "The API server refuses the pod: "+message)
+	message, kind, name := describeRefusal(trouble.refusal)
+	i.clues.refusal = kind
+	i.end(ReasonCreateFailed, Args{"why": message, "name": name})
 	// Every try waits twice as long as the one before, so the next wait is as long as
 	// all waits before together.
 	wait := min(max(trouble.last.Sub(trouble.first.Time), time.Second), longestRetry)
 	i.fact(fmt.Sprintf("Tried last %s ago; %s.", i.age(trouble.last), i.nextTry(trouble.last.Add(wait))))
-}
-
-// backOff is for nodes on which one pod after the other has failed.
-func (i *inquiry) backOff(failures *podFailures) {
-	i.v.Since = &failures.last
-	i.end(StepCreation, ReasonBackOff, "Pods failed on the node, and the controller waits before it creates another one.")
-	wait := longestBackOff
-	if failures.count < 11 { // 2^10 seconds are more than a quarter of an hour
-		wait = min(firstBackOff<<(failures.count-1), longestBackOff)
-	}
-	i.fact(fmt.Sprintf("%d failed, the last one %s ago; %s.", failures.count, i.age(failures.last), i.nextTry(failures.last.Add(wait))))
 }
 
 func (e *Engine) nextTry(at time.Time) string {
@@ -191,56 +222,66 @@ type refusalKind struct {
 	pattern *regexp.Regexp
 	// message has the groups of the pattern.
 	message string
-	// command is what to run next; it has the groups of the pattern.
-	command string
+	// next shows more, and fix mends it if one command can, without the program. Their name
+	// is the first group of the pattern.
+	next, fix string
 }
 
-// refusalKinds are tried in this order. NAMESPACE in a command is replaced.
+// refusalKinds are tried in this order.
 var refusalKinds = []refusalKind{
 	{
 		regexp.MustCompile(`exceeded quota: ([^,]+), requested: (.+), used: (.+), limited: (.+)$`),
 		"the quota $1 is used up (limit $4, used $3, asked for $2).",
-		"describe resourcequota $1 -n NAMESPACE",
+		"describe resourcequota {name} -n {namespace}",
+		"",
 	},
 	{
 		regexp.MustCompile(`failed quota: ([^:]+): must specify (.+)$`),
 		"the quota $1 wants every pod to say $2.",
-		"describe resourcequota $1 -n NAMESPACE",
+		"describe resourcequota {name} -n {namespace}",
+		"",
 	},
 	{
 		regexp.MustCompile(`error looking up service account [^/]+/([^:]+): .* not found`),
 		"the service account $1 does not exist.",
-		"create serviceaccount $1 -n NAMESPACE",
+		"get serviceaccounts -n {namespace}",
+		"create serviceaccount {name} -n {namespace}",
 	},
 	{
 		regexp.MustCompile(`no PriorityClass with name (\S+) was found`),
 		"the PriorityClass $1 does not exist.",
 		"get priorityclasses",
+		"",
 	},
 	{
 		regexp.MustCompile(`violates PodSecurity "([^"]+)": (.+)$`),
 		`the namespace's pod security level "$1" forbids it: $2.`,
-		"get namespace NAMESPACE --show-labels",
+		"get namespace {namespace} --show-labels",
+		"",
 	},
 	{
 		regexp.MustCompile(`pod node label selector conflicts with its namespace node label selector`),
 		"its node selector contradicts the one of its namespace.",
-		"get namespace NAMESPACE -o yaml",
+		"get namespace {namespace} -o yaml",
+		"",
 	},
 	{
 		regexp.MustCompile(`(?s)admission webhook "([^"]+)" denied the request: (.+)$`),
 		"the webhook $1 denies it: $2",
 		"get validatingwebhookconfigurations,mutatingwebhookconfigurations",
+		"",
 	},
 	{
 		regexp.MustCompile(`(?s)failed calling webhook "([^"]+)": (.+)$`),
 		"the webhook $1 does not answer: $2",
 		"get validatingwebhookconfigurations,mutatingwebhookconfigurations",
+		"",
 	},
 	{
 		regexp.MustCompile(`((?:maximum|minimum) \S+ (?:usage|limit to request ratio) per (?:Container|Pod) is .+)$`),
 		"a LimitRange forbids it: $1.",
-		"describe limitrange -n NAMESPACE",
+		"describe limitrange -n {namespace}",
+		"",
 	},
 }
 
@@ -249,18 +290,19 @@ var forbidden = regexp.MustCompile(`^(?:Error creating: )?(?:pods "[^"]*" is for
 
 // DescribeRefusal says in other words why the API server refuses a pod.
 func DescribeRefusal(err error) string {
-	message, _ := describeRefusal(err.Error())
+	message, _, _ := describeRefusal(err.Error())
 	return message
 }
 
-// describeRefusal returns what the API server said in other words, and the command
-// to run next without the program, or "" for none.
-func describeRefusal(event string) (message, command string) {
-	for _, kind := range refusalKinds {
+// describeRefusal returns what the API server said in other words; and of what kind it
+// is and the name in it, if it is known.
+func describeRefusal(event string) (message string, kind *refusalKind, name string) {
+	for n := range refusalKinds {
+		kind := &refusalKinds[n]
 		if groups := kind.pattern.FindStringSubmatchIndex(event); groups != nil {
-			return string(kind.pattern.ExpandString(nil, kind.message, event, groups)),
-				string(kind.pattern.ExpandString(nil, kind.command, event, groups))
+			expand := func(text string) string { return string(kind.pattern.ExpandString(nil, text, event, groups)) }
+			return expand(kind.message), kind, expand("$1")
 		}
 	}
-	return strings.TrimSuffix(forbidden.ReplaceAllString(event, ""), ".") + ".", ""
+	return strings.TrimSuffix(forbidden.ReplaceAllString(event, ""), ".") + ".", nil, ""
 }

@@ -15,13 +15,16 @@
 //   - verdict: what is to be said of one DaemonSet on one node ([Verdict]).
 //   - step: a link of the chain from the DaemonSet to a Ready pod ([Step]). A
 //     verdict names the step at which the chain ends.
+//   - reason: a verdict in one word. reasons.yaml has all that is to be said of each.
+//   - cause: a reason with its arguments ([Cause]). Nodes are grouped by cause.
+//   - state: what reason, age and warnings amount to ([State]).
 //   - gap: a node that a DaemonSet belongs on and has no Ready pod on.
 //   - blocker: a pod that has what the daemon pod needs.
 //
 // # Order of reading
 //
-// cluster.go (what goes in), verdict.go (what comes out), engine.go, then the
-// steps in their order: controller.go, creation.go, admission.go, queue.go,
-// filters.go with scheduler.go, preemption.go, kubelet.go. What is made of
-// verdicts: group.go, status.go, rollout.go, plan.go, remedy.go.
+// cluster.go (what goes in), verdict.go (what comes out), reasons.go and cause.go,
+// engine.go, then the steps in their order: controller.go with taint.go, creation.go,
+// admission.go, queue.go, filters.go with scheduler.go, preemption.go, kubelet.go. What
+// is made of verdicts: group.go, status.go, rollout.go, plan.go, remedy.go.
 package explain

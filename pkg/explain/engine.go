@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	schedulingv1helper "k8s.io/kubernetes/pkg/apis/scheduling/v1"
@@ -28,14 +29,20 @@ type Options struct {
 	// Now is the moment at which the cluster was read.
 	Now time.Time
 	// Kubectl begins the commands that verdicts name: the program, and the flags that
-	// lead it to the cluster. Default: kubectl.
+	// lead it to the cluster. If it is empty, verdicts name no commands.
 	Kubectl string
+	// Patience is for how long a gap may take to close by itself. Default: [DefaultPatience].
+	Patience time.Duration
 }
+
+// DefaultPatience is enough for nodes that start and for images that are large.
+const DefaultPatience = 10 * time.Minute
 
 // Engine answers questions about a Cluster. It may be asked by one goroutine at a time.
 type Engine struct {
 	cluster    *Cluster
 	now        time.Time
+	patience   time.Duration
 	commands   commands
 	set        *daemonset.Set
 	nodes      map[string]*corev1.Node
@@ -44,9 +51,16 @@ type Engine struct {
 	// on are the live pods of each node: bound and not ended.
 	on         map[string][]*corev1.Pod
 	subjects   map[types.UID]*subject
+	podUIDs    sets.Set[types.UID]
 	events     map[types.UID][]*corev1.Event
 	nominated  nominations
 	schedulers *schedulers
+	// everynode says whether everynode-scheduler has been seen in the cluster.
+	everynode bool
+	// networks are the DaemonSets that give nodes their network.
+	networks []*subject
+	// agents are the DaemonSets that take a start-up taint off, by its key.
+	agents map[string]*subject
 }
 
 // subject is a DaemonSet that questions are asked about.
@@ -73,14 +87,18 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 	e := &Engine{
 		cluster:    cluster,
 		now:        options.Now,
-		commands:   commands{kubectl: cmp.Or(options.Kubectl, "kubectl")},
+		patience:   cmp.Or(options.Patience, DefaultPatience),
+		commands:   commands{kubectl: options.Kubectl},
 		nodes:      make(map[string]*corev1.Node, len(cluster.Nodes)),
 		namespaces: make(map[string]*corev1.Namespace, len(cluster.Namespaces)),
 		priorities: newPriorities(cluster),
 		on:         make(map[string][]*corev1.Pod, len(cluster.Nodes)),
 		subjects:   make(map[types.UID]*subject, len(cluster.DaemonSets)),
+		podUIDs:    sets.New[types.UID](),
 		events:     make(map[types.UID][]*corev1.Event),
 		nominated:  newNominations(cluster.Pods),
+		everynode:  slices.ContainsFunc(cluster.Pods, showsEverynode),
+		agents:     make(map[string]*subject),
 	}
 	e.set = daemonset.NewSet(nil, cluster.DaemonSets, daemonset.Options{Priority: e.priorities.of})
 	for _, node := range cluster.Nodes {
@@ -94,7 +112,11 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		e.events[uid] = append(e.events[uid], event)
 	}
 	for _, ds := range cluster.DaemonSets {
-		e.subjects[ds.UID] = e.newSubject(ds)
+		s := e.newSubject(ds)
+		e.subjects[ds.UID] = s
+		if providesNetwork(s.template()) {
+			e.networks = append(e.networks, s)
+		}
 	}
 	e.sortPods()
 	var err error
@@ -131,6 +153,7 @@ func (e *Engine) sortPods() {
 		if compiled == nil {
 			continue
 		}
+		e.podUIDs.Insert(pod.UID)
 		s := e.subjects[compiled.UID]
 		if node, ok := daemonset.TargetNode(pod); ok {
 			s.pods[node] = append(s.pods[node], pod)
@@ -156,6 +179,32 @@ func (e *Engine) Find(namespace, name string) *appsv1.DaemonSet {
 		return e.subjects[compiled.UID].ds
 	}
 	return nil
+}
+
+// Namespaces returns those that have a DaemonSet of that name.
+func (e *Engine) Namespaces(name string) []string {
+	var namespaces []string
+	for _, ds := range e.DaemonSets() {
+		if ds.Name == name {
+			namespaces = append(namespaces, ds.Namespace)
+		}
+	}
+	return namespaces
+}
+
+// OfPod returns the DaemonSet of a pod and the node that the pod is for. found says
+// whether there is such a pod; ds is nil if it is no daemon pod.
+func (e *Engine) OfPod(namespace, name string) (ds *appsv1.DaemonSet, node string, found bool) {
+	n := slices.IndexFunc(e.cluster.Pods, func(pod *corev1.Pod) bool { return pod.Name == name && pod.Namespace == namespace })
+	if n < 0 {
+		return nil, "", false
+	}
+	compiled := e.set.OwnerOf(e.cluster.Pods[n])
+	if compiled == nil {
+		return nil, "", true
+	}
+	node, _ = daemonset.TargetNode(e.cluster.Pods[n])
+	return e.subjects[compiled.UID].ds, node, true
 }
 
 // DaemonSets returns all DaemonSets in the order of their namespaces and names.
@@ -191,23 +240,7 @@ func (e *Engine) Glance(ctx context.Context, ds *appsv1.DaemonSet, node *corev1.
 // verdict follows the chain. Without detail it stops where it knows the reason.
 func (e *Engine) verdict(ctx context.Context, s *subject, node *corev1.Node, detail bool) (Verdict, error) {
 	i := &inquiry{Engine: e, subject: s, node: node, detail: detail, v: Verdict{Node: node.Name}}
-	run, goOn := s.compiled.ShouldRun(node)
-	i.v.Wanted = run && s.ds.DeletionTimestamp == nil
-	pods := s.pods[node.Name]
-	var err error
-	switch {
-	case s.ds.DeletionTimestamp != nil:
-		i.end(StepController, ReasonDeleting, "The DaemonSet is being deleted.")
-	case !run:
-		i.unwanted(pods, goOn)
-	case len(pods) == 0:
-		i.noPod()
-	default:
-		err = i.havePods(ctx, pods)
-	}
-	if detail {
-		i.v.Next = i.next()
-	}
+	err := i.follow(ctx)
 	return i.v, err
 }
 
@@ -217,15 +250,64 @@ type inquiry struct {
 	*subject
 	node   *corev1.Node
 	detail bool
-	pod    *corev1.Pod
-	v      Verdict
-	// cause is what the next command depends on, besides the verdict.
-	cause cause
+	// root says whether the verdict is the root cause of another one: then it is not traced further.
+	root bool
+	pod  *corev1.Pod
+	v    Verdict
+	// clues are what commands depend on, besides the verdict.
+	clues clues
 }
 
-// end says where the chain ends.
-func (i *inquiry) end(step Step, reason Reason, message string) {
-	i.v.Step, i.v.Reason, i.v.Message = step, reason, message
+// follow follows the chain.
+func (i *inquiry) follow(ctx context.Context) (err error) {
+	run, goOn := i.compiled.ShouldRun(i.node)
+	i.v.Wanted = run && i.ds.DeletionTimestamp == nil
+	pods := i.pods[i.node.Name]
+	switch namespace := i.namespaces[i.ds.Namespace]; {
+	case i.ds.DeletionTimestamp != nil:
+		i.deleting("DaemonSet", i.ds.Finalizers)
+	case !run:
+		err = i.unwanted(ctx, pods, goOn)
+	case len(pods) == 0 && namespace != nil && namespace.DeletionTimestamp != nil:
+		i.deleting("namespace", nil)
+	case len(pods) == 0:
+		i.noPod()
+	default:
+		err = i.havePods(ctx, pods)
+	}
+	if err != nil {
+		return err
+	}
+	i.conclude()
+	if i.detail {
+		i.v.Next, i.v.Fix = i.next(), i.fix()
+	}
+	return nil
+}
+
+func (i *inquiry) deleting(what string, finalizers []string) {
+	held := ""
+	if len(finalizers) > 0 {
+		held = ", and held by the finalizers " + strings.Join(finalizers, ", ")
+	}
+	i.end(ReasonDeleting, Args{"what": what, "held": held})
+}
+
+// conclude says what the causes amount to.
+func (i *inquiry) conclude() {
+	i.v.Message = message(i.v.Causes)
+	i.v.Outcome = i.outcome()
+	i.v.startup = i.clues.forgotten != nil || i.clues.root != nil
+}
+
+// end says where the chain ends, and why.
+func (i *inquiry) end(reason Reason, args Args) {
+	i.endAt(reason.row().Step, reason, args)
+}
+
+// endAt is end for a reason that is found at another step than usual.
+func (i *inquiry) endAt(step Step, reason Reason, args Args) {
+	i.v.Step, i.v.Reason, i.v.Causes = step, reason, []Cause{{reason, args}}
 }
 
 // fact adds a sentence about this node alone.
@@ -300,8 +382,6 @@ func ownerOf(pod *corev1.Pod) string {
 // priorities are the values of PriorityClasses.
 type priorities struct {
 	byName map[string]int32
-	// classes are those that one can choose, the lowest first.
-	classes []string
 }
 
 // newPriorities resolves names as the API server's Priority admission does
@@ -324,23 +404,10 @@ func newPriorities(cluster *Cluster) priorities {
 			p.byName[""], hasDefault = class.Value, true
 		}
 	}
-	p.classes = slices.SortedFunc(maps.Keys(p.byName), func(a, b string) int {
-		return cmp.Or(cmp.Compare(p.byName[a], p.byName[b]), cmp.Compare(a, b))
-	})
-	p.classes = slices.DeleteFunc(p.classes, func(name string) bool { return name == "" })
 	return p
 }
 
 // of returns the priority of pods with that class, 0 for a class that is not known.
 func (p priorities) of(name string) int32 {
 	return p.byName[name]
-}
-
-// above returns the lowest class whose priority is above that one.
-func (p priorities) above(priority int32) (name string, ok bool) {
-	i := slices.IndexFunc(p.classes, func(name string) bool { return p.byName[name] > priority })
-	if i < 0 {
-		return "", false
-	}
-	return p.classes[i], true
 }

@@ -20,6 +20,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/readiness"
 )
 
 // filters offers the node to a pod that waits for it, as its scheduler does.
@@ -38,7 +39,12 @@ func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Po
 	if err != nil {
 		return false, fmt.Errorf("node %s: %w", i.node.Name, err)
 	}
-	a, err := i.schedulers.stock.try(ctx, pod, node, gone...)
+	pod = i.checkable(pod)
+	scheduler := i.schedulers.stock
+	if i.inForce(pod) == Everynode {
+		scheduler = i.schedulers.everynode
+	}
+	a, err := scheduler.try(ctx, pod, node, gone...)
 	if err != nil {
 		return false, fmt.Errorf("pod %s/%s on node %s: %w", pod.Namespace, pod.Name, i.node.Name, err)
 	}
@@ -46,20 +52,33 @@ func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Po
 		return true, nil
 	}
 	if leaving := i.leaving(gone); len(leaving) > 0 && !a.final() {
-		if b, err := i.schedulers.stock.try(ctx, pod, node, slices.Concat(gone, leaving)...); err == nil && b.fits() {
+		if b, err := scheduler.try(ctx, pod, node, slices.Concat(gone, leaving)...); err == nil && b.fits() {
 			i.makingRoom(leaving)
 			return false, nil
 		}
 	}
-	i.refusals(pod, a.node, a.refusals)
-	if !i.detail {
-		return false, nil
+	if err := i.refusals(ctx, pod, a.node, a.refusals); err != nil || !i.detail {
+		return false, err
 	}
 	i.findBlockers(pod, gone)
 	if a.final() {
 		return false, nil
 	}
-	return false, i.preemption(ctx, pod, node, a, gone)
+	return false, i.preemption(ctx, pod, node, gone)
+}
+
+// checkable returns pod without the volumes that nothing can be said of: the claims
+// could not be read, or are made when the pod has been created.
+func (i *inquiry) checkable(pod *corev1.Pod) *corev1.Pod {
+	unknown := func(volume corev1.Volume) bool {
+		return i.cluster.ClaimsUnread && (volume.PersistentVolumeClaim != nil || volume.Ephemeral != nil) || pod.UID == "" && volume.Ephemeral != nil
+	}
+	if !slices.ContainsFunc(pod.Spec.Volumes, unknown) {
+		return pod
+	}
+	pod = pod.DeepCopy()
+	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, unknown)
+	return pod
 }
 
 // fitsNow is for pods that the simulated scheduler would bind. Either it was just
@@ -67,10 +86,10 @@ func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Po
 func (i *inquiry) fitsNow(pod *corev1.Pod) {
 	said := i.v.Pod.Said
 	if said == "" {
-		i.end(StepQueue, ReasonSchedulable, "The pod fits, and its scheduler is about to place it.")
+		i.end(ReasonSchedulable, Args{"what": "The pod fits, and its scheduler is about to place it."})
 		return
 	}
-	i.end(StepFilters, ReasonSchedulable, "Nothing that was checked is in the way, but the scheduler has not placed the pod yet.")
+	i.endAt(StepFilters, ReasonSchedulable, Args{"what": "Nothing that was checked is in the way, but the scheduler has not placed the pod yet."})
 	i.fact("The scheduler said" + i.whenSaid() + ": " + said)
 	if pod.Status.NominatedNodeName == i.node.Name {
 		i.fact("Room was made for the pod, and the scheduler will try it again.")
@@ -87,51 +106,58 @@ func (i *inquiry) whenSaid() string {
 // refusals makes the verdict of what the filters have against the node. Where there
 // are several, the one that is hardest to overcome is the reason and the others are
 // facts.
-func (i *inquiry) refusals(pod *corev1.Pod, node fwk.NodeInfo, refusals []refusal) {
+func (i *inquiry) refusals(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, refusals []refusal) error {
 	ordered := slices.Clone(refusals)
 	slices.SortStableFunc(ordered, func(a, b refusal) int { return compareBool(!a.final, !b.final) })
 	for n := range ordered {
-		step, reason, message := i.refusal(pod, node, &ordered[n])
-		if n == 0 {
-			i.end(step, reason, message)
-			if reason == ReasonNarrowed {
-				i.narrowed(i.addedSelector(pod))
-			}
-		} else {
-			i.fact("Besides: " + message)
+		cause, err := i.refusal(ctx, pod, node, &ordered[n])
+		if err != nil {
+			return err
 		}
+		if n > 0 {
+			i.fact("Besides: " + cause.String())
+			continue
+		}
+		step := StepFilters
+		if cause.Reason == ReasonNarrowed {
+			step = StepAdmission
+		}
+		i.endAt(step, cause.Reason, cause.Args)
 	}
+	return nil
 }
 
 // refusal says what one filter has against the node.
-func (i *inquiry) refusal(pod *corev1.Pod, node fwk.NodeInfo, r *refusal) (Step, Reason, string) {
+func (i *inquiry) refusal(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, r *refusal) (Cause, error) {
+	why := strings.Join(r.reasons, "; ")
 	switch r.plugin {
 	case names.NodeResourcesFit:
-		return i.resourcesRefusal(pod, node)
+		return i.resourcesRefusal(pod, node), nil
 	case names.NodePorts:
-		return i.portsRefusal(pod, node)
+		return i.portsRefusal(pod, node), nil
 	case names.TaintToleration:
-		taints := untolerated(pod.Spec.Tolerations, i.node.Spec.Taints)
-		i.cause.taints = taints
-		return StepFilters, ReasonTaint, describeTaints(taints, "the pod") + taintHint(taints)
+		args, err := i.taintArgs(ctx, untolerated(pod.Spec.Tolerations, i.node.Spec.Taints), "the pod")
+		return Cause{ReasonTaint, args}, err
+	case readiness.Name:
+		return Cause{ReasonRequires, Args{"why": why}}, nil
 	case names.NodeAffinity:
 		if added := i.addedSelector(pod); len(added) > 0 {
-			return StepAdmission, ReasonNarrowed, "Admission added a node selector that the node does not match: " + describeMismatches(added) + "."
+			return Cause{ReasonNarrowed, i.narrowed(added)}, nil
 		}
 		if mismatches := selectorMismatches(pod.Spec.NodeSelector, i.node); len(mismatches) > 0 {
-			return StepFilters, ReasonNodeSelector, "The pod's nodeSelector: " + describeMismatches(mismatches) + "."
+			return Cause{ReasonNodeSelector, mismatchArgs(mismatches)}, nil
 		}
-		if message := affinityMismatch(pod.Spec.Affinity, i.node); message != "" {
-			return StepFilters, ReasonNodeAffinity, "The pod's node affinity: " + message + "."
+		if args := affinityMismatch(pod.Spec.Affinity, i.node); args != nil {
+			return Cause{ReasonNodeAffinity, args}, nil
 		}
 	}
-	return StepFilters, ReasonUnschedulable, fmt.Sprintf("The scheduler's plugin %s refuses: %s.", r.plugin, strings.Join(r.reasons, "; "))
+	return Cause{ReasonUnschedulable, Args{"plugin": r.plugin, "why": why}}, nil
 }
 
 // resourcesRefusal says of what the node has too little.
-func (i *inquiry) resourcesRefusal(pod *corev1.Pod, node fwk.NodeInfo) (Step, Reason, string) {
+func (i *inquiry) resourcesRefusal(pod *corev1.Pod, node fwk.NodeInfo) Cause {
 	node = i.withNominees(pod, node)
-	var never, short []string
+	var never, short, devices []string
 	for _, lack := range noderesources.Fits(pod, node, nil, noderesources.ResourceRequestsOptions{
 		EnablePodLevelResources: utilfeature.DefaultFeatureGate.Enabled(features.PodLevelResources),
 	}) {
@@ -140,6 +166,8 @@ func (i *inquiry) resourcesRefusal(pod *corev1.Pod, node fwk.NodeInfo) (Step, Re
 			Resource: name, Needs: lack.Requested, Free: lack.Capacity - lack.Used, Allocatable: lack.Capacity,
 		})
 		switch {
+		case lack.Capacity == 0 && strings.Contains(name, "/"):
+			devices = append(devices, name)
 		case lack.Unresolvable && lack.Capacity == 0:
 			never = append(never, fmt.Sprintf("it asks for %s, the node has none", FormatAmount(name, lack.Requested)))
 		case lack.Unresolvable:
@@ -150,10 +178,29 @@ func (i *inquiry) resourcesRefusal(pod *corev1.Pod, node fwk.NodeInfo) (Step, Re
 			short = append(short, name)
 		}
 	}
-	if len(never) > 0 {
-		return StepFilters, ReasonNeverFits, "The pod can never fit: " + strings.Join(never, " and ") + "."
+	switch {
+	case len(never) > 0:
+		return Cause{ReasonNeverFits, Args{"lacks": strings.Join(never, " and "), "container": i.greediest()}}
+	case len(devices) > 0:
+		return Cause{ReasonNoDevice, Args{"devices": strings.Join(devices, " and ")}}
+	default:
+		return Cause{ReasonNoRoom, Args{"short": strings.Join(short, " and ")}}
 	}
-	return StepFilters, ReasonNoRoom, "The node has not enough " + strings.Join(short, " and ") + " left."
+}
+
+// greediest returns the container of the template that asks for most of what the node
+// has least of.
+func (i *inquiry) greediest() string {
+	name, most := "", int64(-1)
+	for _, c := range i.template().Containers {
+		amounts := daemonset.NewResources(c.Resources.Requests)
+		for _, shortage := range i.v.Shortages {
+			if amount := amounts.Amount(corev1.ResourceName(shortage.Resource)); shortage.Needs > shortage.Allocatable && amount > most {
+				name, most = c.Name, amount
+			}
+		}
+	}
+	return name
 }
 
 // withNominees returns node with the pods that room was made for and that come before
@@ -177,7 +224,7 @@ func (i *inquiry) nomineesBefore(pod *corev1.Pod) []fwk.PodInfo {
 }
 
 // portsRefusal names who has the pod's host ports.
-func (i *inquiry) portsRefusal(pod *corev1.Pod, node fwk.NodeInfo) (Step, Reason, string) {
+func (i *inquiry) portsRefusal(pod *corev1.Pod, node fwk.NodeInfo) Cause {
 	wanted := daemonset.HostPortsOf(&pod.Spec)
 	var taken []string
 	for _, info := range node.GetPods() {
@@ -185,16 +232,16 @@ func (i *inquiry) portsRefusal(pod *corev1.Pod, node fwk.NodeInfo) (Step, Reason
 		for _, port := range conflicting(wanted, daemonset.HostPortsOf(&holder.Spec)) {
 			taken = append(taken, strconv.Itoa(int(port.Port)))
 			i.v.Blockers = append(i.v.Blockers, Blocker{Pod: i.describe(holder), Takes: fmt.Sprintf("host port %d", port.Port), holder: holder})
-			i.cause.ownPort = i.cause.ownPort || i.set.OwnerOf(holder) == i.compiled
+			i.clues.ownPort = i.clues.ownPort || i.set.OwnerOf(holder) == i.compiled
 		}
 	}
 	slices.Sort(taken)
 	taken = slices.Compact(taken)
-	if i.cause.ownPort {
-		return StepFilters, ReasonPortTaken, fmt.Sprintf("The old pod of the same DaemonSet has the host port %s: with maxSurge, the new pod "+
-			"is to start before the old one ends, and the two cannot share the port.", strings.Join(taken, ", "))
+	args := Args{"whose": "The", "ports": strings.Join(taken, ", "), "why": " is taken on the node."}
+	if i.clues.ownPort {
+		args["whose"], args["why"] = "The old pod of the same DaemonSet has the", ": with maxSurge, the new pod is to start before the old one ends, and the two cannot share the port."
 	}
-	return StepFilters, ReasonPortTaken, fmt.Sprintf("The host port %s is taken on the node.", strings.Join(taken, ", "))
+	return Cause{ReasonPortTaken, args}
 }
 
 // conflicting returns those of ports that conflict with one of others.

@@ -21,10 +21,7 @@ import (
 // "cpu 500m", "memory 1.5Gi", "3 pod slots".
 func FormatAmount(name string, amount int64) string {
 	if name == string(corev1.ResourcePods) {
-		if amount == 1 {
-			return "1 pod slot"
-		}
-		return fmt.Sprintf("%d pod slots", amount)
+		return Count(int(amount), "pod slot")
 	}
 	return name + " " + FormatQuantity(name, amount)
 }
@@ -71,6 +68,14 @@ func describeResources(resources daemonset.Resources) string {
 		}
 	}
 	return strings.Join(texts, ", ")
+}
+
+// Count writes a number with its noun: "1 node", "2 nodes".
+func Count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // SortNames puts names in the order that people expect: node-2 before node-10.

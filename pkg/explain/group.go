@@ -33,12 +33,21 @@ type Explanation struct {
 
 // Group is the nodes with the same verdict.
 type Group struct {
-	Step    Step     `json:"step"`
-	Reason  Reason   `json:"reason"`
+	Step   Step   `json:"step"`
+	Reason Reason `json:"reason"`
+	State  State  `json:"state"`
+	// Causes are those of all its nodes: what is each node's own is a summary. Message
+	// writes them.
+	Causes  []Cause  `json:"causes,omitempty"`
 	Message string   `json:"message"`
 	Wanted  bool     `json:"wanted"`
 	Ready   bool     `json:"ready"`
 	Nodes   []string `json:"nodes"`
+	// Startup says whether a start-up taint keeps pods off them that its agent should have
+	// taken off.
+	Startup bool `json:"startup,omitempty"`
+	// Contrast is what its nodes have and none has where the DaemonSet is Ready, a sentence.
+	Contrast string `json:"contrast,omitempty"`
 	// Since is when the oldest gap among them opened, if the objects tell.
 	Since *metav1.Time `json:"since,omitempty"`
 	// Shortages span those of all its nodes.
@@ -52,8 +61,12 @@ type Group struct {
 	FactsDiffer bool     `json:"factsDiffer,omitempty"`
 	// Admission is how the pods differ from their template.
 	Admission []string `json:"admission,omitempty"`
-	// Next is the command to run next, for the first node.
+	// Next is the command that shows more, for the first node.
 	Next string `json:"next,omitempty"`
+	// Fix is what mends it, for the first node, or for all if they are few.
+	Fix *Fix `json:"fix,omitempty"`
+
+	causes [][]Cause
 }
 
 // ShortageRange is a shortage on several nodes.
@@ -96,12 +109,59 @@ func (e *Engine) Explain(ctx context.Context, ds *appsv1.DaemonSet, nodes []*cor
 		x.Verdicts = append(x.Verdicts, verdict)
 	}
 	x.Groups = groups(x.Verdicts)
+	e.contrast(x.Groups)
 	if len(nodes) == len(e.nodes) {
 		status := e.status(ds, x.Verdicts)
 		x.Status = &status
 		x.Rollout = e.rollout(ds, x.Verdicts)
 	}
 	return x, nil
+}
+
+// natures are what tells nodes apart by what they are.
+var natures = []struct {
+	name string
+	of   func(*corev1.Node) string
+}{
+	{"the architecture", func(n *corev1.Node) string { return n.Labels[corev1.LabelArchStable] }},
+	{"the operating system", func(n *corev1.Node) string { return n.Status.NodeInfo.OSImage }},
+	{"the kernel", func(n *corev1.Node) string { return n.Status.NodeInfo.KernelVersion }},
+	{"the container runtime", func(n *corev1.Node) string { return n.Status.NodeInfo.ContainerRuntimeVersion }},
+	{"the kubelet", func(n *corev1.Node) string { return n.Status.NodeInfo.KubeletVersion }},
+	{"the instance type", func(n *corev1.Node) string { return n.Labels[corev1.LabelInstanceTypeStable] }},
+	{"the zone", func(n *corev1.Node) string { return n.Labels[corev1.LabelTopologyZone] }},
+}
+
+// enoughNodes is how many nodes of a kind have to agree before that is no chance.
+const enoughNodes = 3
+
+// contrast says for each group of trouble what all its nodes have in common, and none has
+// where the DaemonSet is Ready.
+func (e *Engine) contrast(groups []Group) {
+	var sound []string
+	for n := range groups {
+		if groups[n].Wanted && groups[n].State == StateReady {
+			sound = append(sound, groups[n].Nodes...)
+		}
+	}
+	for n := range groups {
+		g := &groups[n]
+		if g.State != StateStuck || len(g.Nodes) < enoughNodes || len(sound) < enoughNodes {
+			continue
+		}
+		var common []string
+		for _, nature := range natures {
+			value := nature.of(e.nodes[g.Nodes[0]])
+			differs := func(name string) bool { return nature.of(e.nodes[name]) != value }
+			same := func(name string) bool { return !differs(name) }
+			if value != "" && !slices.ContainsFunc(g.Nodes, differs) && !slices.ContainsFunc(sound, same) {
+				common = append(common, nature.name+" "+value)
+			}
+		}
+		if len(common) > 0 {
+			g.Contrast = "All of these nodes, and none where it is Ready, have " + strings.Join(common, ", ") + "."
+		}
+	}
 }
 
 // notChecked says what can keep a pod of ds from running and was not looked at.
@@ -115,24 +175,18 @@ func (e *Engine) notChecked(ds *appsv1.DaemonSet) []string {
 
 // groups puts nodes with the same verdict together.
 func groups(verdicts []Verdict) []Group {
-	type key struct {
-		step                           Step
-		reason                         Reason
-		message, preemption, admission string
-		ready                          bool
-	}
-	index := make(map[key]int)
+	index := make(map[string]int)
 	var groups []Group
 	for n := range verdicts {
 		v := &verdicts[n]
-		k := key{v.Step, v.Reason, v.Message, v.Preemption.kind(), strings.Join(v.Admission, "\n"), v.Ready}
-		g, ok := index[k]
+		key := fmt.Sprint(v.Step, v.Outcome, v.Ready, keyOf(v.Causes), v.Preemption.kind(), fieldsOf(v.Admission))
+		g, ok := index[key]
 		if !ok {
 			g = len(groups)
-			index[k] = g
+			index[key] = g
 			groups = append(groups, Group{
-				Step: v.Step, Reason: v.Reason, Message: v.Message, Wanted: v.Wanted, Ready: v.Ready,
-				Facts: v.Facts, Admission: v.Admission, Next: v.Next,
+				Step: v.Step, Reason: v.Reason, State: v.Outcome, Wanted: v.Wanted, Ready: v.Ready,
+				Facts: v.Facts, Admission: v.Admission, Next: v.Next, Fix: v.Fix, Startup: v.startup,
 			})
 		}
 		groups[g].add(v)
@@ -146,24 +200,36 @@ func groups(verdicts []Verdict) []Group {
 	return groups
 }
 
+// fieldsOf returns what has been changed, without the values, which may be each node's own.
+func fieldsOf(changes []string) string {
+	fields := make([]string, len(changes))
+	for n, change := range changes {
+		fields[n], _, _ = strings.Cut(change, ":")
+	}
+	return strings.Join(fields, "\n")
+}
+
 // rank puts trouble first, and nodes where all is well last.
 func (g *Group) rank() int {
 	switch {
 	case g.Reason == ReasonReady:
+		return 5
+	case g.State == StateNone:
 		return 4
-	case !g.Wanted:
+	case g.State == StateStray:
 		return 3
+	case g.State == StateStuck:
+		return 0
 	case g.Step == StepReady:
 		return 2
-	case g.Ready:
-		return 1
 	default:
-		return 0
+		return 1
 	}
 }
 
 func (g *Group) add(v *Verdict) {
 	g.Nodes = append(g.Nodes, v.Node)
+	g.causes = append(g.causes, v.Causes)
 	g.FactsDiffer = g.FactsDiffer || !slices.Equal(g.Facts, v.Facts)
 	if v.Since != nil && (g.Since == nil || v.Since.Before(g.Since)) {
 		g.Since = v.Since
@@ -210,6 +276,8 @@ func (g *Group) addBlocker(b *Blocker) {
 
 // sum finishes a group when all its nodes are in it.
 func (g *Group) sum(verdicts []Verdict) {
+	g.Causes = merge(g.causes)
+	g.Message = message(g.Causes)
 	for n := range g.Blockers {
 		b := &g.Blockers[n]
 		if len(b.amounts) == 0 {
@@ -233,8 +301,8 @@ func (g *Group) sum(verdicts []Verdict) {
 			continue
 		}
 		g.Preemption = v.Preemption.sentences(v.Node, len(g.Nodes))
-		if v.nextFor != nil && len(g.Nodes) <= fewNodes {
-			g.Next = v.nextFor(g.Nodes)
+		if v.Fix != nil && v.Fix.forNodes != nil && len(g.Nodes) <= fewNodes {
+			g.Fix = &Fix{Text: v.Fix.Text, Command: v.Fix.forNodes(g.Nodes)}
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -15,13 +16,14 @@ import (
 )
 
 // newInformers returns informers that know the objects of cluster and never learn of
-// others: what scheduler plugins read from. Pods are left out, because plugins read
-// them from the snapshot.
-func newInformers(cluster *Cluster) (informers.SharedInformerFactory, error) {
+// others: what scheduler plugins read from. Of the pods they know daemonPods: plugins
+// read the others from the snapshot.
+func newInformers(cluster *Cluster, daemonPods []*corev1.Pod) (informers.SharedInformerFactory, error) {
 	factory := informers.NewSharedInformerFactory(nil, 0)
 	for _, err := range []error{
 		fill(factory, cluster.Nodes),
 		fill(factory, cluster.DaemonSets),
+		fill(factory, daemonPods),
 		fill(factory, cluster.Namespaces),
 		fill(factory, cluster.PriorityClasses),
 		fill(factory, cluster.Budgets),

@@ -4,8 +4,10 @@
 package explain
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,60 +16,113 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
-// ready is for Ready pods, which may still be of an earlier template.
+// ready is for Ready pods, which may still be of an earlier template, or be between two
+// crashes.
 func (i *inquiry) ready(pod *corev1.Pod) {
+	if slices.ContainsFunc(pod.Status.ContainerStatuses, i.flaps) {
+		i.containers(pod, pod.Status.ContainerStatuses, false)
+		return
+	}
 	switch {
 	case !i.updated(pod):
-		i.end(StepReady, ReasonOutdated, "The pod is Ready, and made from an earlier template.")
+		i.end(ReasonOutdated, nil)
 	case !podutil.IsPodAvailable(pod, i.ds.Spec.MinReadySeconds, metav1.NewTime(i.now)):
-		i.end(StepReady, ReasonNotAvailable, fmt.Sprintf("The pod is Ready, but not for the %d seconds of minReadySeconds.", i.ds.Spec.MinReadySeconds))
+		i.end(ReasonNotAvailable, Args{"seconds": strconv.Itoa(int(i.ds.Spec.MinReadySeconds))})
 	default:
-		i.end(StepReady, ReasonReady, "The pod is Ready.")
+		i.end(ReasonReady, nil)
 	}
 }
 
 // terminating is for nodes where the only pod is on its way out.
 func (i *inquiry) terminating(pod *corev1.Pod) {
 	i.about(pod)
-	i.v.Since = pod.DeletionTimestamp
-	i.end(StepCreation, ReasonTerminating, "The old pod is ending, and the controller creates the next one when it has gone.")
+	i.v.Since = deletedAt(pod)
+	args := Args{"what": "is ending", "note": ""}
 	if len(pod.Finalizers) > 0 {
-		i.v.Message = "The old pod is held by the finalizers " + strings.Join(pod.Finalizers, ", ") + ", and the controller creates the next one when it has gone."
+		args["what"] = "is held by the finalizers " + strings.Join(pod.Finalizers, ", ")
 	}
 	if !isNodeReady(i.node) {
-		i.v.Message += " The node is not Ready, so nobody says that it has ended."
+		args["note"] = " The node is not Ready, so no kubelet says that it has ended."
 	}
+	i.end(ReasonTerminating, args)
 }
 
 // rejected is for pods that failed: the kubelet did not take them, or ended them.
 func (i *inquiry) rejected(pod *corev1.Pod) {
-	message := "The pod failed"
+	args := Args{"what": "failed"}
+	if pod.Status.Phase == corev1.PodSucceeded {
+		args["what"] = "has ended, which a daemon pod never should: the controller deletes it and creates another one"
+	}
 	if pod.Status.Reason != "" {
-		message += " (" + pod.Status.Reason + ")"
+		args["why"] = " (" + pod.Status.Reason + ")"
 	}
 	if pod.Status.Message != "" {
-		message += ": " + strings.TrimSuffix(pod.Status.Message, ".")
+		args["colon"], args["said"] = ": ", strings.TrimSuffix(pod.Status.Message, ".")
 	}
-	i.end(StepKubelet, ReasonRejected, message+".")
-	if failures := i.creation.failures[i.node.Name]; failures != nil {
-		i.fact(fmt.Sprintf("%d pods have failed on the node. The controller deletes them and waits longer each time, up to %s.",
-			failures.count, shortDuration(longestBackOff)))
+	i.end(ReasonRejected, args)
+	for n := range i.node.Status.Conditions {
+		if condition := &i.node.Status.Conditions[n]; condition.Type != corev1.NodeReady && condition.Status == corev1.ConditionTrue {
+			i.fact(fmt.Sprintf("The node reports %s for %s: %s.", condition.Type, i.age(condition.LastTransitionTime), strings.TrimSuffix(condition.Message, ".")))
+		}
 	}
+	if node, err := i.schedulers.snapshot.Get(i.node.Name); err == nil && i.detail && strings.HasPrefix(pod.Status.Reason, "OutOf") {
+		i.resourcesRefusal(pod, node)
+		i.findBlockers(pod, nil)
+	}
+	i.failures()
 }
 
-// started is for pods that are bound to the node and not Ready.
-func (i *inquiry) started(pod *corev1.Pod) {
+// started is for pods that are bound to the node and not Ready. A kubelet that reports a
+// node that is not ready still tells of its pods.
+func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
+	node := nodeReady(i.node)
+	if node == nil || node.Status == corev1.ConditionUnknown {
+		i.nodeNotReady(node)
+		return nil
+	}
+	statuses := pod.Status.ContainerStatuses
+	pending := len(statuses) == 0 || slices.ContainsFunc(statuses, isWaiting)
+	root, err := i.missingNetwork(ctx, pod, pending)
+	if err != nil {
+		return err
+	}
 	switch {
-	case !isNodeReady(i.node):
-		i.nodeNotReady()
 	case pod.Status.Phase == corev1.PodSucceeded:
-		i.end(StepKubelet, ReasonRejected, "The pod's containers have ended. The controller deletes it and creates another one.")
-	case i.containers(pod, pod.Status.InitContainerStatuses, true):
-	case i.containers(pod, pod.Status.ContainerStatuses, false):
-	case pod.Status.StartTime == nil && len(pod.Status.ContainerStatuses) == 0:
+		i.rejected(pod)
+	case i.containers(pod, pod.Status.InitContainerStatuses, true) && (i.v.Reason != ReasonInit || root == ""):
+	case i.v.Reason == "" && i.containers(pod, statuses, false):
+	case root != "":
+		i.end(ReasonNoNetwork, Args{"root": root})
+	default:
+		i.containersWait(pod, node, pending)
+	}
+	if i.v.Reason != ReasonNodeNotReady && node.Status != corev1.ConditionTrue {
+		i.fact("The node is not Ready: " + strings.TrimSuffix(node.Message, ".") + ".")
+	}
+	return nil
+}
+
+// missingNetwork says what keeps the network from working that the pod waits for; nothing
+// if it waits for none.
+func (i *inquiry) missingNetwork(ctx context.Context, pod *corev1.Pod, pending bool) (string, error) {
+	if !pending || pod.Spec.HostNetwork {
+		return "", nil
+	}
+	return i.networkRoot(ctx)
+}
+
+// containersWait is for pods whose containers have no trouble of their own.
+func (i *inquiry) containersWait(pod *corev1.Pod, node *corev1.NodeCondition, pending bool) {
+	statuses := pod.Status.ContainerStatuses
+	allReady := !slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return !s.Ready })
+	switch {
+	case i.notPrepared(pod, pending):
+	case node.Status != corev1.ConditionTrue && (pending || allReady):
+		i.nodeNotReady(node)
+	case pod.Status.StartTime == nil && len(statuses) == 0:
 		i.notStarted(pod)
-	case len(pod.Status.ContainerStatuses) == 0 || slices.ContainsFunc(pod.Status.ContainerStatuses, isWaiting):
-		i.starting(pod)
+	case pending:
+		i.end(ReasonNotStarted, Args{"what": "The kubelet is starting the pod's containers."})
 	default:
 		i.notReady(pod)
 	}
@@ -87,18 +142,17 @@ func isNodeReady(node *corev1.Node) bool {
 	return condition != nil && condition.Status == corev1.ConditionTrue
 }
 
-func (i *inquiry) nodeNotReady() {
-	condition := nodeReady(i.node)
+func (i *inquiry) nodeNotReady(condition *corev1.NodeCondition) {
+	args := Args{"what": "but the node is not Ready"}
 	if condition == nil {
-		i.end(StepKubelet, ReasonNodeNotReady, "The pod is on the node, whose kubelet has never reported.")
-		return
+		args["what"] = "whose kubelet has never reported"
+	} else {
+		i.v.Since = &condition.LastTransitionTime
+		if condition.Message != "" {
+			args["colon"], args["said"] = ": ", strings.TrimSuffix(condition.Message, ".")
+		}
 	}
-	message := "The pod is on the node, but the node is not Ready"
-	if condition.Message != "" {
-		message += ": " + strings.TrimSuffix(condition.Message, ".")
-	}
-	i.end(StepKubelet, ReasonNodeNotReady, message+".")
-	i.v.Since = &condition.LastTransitionTime
+	i.end(ReasonNodeNotReady, args)
 }
 
 func isWaiting(status corev1.ContainerStatus) bool {
@@ -123,12 +177,10 @@ func (i *inquiry) containers(pod *corev1.Pod, statuses []corev1.ContainerStatus,
 	for n := range statuses {
 		status := &statuses[n]
 		if i.containerTrouble(status, kind) {
-			i.cause.container = status.Name
 			return true
 		}
 		if init && !initialized(pod, status) {
-			i.cause.container = status.Name
-			i.end(StepKubelet, ReasonInit, fmt.Sprintf("The init container %s has not finished; the containers start after it.", status.Name))
+			i.end(ReasonInit, Args{"container": status.Name})
 			return true
 		}
 	}
@@ -149,42 +201,68 @@ func initialized(pod *corev1.Pod, status *corev1.ContainerStatus) bool {
 }
 
 func (i *inquiry) containerTrouble(status *corev1.ContainerStatus, kind string) bool {
-	waiting := status.State.Waiting
+	waiting, ended := status.State.Waiting, status.State.Terminated
+	args := Args{"kind": kind, "container": status.Name}
 	switch {
+	case waiting == nil && ended != nil && ended.ExitCode != 0 && status.RestartCount > 0:
+		i.crashing(status, args, ended)
+	case i.flaps(*status), waiting != nil && waiting.Reason == "CrashLoopBackOff":
+		i.crashing(status, args, status.LastTerminationState.Terminated)
 	case waiting == nil:
-		if ended := status.State.Terminated; ended != nil && ended.ExitCode != 0 {
-			i.crashing(status, kind, ended)
-			return true
-		}
 		return false
 	case slices.Contains(imageReasons, waiting.Reason):
-		i.end(StepKubelet, ReasonImage, fmt.Sprintf("The image %s of %s %s cannot be had (%s).", status.Image, kind, status.Name, waiting.Reason))
+		args["image"], args["why"] = status.Image, waiting.Reason
+		i.end(ReasonImage, args)
 		i.factOf(waiting.Message)
 	case slices.Contains(createReasons, waiting.Reason):
-		i.end(StepKubelet, ReasonContainer, fmt.Sprintf("The %s %s cannot be created (%s).", kind, status.Name, waiting.Reason))
+		args["why"] = waiting.Reason
+		i.end(ReasonContainer, args)
 		i.factOf(waiting.Message)
-	case waiting.Reason == "CrashLoopBackOff":
-		i.crashing(status, kind, status.LastTerminationState.Terminated)
 	default:
 		return false
 	}
+	i.clues.said = waitingMessage(waiting)
 	return true
 }
 
-func (i *inquiry) crashing(status *corev1.ContainerStatus, kind string, ended *corev1.ContainerStateTerminated) {
-	message := fmt.Sprintf("The %s %s ends again and again", kind, status.Name)
+func waitingMessage(waiting *corev1.ContainerStateWaiting) string {
+	if waiting == nil {
+		return ""
+	}
+	return waiting.Message
+}
+
+// When a container that runs is between two crashes. A kubelet forgets the crashes of
+// one that has run for ten minutes (backOffPeriod and MaxContainerBackOff in
+// k8s.io/kubernetes/pkg/kubelet).
+const (
+	fewRestarts = 3
+	soundAfter  = 10 * time.Minute
+)
+
+// flaps says whether a container that runs has ended soon after its start before, and
+// may again.
+func (i *inquiry) flaps(status corev1.ContainerStatus) bool {
+	running, last := status.State.Running, status.LastTerminationState.Terminated
+	return running != nil && last != nil && status.RestartCount >= fewRestarts &&
+		i.now.Sub(running.StartedAt.Time) < soundAfter && last.FinishedAt.Sub(last.StartedAt.Time) < soundAfter
+}
+
+func (i *inquiry) crashing(status *corev1.ContainerStatus, args Args, ended *corev1.ContainerStateTerminated) {
+	args["restarts"], args["how"] = strconv.Itoa(int(status.RestartCount)), ""
 	if ended != nil {
-		message += fmt.Sprintf(", with exit code %d", ended.ExitCode)
+		args["how"] = fmt.Sprintf(", with exit code %d", ended.ExitCode)
 		if ended.Reason != "" && ended.Reason != "Error" {
-			message += " (" + ended.Reason + ")"
+			args["how"] += " (" + ended.Reason + ")"
 		}
 		if said := strings.TrimSpace(ended.Message); said != "" {
 			i.fact("Its last words: " + said)
 		}
 	}
-	i.end(StepKubelet, ReasonCrash, message+".")
-	i.cause.crashed = true
-	i.fact(fmt.Sprintf("It was restarted %d times.", status.RestartCount))
+	i.end(ReasonCrash, args)
+	if running := status.State.Running; running != nil {
+		i.fact("It runs at the moment, for " + i.age(running.StartedAt) + ".")
+	}
 }
 
 // factOf adds what the kubelet says, if it says anything.
@@ -200,21 +278,40 @@ func (i *inquiry) notStarted(pod *corev1.Pod) {
 	if scheduled := scheduledCondition(pod); scheduled != nil {
 		bound = scheduled.LastTransitionTime.Time
 	}
-	if i.now.Sub(bound) <= patience {
-		i.end(StepKubelet, ReasonNotStarted, "The pod has just been given to the node.")
+	if i.now.Sub(bound) <= quickly {
+		i.end(ReasonNotStarted, Args{"what": "The pod has just been given to the node."})
 		return
 	}
-	i.end(StepKubelet, ReasonNotStarted, "The pod is bound to the node, and the kubelet has not begun with it.")
+	i.end(ReasonNotStarted, Args{"what": "The pod is bound to the node, and the kubelet has not begun with it."})
 }
 
-// starting is for pods whose containers are being created. The kubelet's events say
-// what it waits for.
-func (i *inquiry) starting(pod *corev1.Pod) {
-	i.end(StepKubelet, ReasonNotStarted, "The kubelet is starting the pod's containers.")
-	if warning := i.latestWarning(pod, "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "NetworkNotReady", "FailedMapVolume"); warning != nil {
-		i.v.Message = "The kubelet cannot start the pod's containers (" + warning.Reason + ")."
-		i.factOf(warning.Message)
+// The kubelet's events of what it waits for before it starts containers.
+var (
+	volumeEvents  = []string{"FailedMount", "FailedAttachVolume", "FailedMapVolume"}
+	sandboxEvents = []string{"FailedCreatePodSandBox", "NetworkNotReady"}
+)
+
+// notPrepared says whether the kubelet has warned of something that the pod's containers
+// wait for.
+func (i *inquiry) notPrepared(pod *corev1.Pod, pending bool) bool {
+	warning := i.latestWarning(pod, slices.Concat(volumeEvents, sandboxEvents)...)
+	if !pending || warning == nil {
+		return false
 	}
+	if slices.Contains(volumeEvents, warning.Reason) {
+		i.end(ReasonVolume, Args{"event": warning.Reason})
+	} else {
+		i.end(ReasonNotStarted, Args{"what": "The kubelet cannot start the pod's containers (" + warning.Reason + ")."})
+	}
+	i.warned(warning)
+	return true
+}
+
+// warned notes what the kubelet says, and for how long.
+func (i *inquiry) warned(warning *corev1.Event) {
+	first, last, _ := eventTimes(warning)
+	i.clues.warnedFor = last.Sub(first.Time)
+	i.factOf(warning.Message)
 }
 
 // notReady is for pods whose containers run.
@@ -224,8 +321,7 @@ func (i *inquiry) notReady(pod *corev1.Pod) {
 		if status.Ready {
 			continue
 		}
-		i.cause.container = status.Name
-		i.end(StepKubelet, ReasonNotReady, fmt.Sprintf("The container %s runs%s.", status.Name, waitsFor(pod, status)))
+		i.end(ReasonNotReady, Args{"container": status.Name, "what": fmt.Sprintf("The container %s %s.", status.Name, waitsFor(pod, status))})
 		if warning := i.latestWarning(pod, "Unhealthy", "ProbeWarning"); warning != nil {
 			i.factOf(warning.Message)
 		}
@@ -233,26 +329,29 @@ func (i *inquiry) notReady(pod *corev1.Pod) {
 	}
 	for _, gate := range pod.Spec.ReadinessGates {
 		if _, condition := podutil.GetPodCondition(&pod.Status, gate.ConditionType); condition == nil || condition.Status != corev1.ConditionTrue {
-			i.end(StepKubelet, ReasonNotReady, fmt.Sprintf("All containers are ready, but the readiness gate %s is not open.", gate.ConditionType))
+			i.end(ReasonNotReady, Args{"what": fmt.Sprintf("All containers are ready, but the readiness gate %s is not open.", gate.ConditionType)})
 			return
 		}
 	}
-	i.end(StepKubelet, ReasonNotReady, "The containers run, and the pod is not Ready yet.")
+	i.end(ReasonNotReady, Args{"what": "The containers run, and the pod is not Ready yet."})
 }
 
-// waitsFor says which probe a running container has not passed, if it has one.
+// waitsFor says what a container has not come to.
 func waitsFor(pod *corev1.Pod, status *corev1.ContainerStatus) string {
+	if ended := status.State.Terminated; ended != nil {
+		return fmt.Sprintf("has ended with exit code %d, and is about to be started again", ended.ExitCode)
+	}
 	for n := range pod.Spec.Containers {
 		container := &pod.Spec.Containers[n]
 		switch {
 		case container.Name != status.Name:
 		case container.StartupProbe != nil && status.Started != nil && !*status.Started:
-			return ", but its startup probe has not succeeded"
+			return "runs, but its startup probe has not succeeded"
 		case container.ReadinessProbe != nil:
-			return ", but its readiness probe does not succeed"
+			return "runs, but its readiness probe does not succeed"
 		}
 	}
-	return " and is not ready"
+	return "runs and is not ready"
 }
 
 // latestWarning returns the latest event of pod with one of those reasons, or nil.

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,9 +18,9 @@ type State string
 
 // The states.
 const (
-	// StateReady: the node has a Ready pod.
+	// StateReady: the node has a Ready pod that does not crash.
 	StateReady State = "ready"
-	// StateWaiting: it has none yet, and one may come by itself.
+	// StateWaiting: it has none yet, and one may come by itself within [Options.Patience].
 	StateWaiting State = "waiting"
 	// StateStuck: it has none, and somebody has to do something about it.
 	StateStuck State = "stuck"
@@ -50,21 +51,31 @@ func (s State) Words() string {
 	}
 }
 
-// State returns the kind of the verdict.
+// State returns what the verdict amounts to.
 func (v *Verdict) State() State {
+	return v.Outcome
+}
+
+// warnedFor is for how long a kubelet tries again before its warning is trouble: what a
+// node misses while it starts is there by then.
+const warnedFor = 2 * time.Minute
+
+// outcome is what reason, age and warnings together amount to. Explain, status and map
+// all ask it.
+func (i *inquiry) outcome() State {
+	v, ages := &i.v, i.v.Reason.row().Ages
+	late := v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
 	switch {
 	case !v.Wanted && v.Pod == nil:
 		return StateNone
 	case !v.Wanted:
 		return StateStray
-	case v.Ready:
+	case v.Ready && v.Reason != ReasonCrash, v.Reason == ReasonWouldRun:
 		return StateReady
-	}
-	switch v.Reason {
-	case ReasonNotCreated, ReasonPreempting, ReasonSchedulable, ReasonNotStarted, ReasonInit, ReasonNotReady, ReasonTerminating:
-		return StateWaiting
-	default:
+	case ages == atOnce, ages == noGap && v.Reason != ReasonDeleting, late, i.clues.warnedFor > warnedFor:
 		return StateStuck
+	default:
+		return StateWaiting
 	}
 }
 

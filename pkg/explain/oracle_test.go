@@ -183,7 +183,7 @@ func TestDescribeRefusal(t *testing.T) {
 		},
 		"a service account": {
 			`Error creating: pods "a-" is forbidden: error looking up service account team/agent: serviceaccount "agent" not found`,
-			"the service account agent does not exist.", "create serviceaccount agent -n NAMESPACE",
+			"the service account agent does not exist.", "get serviceaccounts -n NAMESPACE",
 		},
 		"a priority class": {
 			`Error creating: pods "a-" is forbidden: no PriorityClass with name urgent was found`,
@@ -214,7 +214,11 @@ func TestDescribeRefusal(t *testing.T) {
 		"something else": {`Error creating: pods "a-x" is forbidden: because.`, "because.", ""},
 	}
 	for name, tc := range tests {
-		message, command := describeRefusal(tc.event)
+		message, kind, found := describeRefusal(tc.event)
+		command := ""
+		if kind != nil {
+			command = fillIn(kind.next, Args{"name": found, "namespace": "NAMESPACE"})
+		}
 		if message != tc.message || command != tc.command {
 			t.Errorf("%s: %q, %q, want %q, %q", name, message, command, tc.message, tc.command)
 		}
@@ -224,7 +228,11 @@ func TestDescribeRefusal(t *testing.T) {
 // Every reason has words, and none is longer than a headline.
 func TestReasonsHaveWords(t *testing.T) {
 	t.Parallel()
-	for _, reason := range Reasons() {
+	if len(Rows()) == 0 {
+		t.Fatal("there are no reasons")
+	}
+	for _, row := range Rows() {
+		reason := row.Reason
 		if text := reason.Words(); text == string(reason) || text != strings.ToLower(text) || len(text) > 30 {
 			t.Errorf("%s: %q", reason, text)
 		}

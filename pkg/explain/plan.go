@@ -21,9 +21,6 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// ReasonWouldRun is for nodes in a plan: the pod fits there as things are.
-const ReasonWouldRun Reason = "WouldRun"
-
 // Plan is what would happen if a DaemonSet were applied to a cluster.
 type Plan struct {
 	Namespace string `json:"namespace"`
@@ -139,9 +136,10 @@ func (e *Engine) planned(ctx context.Context, s *subject, node *corev1.Node, pod
 	run, goOn := s.compiled.ShouldRun(node)
 	i.v.Wanted = run
 	if !run {
-		i.unwanted(s.pods[node.Name], goOn)
-		i.v.Pod = nil
-		return i.v, nil, nil
+		err := i.unwanted(ctx, s.pods[node.Name], goOn)
+		i.v.Pod, i.v.Facts = nil, nil
+		i.conclude()
+		return i.v, nil, err
 	}
 	pod := pods.on(node)
 	if pods.admitted {
@@ -153,8 +151,9 @@ func (e *Engine) planned(ctx context.Context, s *subject, node *corev1.Node, pod
 	}
 	fits, err := i.offer(ctx, pod, gone...)
 	if fits {
-		i.end(StepReady, ReasonWouldRun, "The pod fits.")
+		i.end(ReasonWouldRun, nil)
 	}
+	i.conclude()
 	return i.v, pod, err
 }
 
@@ -258,20 +257,9 @@ func (p *Plan) Summary() string {
 	case stock == 0 && everynode == 0:
 		text += " Nobody would be evicted."
 	case stock == everynode:
-		text += fmt.Sprintf(" %s would be evicted to make room.", countPods(everynode))
+		text += fmt.Sprintf(" %s would be evicted to make room.", Count(everynode, "pod"))
 	default:
-		text += fmt.Sprintf(" To make room, everynode-scheduler would evict %s, kube-scheduler %s.", countPods(everynode), countPods(stock))
+		text += fmt.Sprintf(" To make room, everynode-scheduler would evict %s, kube-scheduler %s.", Count(everynode, "pod"), Count(stock, "pod"))
 	}
 	return text
-}
-
-func countPods(n int) string {
-	switch n {
-	case 0:
-		return "nobody"
-	case 1:
-		return "1 pod"
-	default:
-		return fmt.Sprintf("%d pods", n)
-	}
 }

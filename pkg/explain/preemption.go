@@ -34,7 +34,7 @@ func (i *inquiry) leaving(gone []*corev1.Pod) []*corev1.Pod {
 
 // makingRoom is for pods that will fit when leaving have left.
 func (i *inquiry) makingRoom(leaving []*corev1.Pod) {
-	i.end(StepPreemption, ReasonPreempting, "Pods on the node are ending, and what they leave is enough for the pod.")
+	i.end(ReasonPreempting, nil)
 	for _, pod := range leaving {
 		i.v.Blockers = append(i.v.Blockers, Blocker{Pod: i.describe(pod), Takes: "ending for " + i.age(*pod.DeletionTimestamp), holder: pod})
 	}
@@ -42,18 +42,19 @@ func (i *inquiry) makingRoom(leaving []*corev1.Pod) {
 
 // preemption asks both schedulers whom they would evict from the node that refuses
 // pod.
-func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, a *attempt, gone []*corev1.Pod) error {
-	p := &Preemption{InForce: rulesInForce(pod)}
-	var err error
-	if p.Stock, err = i.eviction(ctx, i.schedulers.stock, pod, a); err != nil {
-		return err
-	}
-	b, err := i.schedulers.everynode.try(ctx, pod, node, gone...)
-	if err != nil {
-		return err
-	}
-	if p.Everynode, err = i.eviction(ctx, i.schedulers.everynode, pod, b); err != nil {
-		return err
+func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone []*corev1.Pod) error {
+	p := &Preemption{InForce: i.inForce(pod)}
+	for _, side := range []struct {
+		scheduler *scheduler
+		eviction  *Eviction
+	}{{i.schedulers.stock, &p.Stock}, {i.schedulers.everynode, &p.Everynode}} {
+		a, err := side.scheduler.try(ctx, pod, node, gone...)
+		if err != nil {
+			return err
+		}
+		if *side.eviction, err = i.eviction(ctx, side.scheduler, pod, a); err != nil {
+			return err
+		}
 	}
 	i.v.Preemption = p
 	return nil
@@ -89,22 +90,42 @@ func explainNoVictims(why string, priority int32) string {
 	}
 }
 
-// rulesInForce says by whose rules the scheduler of pod preempts, as far as it has
-// shown it: everynode's has words of its own for daemon pods that it makes no room for.
-func rulesInForce(pod *corev1.Pod) string {
-	said := ""
-	if condition := scheduledCondition(pod); condition != nil {
-		said = condition.Message
-	}
-	switch {
-	case strings.Contains(said, everynodepreemption.ErrReasonNoVictims), strings.Contains(said, everynodepreemption.ErrReasonTerminating),
-		pod.Spec.SchedulerName == everynodeProfile:
+// inForce says by whose rules the scheduler of pod works, as far as it has shown it:
+// everynode's has words of its own for what it refuses.
+func (e *Engine) inForce(pod *corev1.Pod) string {
+	switch said := saidOf(pod); {
+	case saysEverynode(said), pod.Spec.SchedulerName == everynodeProfile:
 		return Everynode
 	case strings.Contains(said, "preemption: "):
 		return Stock
 	default:
 		return ""
 	}
+}
+
+// saidOf returns why the scheduler has not placed pod, "" if it has not said.
+func saidOf(pod *corev1.Pod) string {
+	if condition := scheduledCondition(pod); condition != nil && condition.Status == corev1.ConditionFalse {
+		return condition.Message
+	}
+	return ""
+}
+
+// everynodeWords are in messages of everynode-scheduler alone: what its plugins preemption, readiness and headroom say.
+var everynodeWords = []string{everynodepreemption.ErrReasonNoVictims, everynodepreemption.ErrReasonTerminating, "node(s) waited for DaemonSet ", " held for DaemonSet pods"}
+
+func saysEverynode(said string) bool {
+	return said != "" && slices.ContainsFunc(everynodeWords, func(words string) bool { return strings.Contains(said, words) })
+}
+
+// showsEverynode says whether everynode-scheduler is in the cluster as far as pod tells:
+// it is one of its pods, names it, or was refused by it.
+func showsEverynode(pod *corev1.Pod) bool {
+	return pod.Spec.SchedulerName == everynodeProfile || saysEverynode(saidOf(pod)) ||
+		slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+			name := c.Image[strings.LastIndex(c.Image, "/")+1:]
+			return name == everynodeProfile || strings.HasPrefix(name, everynodeProfile+":") || strings.HasPrefix(name, everynodeProfile+"@")
+		})
 }
 
 // Annotations by which autoscalers are asked not to evict a pod, which everynode's

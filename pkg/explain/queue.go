@@ -6,7 +6,6 @@ package explain
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -16,8 +15,8 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// patience is how long a program may take for the next step before it is reported.
-const patience = 10 * time.Second
+// quickly is how long a scheduler or a kubelet takes to look at a pod that is new to it.
+const quickly = 10 * time.Second
 
 // havePods says how far the DaemonSet's pods on the node have come. There are several
 // while an update surges, and while an old one ends.
@@ -43,10 +42,9 @@ func (i *inquiry) havePods(ctx context.Context, pods []*corev1.Pod) error {
 	case daemonset.IsReady(pod):
 		i.ready(pod)
 	case pod.Spec.NodeName != "":
-		i.started(pod)
+		return i.started(ctx, pod)
 	case len(pod.Spec.SchedulingGates) > 0:
-		i.cause.gates = describeGates(pod.Spec.SchedulingGates)
-		i.end(StepQueue, ReasonGated, "The pod has scheduling gates that nobody has opened: "+i.cause.gates+".")
+		i.end(ReasonGated, Args{"gates": describeGates(pod.Spec.SchedulingGates)})
 	default:
 		return i.queued(ctx, pod)
 	}
@@ -68,9 +66,8 @@ func compareBool(a, b bool) int {
 // queued is for pods that wait for a node.
 func (i *inquiry) queued(ctx context.Context, pod *corev1.Pod) error {
 	tried := scheduledCondition(pod)
-	if tried == nil && i.now.Sub(pod.CreationTimestamp.Time) > patience {
-		i.end(StepQueue, ReasonNoScheduler, fmt.Sprintf("No scheduler has looked at the pod. It asks for the scheduler %s: "+
-			"that does not run, or has a long queue.", pod.Spec.SchedulerName))
+	if tried == nil && i.now.Sub(pod.CreationTimestamp.Time) > quickly {
+		i.end(ReasonNoScheduler, Args{"scheduler": pod.Spec.SchedulerName})
 		return nil
 	}
 	return i.filters(ctx, pod)

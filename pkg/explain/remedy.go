@@ -7,8 +7,10 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,16 +19,22 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// cause is what the next command depends on besides the verdict.
-type cause struct {
-	labels     []mismatch
-	taints     []corev1.Taint
-	refusal    string
-	annotation string
-	gates      string
-	container  string
-	crashed    bool
-	ownPort    bool
+// clues are what state and commands depend on besides the verdict.
+type clues struct {
+	labels []mismatch
+	// taints are those that stay, and passing says whether there are others.
+	taints  []corev1.Taint
+	passing bool
+	// forgotten is a start-up taint that is not taken off.
+	forgotten *corev1.Taint
+	// root is the verdict on what causes this one.
+	root    *inquiry
+	refusal *refusalKind
+	ownPort bool
+	// said is what the kubelet says of a container that waits, and warnedFor for how long it
+	// has warned of what the pod waits for.
+	said      string
+	warnedFor time.Duration
 }
 
 // commands writes commands that can be pasted into a shell.
@@ -34,17 +42,17 @@ type commands struct {
 	kubectl string
 }
 
-// of returns a command of kubectl. What a shell would take for something else is quoted.
+// of returns a command of kubectl, "" if commands are not wanted. What a shell would
+// take for something else is quoted.
 func (c commands) of(words ...string) string {
-	for n := range words {
-		words[n] = Quote(words[n])
+	if c.kubectl == "" {
+		return ""
 	}
-	return c.kubectl + " " + strings.Join(words, " ")
-}
-
-// inNamespace is of for objects in a namespace.
-func (c commands) inNamespace(namespace string, words ...string) string {
-	return c.of(append(words, "-n", namespace)...)
+	quoted := make([]string, len(words))
+	for n := range words {
+		quoted[n] = Quote(words[n])
+	}
+	return c.kubectl + " " + strings.Join(quoted, " ")
 }
 
 const harmless = "-_./:=,@%+"
@@ -60,90 +68,266 @@ func Quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// next returns the one command to run next.
-func (i *inquiry) next() string {
-	switch i.v.Step {
-	case StepController:
-		return i.nextForUnwanted()
-	case StepCreation, StepAdmission, StepQueue:
-		return i.nextForCreation()
-	case StepFilters, StepPreemption:
-		return i.nextForFilters()
-	case StepKubelet, StepReady:
-		return i.nextForStarted()
-	default:
+// command fills in a command of the table. There is none if an argument is missing, or
+// would be taken for a flag: some come from messages of others.
+func (i *inquiry) command(text string) string {
+	if text == "" {
 		return ""
 	}
-}
-
-// nextForUnwanted is for nodes that the DaemonSet does not belong on. Whether it
-// should is not for us to say: the command brings it there.
-func (i *inquiry) nextForUnwanted() string {
-	switch i.v.Reason {
-	case ReasonNodeSelector:
-		if slices.ContainsFunc(i.cause.labels, func(m mismatch) bool { return isNature(m.key) }) {
-			return i.editDaemonSet()
+	args := maps.Clone(i.v.Causes[0].Args)
+	if args == nil {
+		args = make(Args)
+	}
+	args["ds"], args["namespace"], args["node"] = "daemonset/"+i.ds.Name, i.ds.Namespace, i.node.Name
+	if i.pod != nil {
+		args["pod"], args["podspace"] = "pod/"+i.pod.Name, i.pod.Namespace
+	}
+	var words []string
+	for word := range strings.FieldsSeq(text) {
+		for _, found := range placeholder.FindAllStringSubmatch(word, -1) {
+			if value := args[found[1]]; value == "" || strings.HasPrefix(value, "-") {
+				return ""
+			}
 		}
-		return i.labelNode()
-	case ReasonTaint:
-		return i.tolerate()
-	case ReasonDeleting:
-		return i.onDaemonSet("get", "-o", "jsonpath={.metadata.finalizers}")
+		words = append(words, fillIn(word, args))
+	}
+	return i.commands.of(words...)
+}
+
+// next returns the one command to run next. It only reads.
+func (i *inquiry) next() string {
+	row := i.v.Reason.row()
+	switch {
+	case i.clues.root != nil && i.clues.root.v.Next != "":
+		return i.clues.root.v.Next
+	case i.clues.refusal != nil:
+		return i.command(i.clues.refusal.next)
+	case i.v.Reason == ReasonPortTaken && len(i.v.Blockers) > 0:
+		holder := &i.v.Blockers[0]
+		return i.commands.of("get", "pod/"+holder.Name, "-n", holder.Namespace, "-o", "wide")
+	case i.v.Reason == ReasonTaint && i.clues.forgotten == nil && !i.clues.passing:
+		return i.command(showPlacement)
+	case i.v.Reason == ReasonNotReady && i.v.Causes[0].Args["container"] == "":
+		return i.command(describePod)
+	case row.Next == "":
+		return ""
 	default:
-		return i.editDaemonSet()
+		return cmp.Or(i.command(row.Next), i.command(describeDaemonSet))
 	}
 }
 
-// isNature says whether a label tells what a node is: it is set by kubelets and cloud
-// providers, and to write another value would be a lie.
-func isNature(key string) bool {
-	domain, _, found := strings.Cut(key, "/")
-	isOf := func(parent string) bool { return domain == parent || strings.HasSuffix(domain, "."+parent) }
-	return found && (isOf("kubernetes.io") || isOf("k8s.io")) && domain != "node-role.kubernetes.io"
+// fix returns what mends the verdict's cause. Commands are given where one command
+// mends it and changes what it says only.
+func (i *inquiry) fix() *Fix {
+	fix := i.specificFix()
+	if mend := i.v.Reason.row().Mend; fix == nil && mend != "" {
+		fix = &Fix{Text: fillIn(mend, i.v.Causes[0].Args)}
+	}
+	if fix != nil && i.commands.kubectl == "" {
+		fix.Command, fix.forNodes = "", nil
+	}
+	return fix
 }
 
-func (i *inquiry) labelNode() string {
+// specificFix returns a fix that has to do with this cluster, nil if there is none.
+func (i *inquiry) specificFix() *Fix {
+	if i.clues.root != nil {
+		return &Fix{Text: "Mend " + i.clues.root.compiled.String() + " first: the node waits for it."}
+	}
+	switch i.v.Reason {
+	case ReasonNodeSelector, ReasonTaint:
+		return i.fixPlacement()
+	case ReasonCreateFailed:
+		if kind := i.clues.refusal; kind != nil && kind.fix != "" {
+			return &Fix{Text: "Create it, and give it the rights that the agent needs.", Command: withDryRun(i.command(kind.fix))}
+		}
+	case ReasonPortTaken:
+		if i.clues.ownPort {
+			return i.onTemplate("Replace old pods before new ones start. This changes the update strategy; no pod is replaced for it.", "merge",
+				map[string]any{"spec": map[string]any{"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxSurge": 0, "maxUnavailable": 1}}}})
+		}
+	case ReasonNoRoom:
+		return i.makeRoom()
+	case ReasonOutdated:
+		if i.ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
+			return i.deletePod("With OnDelete, a pod is replaced when it is deleted: this replaces one pod.")
+		}
+	case ReasonImage:
+		return i.fixImage()
+	default:
+	}
+	return nil
+}
+
+// fixPlacement is for taints and node selectors.
+func (i *inquiry) fixPlacement() *Fix {
+	taint := i.clues.forgotten
+	switch {
+	case taint != nil:
+		return &Fix{
+			Text:    "Find out why its agent does not take it off. If the agent works, or there is none, take it off by hand: other pods come to the node then.",
+			Command: i.dryRun("taint", "node", i.node.Name, taint.Key+":"+string(taint.Effect)+"-"),
+		}
+	case i.v.Reason == ReasonTaint && i.clues.passing:
+		return &Fix{Text: "Nothing, if the taint goes by itself. A toleration would bring pods to nodes that are not ready for them."}
+	case i.v.Step != StepController:
+		return i.deletePod("Have the controller make the pod anew: this deletes one pod that does not run.")
+	case i.v.Reason == ReasonTaint:
+		return i.tolerate()
+	default:
+		return i.labelNode()
+	}
+}
+
+// fixImage undoes an update to an image that is not there, if the one before works.
+func (i *inquiry) fixImage() *Fix {
+	if !i.imageIsMissing() || !i.updated(i.pod) || !i.earlierWorks() {
+		return nil
+	}
+	if managed := i.manager(); managed != "" {
+		return &Fix{Text: "Correct the image, or go back to the one before, in " + managed + "."}
+	}
+	return &Fix{
+		Text:    fmt.Sprintf("Correct the image, or undo the update. That replaces the pods of the current template, %s.", Count(i.ofCurrentTemplate(), "pod")),
+		Command: i.dryRun("rollout", "undo", "daemonset/"+i.ds.Name, "-n", i.ds.Namespace),
+	}
+}
+
+func (i *inquiry) deletePod(text string) *Fix {
+	return &Fix{Text: text, Command: i.dryRun("delete", "pod/"+i.pod.Name, "-n", i.pod.Namespace)}
+}
+
+// dryRunFlag has the API server check a command and change nothing.
+const dryRunFlag = "--dry-run=server"
+
+func withDryRun(command string) string {
+	if command == "" {
+		return ""
+	}
+	return command + " " + dryRunFlag
+}
+
+func (i *inquiry) dryRun(words ...string) string {
+	return withDryRun(i.commands.of(words...))
+}
+
+// makeRoom: if somebody is to be evicted, wait. If not, a higher priority makes room,
+// which has its price; no class is named, because those of others mean something to them.
+func (i *inquiry) makeRoom() *Fix {
+	p := i.v.Preemption
+	if p != nil && (len(p.Stock.Victims) > 0 || p.InForce == Everynode && len(p.Everynode.Victims) > 0) {
+		return &Fix{Text: "Nothing: the scheduler is making room."}
+	}
+	highest, found := int32(0), false
+	for n := range i.v.Blockers {
+		if b := &i.v.Blockers[n]; i.set.OwnerOf(b.holder) == nil && !daemonset.IsMirror(b.holder) {
+			highest, found = max(highest, b.Priority), true
+		}
+	}
+	if !found {
+		return &Fix{Text: "Only daemon pods and static pods are in the way: have one of them ask for less, or take a larger node."}
+	}
+	return &Fix{Text: fmt.Sprintf("Move one of the pods in the way. Or give the DaemonSet a PriorityClass of its own above %d%s: that replaces all of its pods (%d) and evicts pods like those above.",
+		highest, i.managedElsewhere(), i.allPods())}
+}
+
+// allPods returns how many pods a change of the template replaces.
+func (i *inquiry) allPods() int {
+	n := 0
+	for _, pods := range i.pods {
+		n += len(pods)
+	}
+	return n
+}
+
+func (i *inquiry) ofCurrentTemplate() int {
+	n := 0
+	for _, pods := range i.pods {
+		for _, pod := range pods {
+			if i.updated(pod) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// missingImage is what registries and runtimes say of an image that is not there, and not
+// of a registry that a node cannot reach.
+var missingImage = []string{"not found", "manifest unknown", "does not exist", "invalid reference", "couldn't parse image"}
+
+// imageIsMissing says whether the image is not there, so that no node can have it.
+func (i *inquiry) imageIsMissing() bool {
+	said := strings.ToLower(i.clues.said)
+	return i.v.Causes[0].Args["why"] == "InvalidImageName" ||
+		!strings.Contains(said, "dial tcp") && slices.ContainsFunc(missingImage, func(words string) bool { return strings.Contains(said, words) })
+}
+
+// labelNode gives the node the labels that it lacks, unless they are a program's.
+func (i *inquiry) labelNode() *Fix {
 	var labels []string
-	overwrite := false
-	for _, m := range i.cause.labels {
+	for _, m := range i.clues.labels {
+		if !i.forPeople(m.key) {
+			return &Fix{Text: fmt.Sprintf("The label %s is set by a program or a provider, and says what the node is: find out why it is not set here, or change the selector.", m.key)}
+		}
 		labels = append(labels, m.label())
-		overwrite = overwrite || m.has
 	}
-	if overwrite {
+	if slices.ContainsFunc(i.clues.labels, func(m mismatch) bool { return m.has }) {
 		labels = append(labels, "--overwrite")
 	}
+	fix := &Fix{Text: "If it should run there, label the node. Other workloads that select the label may come, too."}
 	// The same labels help every node that lacks the same ones.
-	i.v.nextFor = func(nodes []string) string {
-		return i.commands.of(slices.Concat([]string{"label", "node"}, nodes, labels)...)
+	fix.forNodes = func(nodes []string) string {
+		return i.dryRun(slices.Concat([]string{"label", "node"}, nodes, labels)...)
 	}
-	return i.v.nextFor([]string{i.node.Name})
+	fix.Command = fix.forNodes([]string{i.node.Name})
+	return fix
 }
 
-// onDaemonSet returns a command about the DaemonSet.
-func (i *inquiry) onDaemonSet(verb string, more ...string) string {
-	return i.commands.inNamespace(i.ds.Namespace, slices.Concat(strings.Fields(verb), []string{"daemonset/" + i.ds.Name}, more)...)
-}
-
-func (i *inquiry) editDaemonSet() string {
-	return i.onDaemonSet("edit")
-}
-
-func (i *inquiry) describeNode() string {
-	return i.commands.of("describe", "node", i.node.Name)
-}
-
-// onPod returns a command about the pod that the verdict is about.
-func (i *inquiry) onPod(verb string, more ...string) string {
-	return i.commands.inNamespace(i.pod.Namespace, append([]string{verb, "pod/" + i.pod.Name}, more...)...)
-}
-
-// tolerate adds tolerations to the DaemonSet, unless the taints go by themselves.
-func (i *inquiry) tolerate() string {
-	if taintHint(i.cause.taints) != "" {
-		return i.describeNode()
+// forPeople says whether a label of nodes is for people to set. Keys of programs and
+// providers have a domain; what manages a label on other nodes tells for the rest.
+func (i *inquiry) forPeople(key string) bool {
+	managers := i.cluster.LabelManagers[key]
+	byPeople := func(manager string) bool { return strings.HasPrefix(manager, "kubectl") }
+	if strings.Contains(key, "/") {
+		domain, _, _ := strings.Cut(key, "/")
+		reserved := domain == "kubernetes.io" || domain == "k8s.io" || strings.HasSuffix(domain, ".kubernetes.io") || strings.HasSuffix(domain, ".k8s.io")
+		return !reserved && len(managers) > 0 && !slices.ContainsFunc(managers, func(manager string) bool { return !byPeople(manager) })
 	}
+	return !slices.ContainsFunc(managers, func(manager string) bool { return !byPeople(manager) })
+}
+
+// NoteManagers notes which programs and people have set the labels of node.
+func (c *Cluster) NoteManagers(node *corev1.Node) {
+	if c.LabelManagers == nil {
+		c.LabelManagers = make(map[string][]string)
+	}
+	for n := range node.ManagedFields {
+		entry := &node.ManagedFields[n]
+		if entry.FieldsV1 == nil {
+			continue
+		}
+		var fields struct {
+			Metadata struct {
+				Labels map[string]json.RawMessage `json:"f:labels"`
+			} `json:"f:metadata"`
+		}
+		// What cannot be read tells nothing.
+		if json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields) != nil {
+			continue
+		}
+		for field := range fields.Metadata.Labels {
+			if key, ok := strings.CutPrefix(field, "f:"); ok && !slices.Contains(c.LabelManagers[key], entry.Manager) {
+				c.LabelManagers[key] = append(c.LabelManagers[key], entry.Manager)
+			}
+		}
+	}
+}
+
+// tolerate adds tolerations to the DaemonSet.
+func (i *inquiry) tolerate() *Fix {
 	var tolerations []corev1.Toleration
-	for _, taint := range i.cause.taints {
+	for _, taint := range i.clues.taints {
 		toleration := corev1.Toleration{Key: taint.Key, Operator: corev1.TolerationOpExists, Effect: taint.Effect}
 		if taint.Value != "" {
 			toleration.Operator, toleration.Value = corev1.TolerationOpEqual, taint.Value
@@ -151,209 +335,54 @@ func (i *inquiry) tolerate() string {
 		tolerations = append(tolerations, toleration)
 	}
 	const path = "/spec/template/spec/tolerations"
-	if len(i.template().Tolerations) == 0 {
-		return i.patch("json", []map[string]any{{"op": "add", "path": path, "value": tolerations}})
-	}
 	operations := make([]map[string]any, len(tolerations))
 	for n := range tolerations {
 		operations[n] = map[string]any{"op": "add", "path": path + "/-", "value": tolerations[n]}
 	}
-	return i.patch("json", operations)
+	if len(i.template().Tolerations) == 0 {
+		operations = []map[string]any{{"op": "add", "path": path, "value": tolerations}}
+	}
+	return i.onTemplate(fmt.Sprintf("If it should run there, tolerate the taint. That changes the template, and replaces all of its pods (%d).", i.allPods()), "json", operations)
 }
 
-// patch returns a command that patches the DaemonSet.
-func (i *inquiry) patch(kind string, patch any) string {
+// onTemplate returns a fix that patches the DaemonSet, if it is nobody else's.
+func (i *inquiry) onTemplate(text, kind string, patch any) *Fix {
 	content, err := json.Marshal(patch)
-	if err != nil {
-		return i.editDaemonSet()
+	if managed := i.manager(); managed != "" || err != nil {
+		return &Fix{Text: text + " Change it in " + managed + ", which would undo a patch."}
 	}
-	return i.onDaemonSet("patch", "--type="+kind, "-p", string(content))
+	return &Fix{Text: text, Command: i.dryRun("patch", "daemonset/"+i.ds.Name, "-n", i.ds.Namespace, "--type="+kind, "-p", string(content))}
 }
 
-// patchTemplate returns a command that sets a field of the pods.
-func (i *inquiry) patchTemplate(field string, value any) string {
-	return i.patch("merge", map[string]any{"spec": map[string]any{"template": map[string]any{"spec": map[string]any{field: value}}}})
+func (i *inquiry) managedElsewhere() string {
+	if managed := i.manager(); managed != "" {
+		return " (in " + managed + ", which owns it)"
+	}
+	return ""
 }
 
-func (i *inquiry) nextForCreation() string {
-	switch i.v.Reason {
-	case ReasonCreateFailed:
-		if i.cause.refusal != "" {
-			return i.commands.kubectl + " " + strings.ReplaceAll(i.cause.refusal, "NAMESPACE", i.ds.Namespace)
-		}
-	case ReasonUnpinned:
-		return i.onPod("get", "-o", "yaml")
-	case ReasonTerminating:
-		if !isNodeReady(i.node) {
-			return i.describeNode()
-		}
-		return i.onPod("get", "-o", "yaml")
-	case ReasonNotCreated:
-		return i.commands.of("get", "lease", "kube-controller-manager", "-n", metav1.NamespaceSystem)
-	case ReasonNarrowed:
-		return i.widen()
-	case ReasonGated:
-		return i.onPod("get", "-o", "jsonpath={.spec.schedulingGates}")
-	case ReasonNoScheduler:
-		if i.pod.Spec.SchedulerName != corev1.DefaultSchedulerName {
-			return i.patchTemplate("schedulerName", corev1.DefaultSchedulerName)
-		}
-		return i.commands.of("get", "lease", "kube-scheduler", "-n", metav1.NamespaceSystem)
-	case ReasonSchedulable:
-		return i.onPod("get", "--watch")
-	default:
-	}
-	return i.onDaemonSet("describe")
+// managerMarks are labels and annotations by which programs mark what they deploy.
+var managerMarks = []struct{ key, name string }{
+	{"meta.helm.sh/release-name", "the Helm release"},
+	{"argocd.argoproj.io/tracking-id", "the Argo CD application"},
+	{"argocd.argoproj.io/instance", "the Argo CD application"},
+	{"helm.toolkit.fluxcd.io/name", "the Flux HelmRelease"},
+	{"kustomize.toolkit.fluxcd.io/name", "the Flux Kustomization"},
+	{"olm.owner", "the operator of"},
+	{"addonmanager.kubernetes.io/mode", "the add-on manager, mode"},
+	{"app.kubernetes.io/managed-by", "what manages it,"},
 }
 
-// widen takes the namespace's node selector away, or else gives the node the labels.
-// Pods keep what they were created with, so those that wait have to be made anew.
-func (i *inquiry) widen() string {
-	if i.cause.annotation == "" {
-		return i.labelNode()
+// manager names what deploys the DaemonSet and would undo a patch, "" if it looks as if
+// people do.
+func (s *subject) manager() string {
+	if owner := metav1.GetControllerOfNoCopy(s.ds); owner != nil {
+		return owner.Kind + " " + owner.Name
 	}
-	return i.commands.of("annotate", "namespace", i.ds.Namespace, i.cause.annotation+"-") + " && " +
-		i.commands.inNamespace(i.ds.Namespace, "delete", "pod", "--field-selector=status.phase=Pending", "-l", metav1.FormatLabelSelector(i.ds.Spec.Selector))
-}
-
-func (i *inquiry) nextForFilters() string {
-	switch i.v.Reason {
-	case ReasonNeverFits:
-		return i.shrink()
-	case ReasonNoRoom:
-		return i.nextForNoRoom()
-	case ReasonPortTaken:
-		if i.cause.ownPort {
-			return i.patch("merge", map[string]any{"spec": map[string]any{"updateStrategy": map[string]any{
-				"rollingUpdate": map[string]any{"maxSurge": 0, "maxUnavailable": 1}}}})
-		}
-		if len(i.v.Blockers) > 0 {
-			holder := &i.v.Blockers[0]
-			return i.commands.inNamespace(holder.Namespace, "get", "pod/"+holder.Name, "-o", "wide")
-		}
-	case ReasonPreempting, ReasonSchedulable:
-		return i.onPod("get", "--watch")
-	case ReasonNodeSelector:
-		return i.onPod("delete")
-	case ReasonTaint:
-		return i.tolerate()
-	default:
-	}
-	return i.onPod("describe")
-}
-
-// nextForNoRoom: if somebody is to be evicted, wait. If not, a higher priority makes room
-// where ordinary pods have it.
-func (i *inquiry) nextForNoRoom() string {
-	p := i.v.Preemption
-	if p != nil && (len(p.Stock.Victims) > 0 || p.InForce == Everynode && len(p.Everynode.Victims) > 0) {
-		return i.onPod("get", "--watch")
-	}
-	if class, ok := i.sufficientClass(); ok {
-		return i.patchTemplate("priorityClassName", class)
-	}
-	return i.describeNode()
-}
-
-// sufficientClass returns the lowest PriorityClass with which the ordinary pods below
-// it leave room enough.
-func (i *inquiry) sufficientClass() (name string, ok bool) {
-	var ordinary []*Blocker
-	for n := range i.v.Blockers {
-		if blocker := &i.v.Blockers[n]; i.set.OwnerOf(blocker.holder) == nil && !daemonset.IsMirror(blocker.holder) {
-			ordinary = append(ordinary, blocker)
+	for _, mark := range managerMarks {
+		if value := cmp.Or(s.ds.Annotations[mark.key], s.ds.Labels[mark.key]); value != "" {
+			return mark.name + " " + value
 		}
 	}
-	slices.SortStableFunc(ordinary, func(a, b *Blocker) int { return cmp.Compare(a.Priority, b.Priority) })
-	free := make(map[string]int64)
-	for _, shortage := range i.v.Shortages {
-		free[shortage.Resource] = shortage.Free
-	}
-	for _, blocker := range ordinary {
-		enough := true
-		for _, shortage := range i.v.Shortages {
-			free[shortage.Resource] += blocker.amounts[shortage.Resource]
-			enough = enough && free[shortage.Resource] >= shortage.Needs
-		}
-		if enough {
-			class, ok := i.priorities.above(max(blocker.Priority, i.v.Pod.Priority))
-			if class == systemClusterCritical {
-				class = systemNodeCritical
-			}
-			return class, ok
-		}
-	}
-	return "", false
-}
-
-// Of the classes that every cluster has, the second one is for what belongs to a node.
-const (
-	systemClusterCritical = "system-cluster-critical"
-	systemNodeCritical    = "system-node-critical"
-)
-
-// shrink lowers the requests of the container that asks for most of what the node
-// has not got, to what daemon pods and static pods leave of the node.
-func (i *inquiry) shrink() string {
-	for _, shortage := range i.v.Shortages {
-		if shortage.Needs <= shortage.Allocatable {
-			continue
-		}
-		name := corev1.ResourceName(shortage.Resource)
-		container, asks := i.greediest(name)
-		left := shortage.Allocatable
-		for _, pod := range i.on[i.node.Name] {
-			if owner := i.set.OwnerOf(pod); owner != nil && owner != i.compiled || daemonset.IsMirror(pod) {
-				left -= daemonset.PodResources(pod).Amount(name)
-			}
-		}
-		if left -= shortage.Needs - asks; left > 0 && (name == corev1.ResourceCPU || name == corev1.ResourceMemory) {
-			return i.onDaemonSet("set resources", "-c", container, "--requests="+shortage.Resource+"="+roundDown(name, left))
-		}
-	}
-	return i.editDaemonSet()
-}
-
-// greediest returns the container of the template that asks for most.
-func (i *inquiry) greediest(name corev1.ResourceName) (container string, asks int64) {
-	for _, c := range i.template().Containers {
-		if amount := daemonset.NewResources(c.Resources.Requests).Amount(name); amount > asks || container == "" {
-			container, asks = c.Name, amount
-		}
-	}
-	return container, asks
-}
-
-// roundDown writes an amount in a unit that people use.
-func roundDown(name corev1.ResourceName, amount int64) string {
-	if name == corev1.ResourceCPU {
-		return fmt.Sprintf("%dm", amount)
-	}
-	return fmt.Sprintf("%dMi", amount>>20)
-}
-
-func (i *inquiry) nextForStarted() string {
-	switch i.v.Reason {
-	case ReasonReady, ReasonNotAvailable:
-		return ""
-	case ReasonOutdated:
-		if i.ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
-			return i.onPod("delete")
-		}
-		return i.onDaemonSet("rollout status")
-	case ReasonNodeNotReady:
-		return i.describeNode()
-	case ReasonImage:
-		if i.updated(i.pod) && i.earlierWorks() {
-			return i.onDaemonSet("rollout undo")
-		}
-	case ReasonCrash:
-		return i.onPod("logs", "-c", i.cause.container, "--previous")
-	case ReasonInit, ReasonNotReady:
-		if i.cause.container != "" {
-			return i.onPod("logs", "-c", i.cause.container)
-		}
-	default:
-	}
-	return i.onPod("describe")
+	return ""
 }

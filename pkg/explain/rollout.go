@@ -5,12 +5,15 @@ package explain
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 
@@ -33,6 +36,20 @@ type Rollout struct {
 	Stalled bool `json:"stalled"`
 	// Message says it in words.
 	Message string `json:"message"`
+
+	leftovers []string
+}
+
+// holds notes a pod that uses up what an update may take away, where no pod is wanted.
+func (r *Rollout) holds(wanted, exists bool, node string, pods []*corev1.Pod) {
+	if wanted || len(pods) == 0 {
+		return
+	}
+	where := "where the DaemonSet no longer belongs"
+	if !exists {
+		where = "a node that is gone"
+	}
+	r.leftovers = append(r.leftovers, fmt.Sprintf(" Pod %s is still on %s, %s, and counts as unavailable.", pods[0].Name, node, where))
 }
 
 // rollout returns the update that is under way, or nil. It counts as the controller
@@ -41,24 +58,32 @@ func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 	s := e.subjects[ds.UID]
 	r := &Rollout{}
 	waiting := 0
+	// The controller counts the nodes that it wants pods on, and those that have some: also
+	// nodes that are gone, and pods that are ending where none is wanted any more.
+	nodes := sets.KeySet(s.pods)
+	wanted := sets.New[string]()
 	for n := range verdicts {
-		v := &verdicts[n]
-		if v.Wanted {
-			r.Desired++
+		if verdicts[n].Wanted {
+			wanted.Insert(verdicts[n].Node)
 		}
-		pods := live(s.pods[v.Node])
-		if !v.Wanted && len(pods) == 0 {
+	}
+	r.Desired = wanted.Len()
+	for _, node := range slices.SortedFunc(maps.Keys(nodes.Union(wanted)), compareNames) {
+		present := slices.DeleteFunc(slices.Clone(s.pods[node]), func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil && podutil.IsPodTerminal(pod) })
+		if len(present) == 0 && !wanted.Has(node) {
 			continue
 		}
+		pods := live(present)
 		updated, old := s.revisions(pods)
-		if updated != nil && v.Wanted {
+		if updated != nil && wanted.Has(node) {
 			r.Updated++
 		}
 		if old != nil {
 			waiting++
 		}
 		if usesUp(ds, updated, old, len(pods), e.now) {
-			r.Unavailable = append(r.Unavailable, v.Node)
+			r.Unavailable = append(r.Unavailable, node)
+			r.holds(wanted.Has(node), e.nodes[node] != nil, node, present)
 		}
 	}
 	if waiting == 0 || r.Desired == 0 {
@@ -92,6 +117,7 @@ func (r *Rollout) describe(ds *appsv1.DaemonSet) {
 	r.Stalled = len(r.Unavailable) >= limit
 	r.Message = fmt.Sprintf("%d of %d nodes have the current template.", r.Updated, r.Desired)
 	if r.Stalled {
+		r.Message += strings.Join(r.leftovers, "")
 		r.Message += fmt.Sprintf(" It goes no further before a pod becomes available on %s: %s is %d.", NodeList(r.Unavailable), name, limit)
 	}
 	if ds.Status.ObservedGeneration < ds.Generation {

@@ -29,6 +29,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/metrics"
 
 	"everynode.dev/everynode/deploy"
+	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/placement"
@@ -56,7 +57,8 @@ type scheduler struct {
 func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev1.Pod) (*schedulers, error) {
 	// Plugins report durations, and panic without anybody to report to.
 	metrics.Register()
-	factory, err := newInformers(cluster)
+	daemonPods := slices.DeleteFunc(slices.Clone(cluster.Pods), func(pod *corev1.Pod) bool { return daemonset.OwnerOf(pod) == nil })
+	factory, err := newInformers(cluster, daemonPods)
 	if err != nil {
 		return nil, err
 	}

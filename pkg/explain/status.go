@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -36,13 +38,26 @@ type Status struct {
 	Missing int `json:"missing"`
 	// Misscheduled are the nodes that it has a pod on and does not belong on.
 	Misscheduled int `json:"misscheduled"`
+	// Updated are those of Desired with a pod of the current template, and Available those
+	// with a pod that is Ready for minReadySeconds.
+	Updated   int `json:"updated"`
+	Available int `json:"available"`
+	// Restarts are those of all containers of its pods.
+	Restarts int `json:"restarts"`
+	// CreationTimestamp is when the DaemonSet was created.
+	CreationTimestamp metav1.Time `json:"creationTimestamp"`
+	// Stalled says why an update goes no further, if one does not.
+	Stalled string `json:"stalled,omitempty"`
+	// State is the worst of its gaps: [StateReady] if there are none.
+	State State `json:"state"`
 	// Held is the room that everynode-scheduler holds for the missing pods, on all
-	// nodes together; kube-scheduler holds none. HeldNodes is on how many.
+	// nodes together; nothing where it has not been seen. HeldNodes is on how many.
 	Held      corev1.ResourceList `json:"held,omitempty"`
 	HeldNodes int                 `json:"heldNodes,omitempty"`
 	// GapSince is when the oldest gap opened, if there is one and the objects tell.
 	GapSince *metav1.Time `json:"gapSince,omitempty"`
-	// Top is the most frequent reason for gaps, or for not being wanted if no node is.
+	// Top is the most frequent cause of gaps, those first that are trouble; or of not
+	// being wanted if no node is.
 	Top *TopReason `json:"top,omitempty"`
 	// Controller says in what the controller's own count differs, which it does while
 	// it has not caught up.
@@ -51,11 +66,14 @@ type Status struct {
 	held daemonset.Resources
 }
 
-// TopReason is a reason and the nodes it holds for.
+// TopReason is a cause and the nodes it holds for.
 type TopReason struct {
 	Reason  Reason   `json:"reason"`
+	State   State    `json:"state"`
 	Message string   `json:"message"`
 	Nodes   []string `json:"nodes"`
+
+	causes [][]Cause
 }
 
 // HeldText writes the room that is held, "" for none.
@@ -97,10 +115,23 @@ func (e *Engine) glances(ctx context.Context, ds *appsv1.DaemonSet, nodes []*cor
 
 // status counts. verdicts are those of all nodes.
 func (e *Engine) status(ds *appsv1.DaemonSet, verdicts []Verdict) Status {
-	status := Status{Namespace: ds.Namespace, Name: ds.Name}
+	status := Status{Namespace: ds.Namespace, Name: ds.Name, CreationTimestamp: ds.CreationTimestamp, State: StateReady}
 	s := e.subjects[ds.UID]
+	available := func(pod *corev1.Pod) bool {
+		return podutil.IsPodAvailable(pod, ds.Spec.MinReadySeconds, metav1.NewTime(e.now))
+	}
 	for n := range verdicts {
-		status.count(&verdicts[n], s.pods[verdicts[n].Node])
+		v, pods := &verdicts[n], s.pods[verdicts[n].Node]
+		status.count(v, pods)
+		if v.Wanted && slices.ContainsFunc(pods, s.updated) {
+			status.Updated++
+		}
+		if v.Wanted && slices.ContainsFunc(pods, available) {
+			status.Available++
+		}
+	}
+	if rollout := e.rollout(ds, verdicts); rollout != nil && rollout.Stalled {
+		status.Stalled = rollout.Message
 	}
 	status.Top = topReason(verdicts, status.Desired)
 	status.Controller = differences(&status, ds)
@@ -115,6 +146,14 @@ func (s *Status) count(v *Verdict, pods []*corev1.Pod) {
 		return
 	}
 	s.Desired++
+	if v.Outcome == StateStuck || v.Outcome == StateWaiting && s.State == StateReady {
+		s.State = v.Outcome
+	}
+	for _, pod := range pods {
+		for n := range pod.Status.ContainerStatuses {
+			s.Restarts += int(pod.Status.ContainerStatuses[n].RestartCount)
+		}
+	}
 	if len(pods) > 0 {
 		s.Created++
 	}
@@ -138,29 +177,30 @@ func isRunning(pod *corev1.Pod) bool {
 	return pod.Spec.NodeName != "" && pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded
 }
 
-// topReason returns the reason that most gaps have. Where no node is wanted at all, it
-// is the one that most nodes are not.
+// topReason returns the cause that most gaps have, if any is trouble one of those. Where
+// no node is wanted at all, it is the one for which most are not.
 func topReason(verdicts []Verdict, desired int) *TopReason {
-	type key struct {
-		reason  Reason
-		message string
-	}
-	reasons := make(map[key]*TopReason)
+	reasons := make(map[string]*TopReason)
 	var top *TopReason
 	for n := range verdicts {
 		v := &verdicts[n]
-		if v.Ready || v.Wanted != (desired > 0) {
+		if v.Outcome == StateReady || v.Wanted != (desired > 0) {
 			continue
 		}
-		reason := reasons[key{v.Reason, v.Message}]
+		key := string(v.Outcome) + keyOf(v.Causes)
+		reason := reasons[key]
 		if reason == nil {
-			reason = &TopReason{Reason: v.Reason, Message: v.Message}
-			reasons[key{v.Reason, v.Message}] = reason
+			reason = &TopReason{Reason: v.Reason, State: v.Outcome}
+			reasons[key] = reason
 		}
-		reason.Nodes = append(reason.Nodes, v.Node)
-		if top == nil || len(reason.Nodes) > len(top.Nodes) {
+		reason.Nodes, reason.causes = append(reason.Nodes, v.Node), append(reason.causes, v.Causes)
+		if top == nil || compareBool(reason.State != StateStuck, top.State != StateStuck) < 0 ||
+			reason.State == top.State && len(reason.Nodes) > len(top.Nodes) {
 			top = reason
 		}
+	}
+	if top != nil {
+		top.Message = message(merge(top.causes))
 	}
 	return top
 }
@@ -170,10 +210,11 @@ func differences(s *Status, ds *appsv1.DaemonSet) []string {
 	if ds.DeletionTimestamp != nil {
 		return nil
 	}
-	var texts []string
+	// Of another version it counts other things.
 	if ds.Status.ObservedGeneration < ds.Generation {
-		texts = append(texts, "it has not seen the latest version of the DaemonSet")
+		return []string{"it has not seen the latest version of the DaemonSet"}
 	}
+	var texts []string
 	for _, number := range []struct {
 		name         string
 		ours, theirs int
@@ -184,16 +225,22 @@ func differences(s *Status, ds *appsv1.DaemonSet) []string {
 		{"misscheduled", s.Misscheduled, int(ds.Status.NumberMisscheduled)},
 	} {
 		if number.ours != number.theirs {
-			texts = append(texts, fmt.Sprintf("it counts %d %s, the objects show %d", number.theirs, number.name, number.ours))
+			texts = append(texts, fmt.Sprintf("%d %s (the objects show %d)", number.theirs, number.name, number.ours))
 		}
 	}
-	return texts
+	if len(texts) == 0 {
+		return nil
+	}
+	return []string{"it counts " + strings.Join(texts, ", ")}
 }
 
 // held returns the room that everynode-scheduler holds for each DaemonSet, and on how
 // many nodes.
 func (e *Engine) held() (map[types.UID]daemonset.Resources, map[types.UID]int) {
 	held, nodes := make(map[types.UID]daemonset.Resources), make(map[types.UID]int)
+	if !e.everynode {
+		return held, nodes
+	}
 	for _, node := range e.cluster.Nodes {
 		scope := daemonset.Scope{Startup: daemonset.DefaultStartupTaints(), Kinds: daemonset.DefaultKinds()}
 		expected := e.set.Expected(node, scope.Startup)

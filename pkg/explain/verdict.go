@@ -39,159 +39,18 @@ func Steps() []Step {
 	return []Step{StepController, StepCreation, StepAdmission, StepQueue, StepFilters, StepPreemption, StepKubelet, StepReady}
 }
 
-// Reason is a verdict in one word, for programs. [Reason.Words] is for people.
-type Reason string
-
-// The reasons, by the step that they belong to.
-const (
-	// The controller does not want a pod on the node.
-
-	// ReasonNodeName: the template names another node.
-	ReasonNodeName Reason = "NodeNameMismatch"
-	// ReasonNodeSelector: a label that the template's nodeSelector asks for is missing or different.
-	ReasonNodeSelector Reason = "NodeSelectorMismatch"
-	// ReasonNodeAffinity: the template's required node affinity does not match.
-	ReasonNodeAffinity Reason = "NodeAffinityMismatch"
-	// ReasonTaint: the node has a taint that the pod does not tolerate. With
-	// StepFilters the template does tolerate it, but the pod doesn't.
-	ReasonTaint Reason = "TaintNotTolerated"
-	// ReasonDeleting: the DaemonSet is being deleted.
-	ReasonDeleting Reason = "DaemonSetDeleting"
-
-	// The controller wants a pod, and there is none.
-
-	// ReasonCreateFailed: the API server refuses the pod.
-	ReasonCreateFailed Reason = "CreateFailed"
-	// ReasonBackOff: earlier pods failed on the node, the controller waits before it makes another one.
-	ReasonBackOff Reason = "FailedPodBackOff"
-	// ReasonNotCreated: the controller has not got to it.
-	ReasonNotCreated Reason = "NotCreated"
-
-	// Admission made something of the pod that cannot run.
-
-	// ReasonNarrowed: the pod asks for labels that the template doesn't, and its node lacks them.
-	ReasonNarrowed Reason = "AdmissionNarrowed"
-	// ReasonUnpinned: the pod no longer says which node it is for.
-	ReasonUnpinned Reason = "PinLost"
-
-	// The pod waits for a scheduler.
-
-	// ReasonGated: the pod has scheduling gates.
-	ReasonGated Reason = "SchedulingGated"
-	// ReasonNoScheduler: no scheduler has looked at the pod.
-	ReasonNoScheduler Reason = "NoScheduler"
-
-	// A scheduler refuses the node.
-
-	// ReasonNeverFits: the pod asks for more than the node has in all.
-	ReasonNeverFits Reason = "NeverFits"
-	// ReasonNoRoom: the pod asks for more than the node has left.
-	ReasonNoRoom Reason = "NoRoom"
-	// ReasonPortTaken: another pod has the host port.
-	ReasonPortTaken Reason = "PortTaken"
-	// ReasonUnschedulable: another filter refuses the node.
-	ReasonUnschedulable Reason = "Unschedulable"
-	// ReasonPreempting: pods are leaving to make room.
-	ReasonPreempting Reason = "Preempting"
-	// ReasonSchedulable: nothing is in the way any more.
-	ReasonSchedulable Reason = "Schedulable"
-
-	// The kubelet has the pod.
-
-	// ReasonRejected: the kubelet refused the pod, or ended it.
-	ReasonRejected Reason = "PodFailed"
-	// ReasonNodeNotReady: the node does not report.
-	ReasonNodeNotReady Reason = "NodeNotReady"
-	// ReasonNotStarted: the kubelet has not begun with the pod.
-	ReasonNotStarted Reason = "NotStarted"
-	// ReasonImage: an image cannot be had.
-	ReasonImage Reason = "ImagePull"
-	// ReasonContainer: a container cannot be created.
-	ReasonContainer Reason = "ContainerCreate"
-	// ReasonCrash: a container ends again and again.
-	ReasonCrash Reason = "CrashLoop"
-	// ReasonInit: an init container has not finished.
-	ReasonInit Reason = "Initializing"
-	// ReasonNotReady: the containers run and the pod is not Ready.
-	ReasonNotReady Reason = "NotReady"
-	// ReasonTerminating: the old pod has not ended, and no new one is made before it has.
-	ReasonTerminating Reason = "Terminating"
-
-	// All is well, or nearly.
-
-	// ReasonNotAvailable: the pod is Ready, but not for minReadySeconds.
-	ReasonNotAvailable Reason = "NotAvailable"
-	// ReasonOutdated: the pod is Ready and of an earlier template.
-	ReasonOutdated Reason = "Outdated"
-	// ReasonReady: the pod is Ready.
-	ReasonReady Reason = "Ready"
-)
-
-// reasons are all of them in the order of the steps, with their words.
-var reasons = []struct {
-	reason Reason
-	words  string
-}{
-	{ReasonNodeName, "not selected"},
-	{ReasonNodeSelector, "not selected"},
-	{ReasonNodeAffinity, "not selected"},
-	{ReasonTaint, "taint not tolerated"},
-	{ReasonDeleting, "being deleted"},
-	{ReasonCreateFailed, "no pod: refused"},
-	{ReasonBackOff, "no pod: back-off"},
-	{ReasonNotCreated, "no pod"},
-	{ReasonNarrowed, "narrowed by admission"},
-	{ReasonUnpinned, "pin lost"},
-	{ReasonGated, "gated"},
-	{ReasonNoScheduler, "no scheduler"},
-	{ReasonNeverFits, "can never fit"},
-	{ReasonNoRoom, "no room"},
-	{ReasonPortTaken, "host port taken"},
-	{ReasonUnschedulable, "unschedulable"},
-	{ReasonPreempting, "making room"},
-	{ReasonSchedulable, "about to be placed"},
-	{ReasonRejected, "pod failed"},
-	{ReasonNodeNotReady, "node not ready"},
-	{ReasonNotStarted, "not started"},
-	{ReasonImage, "image not pulled"},
-	{ReasonContainer, "container not created"},
-	{ReasonCrash, "crashing"},
-	{ReasonInit, "initializing"},
-	{ReasonNotReady, "not ready"},
-	{ReasonTerminating, "terminating"},
-	{ReasonNotAvailable, "ready, not yet available"},
-	{ReasonOutdated, "ready, to be updated"},
-	{ReasonReady, "ready"},
-	{ReasonWouldRun, "would run"},
-}
-
-// Reasons returns all reasons in the order of the steps.
-func Reasons() []Reason {
-	all := make([]Reason, len(reasons))
-	for n := range reasons {
-		all[n] = reasons[n].reason
-	}
-	return all
-}
-
-// Words returns the reason as an operator would say it.
-func (r Reason) Words() string {
-	for n := range reasons {
-		if reasons[n].reason == r {
-			return reasons[n].words
-		}
-	}
-	return string(r)
-}
-
 // Verdict is what is to be said of one DaemonSet on one node.
 type Verdict struct {
 	Node string `json:"node"`
 	// Step is where the chain ends.
 	Step   Step   `json:"step"`
 	Reason Reason `json:"reason"`
-	// Message is one sentence. It is the same for all nodes with the same problem.
-	Message string `json:"message"`
+	// Outcome is what reason, age and warnings together amount to.
+	Outcome State `json:"state"`
+	// Causes are all that keeps a Ready pod from the node, the main one first: that is
+	// Reason. Message writes them.
+	Causes  []Cause `json:"causes,omitempty"`
+	Message string  `json:"message"`
 	// Wanted says whether the DaemonSet controller wants a pod on the node.
 	Wanted bool `json:"wanted"`
 	// Ready says whether the node has a Ready pod of the DaemonSet, whatever else is wrong.
@@ -210,11 +69,25 @@ type Verdict struct {
 	Preemption *Preemption `json:"preemption,omitempty"`
 	// Admission is how the pod differs from the template it was made from.
 	Admission []string `json:"admission,omitempty"`
-	// Next is the command to run next.
+	// Next is the command that shows more. It only reads.
 	Next string `json:"next,omitempty"`
+	// Fix is what mends it, nil if there is nothing to mend.
+	Fix *Fix `json:"fix,omitempty"`
 
-	// nextFor returns Next for several nodes with the same verdict; nil if it is for one.
-	nextFor func(nodes []string) string
+	// startup: a start-up taint is still there that its agent should have taken off.
+	startup bool
+}
+
+// Fix is what mends the cause of a verdict.
+type Fix struct {
+	// Text says what to do, what that changes, and how much.
+	Text string `json:"text"`
+	// Command does it, but for its flag --dry-run=server, with which it changes nothing.
+	// It is empty where no command is safe to give.
+	Command string `json:"command,omitempty"`
+
+	// forNodes returns Command for several nodes with the same verdict; nil if it is the same.
+	forNodes func(nodes []string) string
 }
 
 // Pod names a pod and says what matters of it.

@@ -68,20 +68,6 @@ func ourAnnotations(ds *appsv1.DaemonSet) []annotation {
 	return ours
 }
 
-var annotationValue = Rule{
-	ID:       "annotation-value",
-	Severity: Error,
-	Title:    "Annotation with a value that means nothing",
-	Reason: "What cannot be read has no effect: the DaemonSet is treated as if it were not annotated, which is the opposite of what was asked for. " +
-		"Pods whose everynode.dev/requires cannot be read never start, nor do pods that require their own DaemonSet.",
-	Fix: "Correct the value; in YAML, true and false need quotes.",
-	Example: `metadata:
-  annotations:
-    everynode.dev/gate: "true"
-    everynode.dev/scheduling: direct`,
-	check: checkAnnotationValue,
-}
-
 func checkAnnotationValue(m *manifest) {
 	for _, a := range m.annotations {
 		switch {
@@ -112,64 +98,23 @@ func (m *manifest) checkRequires(a annotation) {
 	}
 }
 
-var annotationUnknown = Rule{
-	ID:       "annotation-unknown",
-	Severity: Warning,
-	Title:    "Annotation that does not exist",
-	Reason:   "Nobody reads an annotation everynode.dev/... of another name than those in docs/configuration.md. It is probably misspelt.",
-	Fix:      "Correct the name or remove the annotation.",
-	check: func(m *manifest) {
-		for _, a := range m.annotations {
-			if !belongsOnDaemonSet(a.key) && a.key != requiresAnnotation {
-				m.report(a.path(), "nobody reads it"+meant(a.key, annotationNames))
-			}
+func checkAnnotationUnknown(m *manifest) {
+	for _, a := range m.annotations {
+		if !belongsOnDaemonSet(a.key) && a.key != requiresAnnotation {
+			m.report(a.path(), "nobody reads it"+meant(a.key, annotationNames))
 		}
-	},
+	}
 }
 
-var annotationMisplaced = Rule{
-	ID:       "annotation-misplaced",
-	Severity: Warning,
-	Title:    "Annotation in the wrong place",
-	Reason: "Annotations that steer a DaemonSet are read from the DaemonSet's own metadata, and everynode.dev/requires from the pod's. In the other place nobody reads them; " +
-		"in the template they also roll out all pods.",
-	Fix: "Move it.",
-	Example: `metadata:
-  annotations:
-    everynode.dev/gate: "true"
-spec:
-  template:
-    metadata:
-      annotations:
-        everynode.dev/requires: kube-system/cilium`,
-	check: func(m *manifest) {
-		for _, a := range m.annotations {
-			switch {
-			case a.onPod && belongsOnDaemonSet(a.key):
-				m.report(a.path(), "nobody reads it on pods: it belongs in the DaemonSet's own metadata.annotations")
-			case !a.onPod && a.key == requiresAnnotation:
-				m.report(a.path(), "nobody reads it on a DaemonSet: it belongs in spec.template.metadata.annotations")
-			}
+func checkAnnotationMisplaced(m *manifest) {
+	for _, a := range m.annotations {
+		switch {
+		case a.onPod && belongsOnDaemonSet(a.key):
+			m.report(a.path(), "nobody reads it on pods: it belongs in the DaemonSet's own metadata.annotations")
+		case !a.onPod && a.key == requiresAnnotation:
+			m.report(a.path(), "nobody reads it on a DaemonSet: it belongs in spec.template.metadata.annotations")
 		}
-	},
-}
-
-var sizeWithoutEffect = Rule{
-	ID:       "size-without-effect",
-	Severity: Warning,
-	Title:    "Size that nothing gets",
-	Reason: "The annotation everynode.dev/resources sizes containers, init containers and sidecars by their names. A name that no container has sizes nothing, " +
-		"and where the pod as a whole has resources (spec.template.spec.resources), no container is sized.",
-	Fix: "Name a container of the template, and leave out the resources of the pod as a whole.",
-	Example: `metadata:
-  annotations:
-    everynode.dev/resources: '{"agent": {"cpu": "2%", "memory": "1.5%"}}'
-spec:
-  template:
-    spec:
-      containers:
-        - name: agent`,
-	check: checkSizeWithoutEffect,
+	}
 }
 
 func checkSizeWithoutEffect(m *manifest) {
@@ -187,18 +132,6 @@ func checkSizeWithoutEffect(m *manifest) {
 			m.report(at, fmt.Sprintf("it sizes container %q, which there is none of", name))
 		}
 	}
-}
-
-var ignoredUnknown = Rule{
-	ID:       "ignored-unknown",
-	Severity: Warning,
-	Title:    "Ignored rule that does not exist or is an error",
-	Reason:   "The annotation everynode.dev/lint-ignore names rules that are not checked, separated by commas. A name that is none silences nothing, and errors cannot be silenced.",
-	Fix:      "Correct the name or remove it.",
-	Example: `metadata:
-  annotations:
-    everynode.dev/lint-ignore: no-priority-class,privileged`,
-	check: checkIgnoredUnknown,
 }
 
 func checkIgnoredUnknown(m *manifest) {

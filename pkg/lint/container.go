@@ -5,29 +5,15 @@ package lint
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
-
-var hostPortTwice = Rule{
-	ID:       "host-port-twice",
-	Severity: Error,
-	Title:    "A port twice on the host network",
-	Reason: "On the host network every container port is a host port, and no two of a pod's may be the same. The API server fills that in for pods, not for templates: " +
-		"it takes the DaemonSet, and refuses every one of its pods.",
-	Fix: "Give each container a port of its own, or declare it once: a port need not be declared to be used.",
-	Example: `hostNetwork: true
-containers:
-  - name: agent
-    ports: [{containerPort: 9100}]
-  - name: proxy
-    ports: [{containerPort: 9101}]`,
-	check: checkHostPortTwice,
-}
 
 // checkHostPortTwice repeats checkHostPortConflicts of
 // k8s.io/kubernetes/pkg/apis/core/validation for what the template leaves out: it
@@ -65,20 +51,6 @@ func checkHostPortTwice(m *manifest) {
 		clear(seen)
 		check(container{&m.pod.InitContainers[i], "initContainers", i})
 	}
-}
-
-var noRequests = Rule{
-	ID:       "no-requests",
-	Severity: Warning,
-	Title:    "Container without a CPU or memory request",
-	Reason: "The scheduler fills nodes by requests. A daemon pod without them is placed on any node, however full, gets next to no CPU when the node is busy and, unless it is critical, is among " +
-		"the first to be killed or evicted when memory is short. No room is held for it either. (A limit counts as a request where there is none, and so does a size by everynode.dev/resources.)",
-	Fix: "Request what it uses on a busy node.",
-	Example: `resources:
-  requests:
-    cpu: 50m
-    memory: 64Mi`,
-	check: checkNoRequests,
 }
 
 func checkNoRequests(m *manifest) {
@@ -124,60 +96,25 @@ func has(list corev1.ResourceList, name corev1.ResourceName) bool {
 	return ok && !quantity.IsZero()
 }
 
-var noMemoryLimit = Rule{
-	ID:       "no-memory-limit",
-	Severity: Warning,
-	Title:    "Container without a memory limit",
-	Reason: "A leak in a container without a limit takes the node's memory, on every node at about the same time, and others there are killed for it. " +
-		"A CPU limit is a matter of taste, and not asked for: requests share the CPU already, and a limit slows the agent down when its node needs it most.",
-	Fix: "Limit memory well above what the container uses.",
-	Example: `resources:
-  limits:
-    memory: 256Mi`,
-	check: func(m *manifest) {
-		for _, c := range m.running {
-			podLimit := m.pod.Resources != nil && has(m.pod.Resources.Limits, corev1.ResourceMemory)
-			if !podLimit && !has(c.Resources.Limits, corev1.ResourceMemory) {
-				m.report(c.path().Child("resources", "limits", "memory"), fmt.Sprintf("a leak in container %s takes the memory of every node", c.Name))
-			}
+func checkNoMemoryLimit(m *manifest) {
+	for _, c := range m.running {
+		podLimit := m.pod.Resources != nil && has(m.pod.Resources.Limits, corev1.ResourceMemory)
+		if !podLimit && !has(c.Resources.Limits, corev1.ResourceMemory) {
+			m.report(c.path().Child("resources", "limits", "memory"), fmt.Sprintf("a leak in container %s takes the memory of every node", c.Name))
 		}
-	},
+	}
 }
 
-var noReadinessProbe = Rule{
-	ID:       "no-readiness-probe",
-	Severity: Warning,
-	Title:    "No readiness probe",
-	Reason: "Without a probe in any container, a pod is Ready as soon as its processes run. A rolling update then goes from node to node with an agent that starts and does not work, " +
-		"and `kubectl get daemonset` says that all is well.",
-	Fix: "Add a readiness probe to the container that does the work.",
-	Example: `readinessProbe:
-  httpGet:
-    path: /ready
-    port: 8080`,
-	check: func(m *manifest) {
-		if !m.probed() && !m.gates() {
-			m.report(m.readinessPath(), "pods are Ready as soon as they run: a rolling update carries a broken agent to every node")
-		}
-	},
+func checkNoReadinessProbe(m *manifest) {
+	if !m.probed() && !m.gates() {
+		m.report(m.readinessPath(), "pods are Ready as soon as they run: a rolling update carries a broken agent to every node")
+	}
 }
 
-var gateWithoutReadinessProbe = Rule{
-	ID:       "gate-without-readiness-probe",
-	Severity: Warning,
-	Title:    "Gate without a readiness probe",
-	Reason: "With everynode.dev/gate, ordinary pods wait on each node until the DaemonSet's pod there is Ready. Without a readiness probe it is Ready as soon as its processes run, " +
-		"so the gate opens before the agent does its work, and a rolling update carries a broken one to every node.",
-	Fix: "Add a readiness probe to the container that others wait for.",
-	Example: `readinessProbe:
-  httpGet:
-    path: /ready
-    port: 8080`,
-	check: func(m *manifest) {
-		if !m.probed() && m.gates() {
-			m.report(m.readinessPath(), "pods are Ready as soon as they run, so the gate opens before the agent works")
-		}
-	},
+func checkGateWithoutReadinessProbe(m *manifest) {
+	if !m.probed() && m.gates() {
+		m.report(m.readinessPath(), "pods are Ready as soon as they run, so the gate opens before the agent works")
+	}
 }
 
 // probed says whether something decides that a pod is Ready.
@@ -205,32 +142,18 @@ func (m *manifest) readinessPath() *field.Path {
 }
 
 // patience is how many seconds every container should have to start: at the start of a
-// node, all of its daemons pull images and read files at once.
-const patience = 30
-
-var eagerLivenessProbe = Rule{
-	ID:       "eager-liveness-probe",
-	Severity: Warning,
-	Title:    "Liveness probe from the first second",
-	Reason: "Without initialDelaySeconds or a startup probe, failures count while the process still starts; with the default period and threshold it is restarted after 20 seconds. " +
-		"When a node boots, all of its daemons start at once, slowly: the restarts make it slower. Reported if less than half a minute is left to start.",
-	Fix: "Add a startup probe, or initialDelaySeconds.",
-	Example: `livenessProbe:
-  httpGet:
-    path: /healthz
-    port: 10249
-  initialDelaySeconds: 10`,
-	check: checkEagerLivenessProbe,
-}
+// node, all of its daemons pull images and read files at once. The default period and
+// threshold leave 20.
+const patience = 15
 
 func checkEagerLivenessProbe(m *manifest) {
 	for _, c := range m.running {
 		probe := c.LivenessProbe
-		if probe == nil || probe.InitialDelaySeconds > 0 || c.StartupProbe != nil {
+		if probe == nil || c.StartupProbe != nil {
 			continue
 		}
 		// The first probe comes at once, the last one that may fail a period before the end.
-		if seconds := (orDefault(probe.FailureThreshold, 3) - 1) * orDefault(probe.PeriodSeconds, 10); seconds < patience {
+		if seconds := int64(probe.InitialDelaySeconds) + (orDefault(probe.FailureThreshold, 3)-1)*orDefault(probe.PeriodSeconds, 10); seconds < patience {
 			m.report(c.path().Child("livenessProbe", "initialDelaySeconds"), fmt.Sprintf("container %s is restarted if it does not answer %d s after its start", c.Name, seconds))
 		}
 	}
@@ -245,24 +168,15 @@ func orDefault(value int32, byDefault int64) int64 {
 	return int64(value)
 }
 
-var floatingImage = Rule{
-	ID:       "floating-image",
-	Severity: Warning,
-	Title:    "Image without a tag, or with latest",
-	Reason:   "What runs on a node depends on the day when its pod was started: nodes differ, an update cannot be undone and, by default, no pod starts while the registry is down.",
-	Fix:      "Name a version, or a digest.",
-	Example: `containers:
-  - name: fluentd
-    image: fluent/fluentd:v1.16-1`,
-	check: func(m *manifest) {
-		for _, containers := range [][]container{m.starting, m.running} {
-			for _, c := range containers {
-				if c.Image != "" && floats(c.Image) {
-					m.report(c.path().Child("image"), c.Image+" is another image on another day: nodes differ, and no update can be undone")
-				}
+func checkFloatingImage(m *manifest) {
+	for _, containers := range [][]container{m.starting, m.running} {
+		for _, c := range containers {
+			// What is no image at all is filled in by somebody before it is applied.
+			if c.Image != "" && !strings.ContainsAny(c.Image, " \t${}<>") && floats(c.Image) {
+				m.report(c.path().Child("image"), c.Image+" is another image on another day: nodes differ, and no update can be undone")
 			}
 		}
-	},
+	}
 }
 
 // floats says whether image, NAME[:TAG][@DIGEST], has neither a digest nor a tag
@@ -274,4 +188,39 @@ func floats(image string) bool {
 	// A colon before the last slash is that of the registry's port.
 	_, tag, _ := strings.Cut(image[strings.LastIndex(image, "/")+1:], ":")
 	return tag == "" || tag == "latest"
+}
+
+// checkProbePort looks for names of ports that their container does not have: the
+// kubelet looks for them there alone.
+func checkProbePort(m *manifest) {
+	for _, c := range m.running {
+		for _, probe := range []struct {
+			name string
+			*corev1.Probe
+		}{{"startupProbe", c.StartupProbe}, {"livenessProbe", c.LivenessProbe}, {"readinessProbe", c.ReadinessProbe}} {
+			if probe.Probe == nil {
+				continue
+			}
+			kind, port := "", intstr.IntOrString{}
+			switch {
+			case probe.HTTPGet != nil:
+				kind, port = "httpGet", probe.HTTPGet.Port
+			case probe.TCPSocket != nil:
+				kind, port = "tcpSocket", probe.TCPSocket.Port
+			}
+			if port.Type == intstr.String && !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.StrVal }) {
+				m.report(c.path().Child(probe.name, kind, "port"), fmt.Sprintf("container %s has no port of the name %q, so the probe can only fail", c.Name, port.StrVal))
+			}
+		}
+	}
+}
+
+func checkImagePullAlways(m *manifest) {
+	for _, containers := range [][]container{m.starting, m.running} {
+		for _, c := range containers {
+			if c.ImagePullPolicy == corev1.PullAlways && !floats(c.Image) {
+				m.report(c.path().Child("imagePullPolicy"), fmt.Sprintf("container %s does not start while the registry is away, though its image has a fixed name", c.Name))
+			}
+		}
+	}
 }

@@ -128,8 +128,9 @@ const introduction = `# What is wrong with a DaemonSet
 
 ` + "`kubectl everynode lint -f FILE`" + ` checks manifests, and everynode-webhook checks every DaemonSet that is created or changed, by the same
 rules. An **error** can never work, or is a value that means nothing: the webhook refuses it. A **warning** works, and hurts one day:
-the webhook admits it, and ` + "`kubectl apply`" + ` shows the warning. What the API server refuses or warns of by itself is not repeated, and
-what only the cluster knows, such as whether a volume can be shared, is not guessed.
+the webhook admits it, and ` + "`kubectl apply`" + ` shows the warning. An **info** is what every pod should have, DaemonSet or not;
+` + "`lint --level=info`" + ` shows them. The API server's own checks come first in ` + "`lint`" + `; the webhook does not repeat them. What only
+the cluster knows, such as whether a volume can be shared, is not guessed.
 
 Warnings can be silenced for one DaemonSet, errors cannot:
 
@@ -139,7 +140,7 @@ metadata:
     everynode.dev/lint-ignore: no-priority-class,no-memory-limit
 ` + "```" + `
 
-This page is made from the rules in ` + "`pkg/lint`" + `.
+This page is made from ` + "`pkg/lint/rules.yaml`" + `.
 
 | Rule | | Finds |
 |---|---|---|

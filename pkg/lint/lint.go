@@ -23,7 +23,19 @@ const (
 	Error Severity = "error"
 	// Warning is for what works, and hurts one day.
 	Warning Severity = "warning"
+	// Info is for what every pod should have, and what many do without.
+	Info Severity = "info"
 )
+
+// Severities returns all severities, the worst first.
+func Severities() []Severity {
+	return []Severity{Error, Warning, Info}
+}
+
+// AtLeast says whether s is as bad as other, or worse.
+func (s Severity) AtLeast(other Severity) bool {
+	return slices.Index(Severities(), s) <= slices.Index(Severities(), other)
+}
 
 // Finding is one thing that is wrong. Findings can be compared with ==.
 type Finding struct {
@@ -38,6 +50,9 @@ type Finding struct {
 	Message string `json:"message"`
 	// Fix says what to write instead, in sentences.
 	Fix string `json:"fix"`
+	// Line is where the field is in its file, from 1, or what is there of it; 0 if that is
+	// not known.
+	Line int `json:"line,omitempty"`
 }
 
 // String returns the finding without its fix, on one line.
@@ -50,7 +65,7 @@ func (f Finding) String() string {
 func Check(ds *appsv1.DaemonSet) []Finding {
 	m := &manifest{
 		ds: ds, pod: &ds.Spec.Template.Spec, annotations: ourAnnotations(ds),
-		rules: rules, ignored: ignoredRules(ds), findings: []Finding{},
+		rules: rules(), ignored: ignoredRules(ds), findings: []Finding{},
 	}
 	if value, ok := ds.Annotations[daemonset.ResourcesAnnotation]; ok {
 		// What cannot be parsed is a finding of its own.
@@ -69,7 +84,7 @@ func Check(ds *appsv1.DaemonSet) []Finding {
 	}
 	for i := range m.rules {
 		m.rule = &m.rules[i]
-		if m.rule.Severity == Error || !slices.Contains(m.ignored, m.rule.ID) {
+		if m.rule.check != nil && (m.rule.Severity == Error || !slices.Contains(m.ignored, m.rule.ID)) {
 			m.rule.check(m)
 		}
 	}

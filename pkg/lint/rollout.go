@@ -15,20 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-var surgeHostPort = Rule{
-	ID:       "surge-host-port",
-	Severity: Error,
-	Title:    "maxSurge with a host port",
-	Reason: "With maxSurge, an update starts the new pod beside the old one and ends the old one when the new one is available. " +
-		"Two pods on a node cannot have the same host port: the new pod stays Pending, the old one stays, and the update never ends " +
-		"(https://github.com/kubernetes/kubernetes/issues/106417). On the host network every container port is a host port.",
-	Fix: "Update with maxUnavailable instead of maxSurge, or give the host port up.",
-	Example: `updateStrategy:
-  rollingUpdate:
-    maxUnavailable: 1`,
-	check: checkSurgeHostPort,
-}
-
 func checkSurgeHostPort(m *manifest) {
 	if !m.surges() {
 		return
@@ -76,23 +62,6 @@ func (m *manifest) surges() bool {
 	}
 	surge, err := intstr.GetScaledValueFromIntOrPercent(update.MaxSurge, 1, true)
 	return err == nil && surge > 0
-}
-
-var surgeAntiAffinity = Rule{
-	ID:       "surge-anti-affinity",
-	Severity: Error,
-	Title:    "maxSurge with an anti-affinity to itself",
-	Reason: "With maxSurge, an update starts the new pod beside the old one and ends the old one when the new one is available. " +
-		"A required anti-affinity to the DaemonSet's own pods keeps the new pod off the node for as long as the old one is there, so the update never ends.",
-	Fix: "Leave the anti-affinity out, a DaemonSet has one pod per node anyway, or limit it to pods of the same revision.",
-	Example: `podAntiAffinity:
-  requiredDuringSchedulingIgnoredDuringExecution:
-    - topologyKey: kubernetes.io/hostname
-      labelSelector:
-        matchLabels:
-          app: agent
-      matchLabelKeys: [controller-revision-hash]`,
-	check: checkSurgeAntiAffinity,
 }
 
 func checkSurgeAntiAffinity(m *manifest) {
@@ -157,20 +126,6 @@ func withinRevision(term *corev1.PodAffinityTerm) bool {
 	})
 }
 
-var selectorOnRevision = Rule{
-	ID:       "selector-on-revision",
-	Severity: Error,
-	Title:    "Selector on a label that the controller sets",
-	Reason: "The controller sets the labels controller-revision-hash and pod-template-generation on every pod it creates, over those of the template. " +
-		"A selector that asks for another value, or for none, does not match these pods: the controller lets go of each and creates the next, " +
-		"at once or from the first update on, without end. Two nodes had a thousand pods after twenty seconds.",
-	Fix: "Select by labels of your own.",
-	Example: `selector:
-  matchLabels:
-    app: agent`,
-	check: checkSelectorOnRevision,
-}
-
 func checkSelectorOnRevision(m *manifest) {
 	selector := m.ds.Spec.Selector
 	if selector == nil {
@@ -193,19 +148,6 @@ func checkSelectorOnRevision(m *manifest) {
 	}
 }
 
-var looseSelector = Rule{
-	ID:       "loose-selector",
-	Severity: Warning,
-	Title:    "Selector that only excludes",
-	Reason: "A selector without a label that pods must have matches nearly every pod of the namespace. The controller adopts those that have no controller " +
-		"of their own, and deletes them where it wants no pod or has one.",
-	Fix: "Select by a label that only these pods have.",
-	Example: `selector:
-  matchLabels:
-    app: agent`,
-	check: checkLooseSelector,
-}
-
 func checkLooseSelector(m *manifest) {
 	selector := m.ds.Spec.Selector
 	if selector == nil || len(selector.MatchLabels) > 0 || len(selector.MatchExpressions) == 0 {
@@ -219,34 +161,10 @@ func checkLooseSelector(m *manifest) {
 	m.report(field.NewPath("spec", "selector"), "it only excludes: the controller adopts, and may delete, every other pod of the namespace that has no controller")
 }
 
-var onDelete = Rule{
-	ID:       "on-delete",
-	Severity: Warning,
-	Title:    "Update strategy OnDelete",
-	Reason: "With OnDelete a new template, and with it a security fix, reaches a node only when somebody deletes the pod there. " +
-		"Nodes run different revisions until then, and `kubectl rollout status` cannot tell.",
-	Fix: "Use RollingUpdate, and maxUnavailable or minReadySeconds to slow it down.",
-	Example: `updateStrategy:
-  type: RollingUpdate
-  rollingUpdate:
-    maxUnavailable: 1`,
-	check: func(m *manifest) {
-		if m.ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
-			m.report(field.NewPath("spec", "updateStrategy", "type"), "OnDelete rolls nothing out: a change reaches a node only when somebody deletes the pod there")
-		}
-	},
-}
-
-var allUnavailable = Rule{
-	ID:       "all-unavailable",
-	Severity: Warning,
-	Title:    "maxUnavailable 100%",
-	Reason:   "Every pod is ended at once. Until the new ones are ready, no node has its agent, and if the new template is broken, none gets one.",
-	Fix:      "Write a number, or a share that the cluster can do without.",
-	Example: `updateStrategy:
-  rollingUpdate:
-    maxUnavailable: 10%`,
-	check: checkAllUnavailable,
+func checkOnDelete(m *manifest) {
+	if m.ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
+		m.report(field.NewPath("spec", "updateStrategy", "type"), "OnDelete rolls nothing out: a change reaches a node only when somebody deletes the pod there")
+	}
 }
 
 func checkAllUnavailable(m *manifest) {
@@ -260,17 +178,8 @@ func checkAllUnavailable(m *manifest) {
 	}
 }
 
-var noGracePeriod = Rule{
-	ID:       "no-grace-period",
-	Severity: Warning,
-	Title:    "terminationGracePeriodSeconds 0",
-	Reason: "The process is killed without being asked to end, so it can neither flush nor hand over. The API server also forgets the pod at once, as in a " +
-		"forced deletion: the next pod can start while the process of the old one still holds its ports and files.",
-	Fix:     "Leave it out, or write how long the process takes to end; 1 is the shortest.",
-	Example: "terminationGracePeriodSeconds: 30",
-	check: func(m *manifest) {
-		if period := m.pod.TerminationGracePeriodSeconds; period != nil && *period == 0 {
-			m.report(podPath().Child("terminationGracePeriodSeconds"), "pods are killed and forgotten at once: the next one may start while the process of the old one still runs")
-		}
-	},
+func checkNoGracePeriod(m *manifest) {
+	if period := m.pod.TerminationGracePeriodSeconds; period != nil && *period == 0 && !m.runsTheNode() {
+		m.report(podPath().Child("terminationGracePeriodSeconds"), "pods are killed and forgotten at once: the next one may start while the process of the old one still runs")
+	}
 }

@@ -25,138 +25,86 @@ type Result struct {
 	Findings  []Finding `json:"findings"`
 }
 
+// object is a part of a log: its properties by their names in the format.
+type object = map[string]any
+
 // WriteSARIF writes results as a log of the Static Analysis Results Interchange
 // Format 2.1.0, which code hosts show beside the lines. version is everynode's.
 // https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 func WriteSARIF(w io.Writer, version string, results []Result) error {
-	run := sarifRun{
-		Tool:    sarifTool{Driver: sarifDriver{Name: "everynode", Version: version, Rules: sarifRules()}},
-		Results: []sarifResult{},
+	driver := object{"name": "everynode", "rules": sarifRules()}
+	if version != "" {
+		driver["version"] = version
 	}
+	found := []object{}
 	for i := range results {
 		for _, finding := range results[i].Findings {
-			run.Results = append(run.Results, sarifResultOf(&results[i], finding))
+			found = append(found, sarifResult(&results[i], finding))
 		}
 	}
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(sarifLog{Schema: sarifSchema, Version: "2.1.0", Runs: []sarifRun{run}}); err != nil {
+	if err := encoder.Encode(object{
+		"$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
+		"version": "2.1.0",
+		"runs":    []object{{"tool": object{"driver": driver}, "results": found}},
+	}); err != nil {
 		return fmt.Errorf("writing findings as SARIF: %w", err)
 	}
 	return nil
 }
 
-const sarifSchema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+// home is where the documentation begins.
+const home = "https://everynode.dev/everynode/"
 
-type sarifLog struct {
-	Schema  string     `json:"$schema"`
-	Version string     `json:"version"`
-	Runs    []sarifRun `json:"runs"`
+// sarifLevel writes a severity as SARIF does.
+func sarifLevel(severity Severity) string {
+	if severity == Info {
+		return "note"
+	}
+	return string(severity)
 }
 
-type sarifRun struct {
-	Tool    sarifTool     `json:"tool"`
-	Results []sarifResult `json:"results"`
-}
-
-type sarifTool struct {
-	Driver sarifDriver `json:"driver"`
-}
-
-type sarifDriver struct {
-	Name    string      `json:"name"`
-	Version string      `json:"version,omitempty"`
-	Rules   []sarifRule `json:"rules"`
-}
-
-type sarifRule struct {
-	ID                   string             `json:"id"`
-	ShortDescription     sarifText          `json:"shortDescription"`
-	FullDescription      sarifText          `json:"fullDescription"`
-	Help                 sarifText          `json:"help"`
-	DefaultConfiguration sarifConfiguration `json:"defaultConfiguration"`
-}
-
-type sarifText struct {
-	Text     string `json:"text"`
-	Markdown string `json:"markdown,omitempty"`
-}
-
-type sarifConfiguration struct {
-	Level Severity `json:"level"`
-}
-
-type sarifResult struct {
-	RuleID              string            `json:"ruleId"`
-	RuleIndex           int               `json:"ruleIndex"`
-	Level               Severity          `json:"level"`
-	Message             sarifText         `json:"message"`
-	Locations           []sarifLocation   `json:"locations"`
-	PartialFingerprints map[string]string `json:"partialFingerprints"`
-}
-
-type sarifLocation struct {
-	PhysicalLocation sarifPhysicalLocation  `json:"physicalLocation"`
-	LogicalLocations []sarifLogicalLocation `json:"logicalLocations"`
-}
-
-type sarifPhysicalLocation struct {
-	ArtifactLocation sarifArtifactLocation `json:"artifactLocation"`
-	Region           *sarifRegion          `json:"region,omitempty"`
-}
-
-type sarifArtifactLocation struct {
-	URI string `json:"uri"`
-}
-
-type sarifRegion struct {
-	StartLine int `json:"startLine"`
-}
-
-type sarifLogicalLocation struct {
-	Name               string `json:"name"`
-	FullyQualifiedName string `json:"fullyQualifiedName"`
-}
-
-func sarifRules() []sarifRule {
-	var converted []sarifRule
-	for _, rule := range rules {
+func sarifRules() []object {
+	var converted []object
+	for _, rule := range rules() {
 		help := rule.Reason + "\n\n" + rule.Fix
 		if rule.Example != "" {
 			help += "\n\n```yaml\n" + rule.Example + "\n```"
 		}
-		converted = append(converted, sarifRule{
-			ID:                   rule.ID,
-			ShortDescription:     sarifText{Text: rule.Title + "."},
-			FullDescription:      sarifText{Text: rule.Reason},
-			Help:                 sarifText{Text: rule.Reason + " " + rule.Fix, Markdown: help},
-			DefaultConfiguration: sarifConfiguration{Level: rule.Severity},
+		converted = append(converted, object{
+			"id":                   rule.ID,
+			"shortDescription":     object{"text": rule.Title + "."},
+			"fullDescription":      object{"text": rule.Reason},
+			"help":                 object{"text": rule.Reason + " " + rule.Fix, "markdown": help},
+			"helpUri":              home + rule.Doc(),
+			"defaultConfiguration": object{"level": sarifLevel(rule.Severity)},
 		})
 	}
 	return converted
 }
 
-func sarifResultOf(result *Result, finding Finding) sarifResult {
-	object := result.Name
+func sarifResult(result *Result, finding Finding) object {
+	name := result.Name
 	if result.Namespace != "" {
-		object = result.Namespace + "/" + object
+		name = result.Namespace + "/" + name
 	}
-	location := sarifPhysicalLocation{ArtifactLocation: sarifArtifactLocation{URI: fileURI(result.File)}}
-	if result.Line > 0 {
-		location.Region = &sarifRegion{StartLine: result.Line}
+	location := object{"artifactLocation": object{"uri": fileURI(result.File)}}
+	if line := max(finding.Line, result.Line); line > 0 {
+		location["region"] = object{"startLine": line}
 	}
-	return sarifResult{
-		RuleID:    finding.Rule,
-		RuleIndex: slices.IndexFunc(rules, func(rule Rule) bool { return rule.ID == finding.Rule }),
-		Level:     finding.Severity,
-		Message:   sarifText{Text: fmt.Sprintf("DaemonSet %s: %s: %s. %s", object, finding.Field, finding.Message, finding.Fix)},
-		Locations: []sarifLocation{{
-			PhysicalLocation: location,
-			LogicalLocations: []sarifLogicalLocation{{Name: finding.Field, FullyQualifiedName: object + "/" + finding.Field}},
+	return object{
+		"ruleId":    finding.Rule,
+		"ruleIndex": slices.IndexFunc(rules(), func(rule Rule) bool { return rule.ID == finding.Rule }),
+		"level":     sarifLevel(finding.Severity),
+		"message":   object{"text": fmt.Sprintf("DaemonSet %s: %s: %s. %s", name, finding.Field, finding.Message, finding.Fix)},
+		"locations": []object{{
+			"physicalLocation": location,
+			"logicalLocations": []object{{"name": finding.Field, "fullyQualifiedName": name + "/" + finding.Field}},
 		}},
-		// The findings of one manifest share its line; this tells them apart, and finds them again when lines move.
-		PartialFingerprints: map[string]string{"field/v1": object + "/" + finding.Field},
+		// Findings may share a line; this tells them apart, and finds them again when lines move.
+		"partialFingerprints": object{"field/v1": name + "/" + finding.Field},
 	}
 }
 

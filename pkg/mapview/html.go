@@ -29,6 +29,8 @@ type PageOptions struct {
 	At time.Time
 	// Flags are those that lead kubectl to the cluster.
 	Flags []string
+	// NoCommands leaves out commands: they would lead to another cluster.
+	NoCommands bool
 }
 
 // pageData is what the template takes.
@@ -56,6 +58,8 @@ type scriptData struct {
 	// Reasons are the words of the reasons that occur.
 	Reasons map[explain.Reason]string `json:"reasons"`
 	Flags   string                    `json:"flags"`
+	// Commands says whether the page names commands.
+	Commands bool `json:"commands"`
 }
 
 // HTML writes a map as a page that can be searched and filtered and tells the verdict
@@ -68,7 +72,7 @@ func HTML(out io.Writer, m *explain.Map, options PageOptions) error {
 		Policy:  "default-src 'none'; style-src " + sourceOf(style) + "; script-src " + sourceOf(script),
 		Style:   template.CSS(style), //nolint:gosec // the page's own
 		Script:  template.JS(script), //nolint:gosec // the page's own
-		Data:    scriptData{Map: m, Names: names(m), Reasons: make(map[explain.Reason]string)},
+		Data:    scriptData{Map: m, Names: names(m), Reasons: make(map[explain.Reason]string), Commands: !options.NoCommands},
 	}
 	for _, state := range explain.States() {
 		data.States = append(data.States, pageState{state, state.Words()})

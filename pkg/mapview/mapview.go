@@ -109,15 +109,15 @@ func (g *group) title(m *explain.Map, groups int) string {
 	case g.name == "" && groups == 1:
 		return ""
 	case g.name == "":
-		return fmt.Sprintf("without the label %s, %s", m.GroupBy, plural(g.nodes, "node"))
+		return fmt.Sprintf("without the label %s, %s", m.GroupBy, explain.Count(g.nodes, "node"))
 	default:
-		return fmt.Sprintf("%s, %s", g.name, plural(g.nodes, "node"))
+		return fmt.Sprintf("%s, %s", g.name, explain.Count(g.nodes, "node"))
 	}
 }
 
 // rest says what has no line.
 func (g *group) rest() string {
-	return fmt.Sprintf("and %s in %s", plural(g.more, "more node"), plural(g.moreLines, "other line"))
+	return fmt.Sprintf("and %s in %s", explain.Count(g.more, "more node"), explain.Count(g.moreLines, "other line"))
 }
 
 // names returns the names of the DaemonSets, without the namespace if they are all of
@@ -134,13 +134,6 @@ func names(m *explain.Map) []string {
 	return all
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 // summary says what a map is about.
 func summary(m *explain.Map) string {
 	ready, desired := 0, 0
@@ -148,7 +141,7 @@ func summary(m *explain.Map) string {
 		ready += m.DaemonSets[n].Ready
 		desired += m.DaemonSets[n].Desired
 	}
-	return fmt.Sprintf("%s on %s: %d of %d pods are ready", plural(len(m.DaemonSets), "DaemonSet"), plural(len(m.Nodes), "node"), ready, desired)
+	return fmt.Sprintf("%s on %s: %d of %d pods are ready", explain.Count(len(m.DaemonSets), "DaemonSet"), explain.Count(len(m.Nodes), "node"), ready, desired)
 }
 
 // moment writes a time.

@@ -147,7 +147,7 @@ func reason(top *explain.TopReason, room int) string {
 	if nodes := explain.NodeList(top.Nodes); utf8.RuneCountInString(text+nodes) <= room {
 		return text + nodes
 	}
-	return text + plural(len(top.Nodes), "node")
+	return text + explain.Count(len(top.Nodes), "node")
 }
 
 // cells writes the states of a line, and the nodes that have them.

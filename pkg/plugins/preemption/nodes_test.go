@@ -75,9 +75,13 @@ func TestPodsThatCouldRunNowhereElseStay(t *testing.T) {
 				ownedBy(filler("movable", "1", 0).Obj(), "movable")},
 			other: other().Obj(), objects: claim("data", "node"), want: []string{"movable"}},
 		// https://github.com/kubernetes/kubernetes/issues/140984
-		"one of several Ready replicas": {
+		"one of three Ready replicas": {
+			present: []*corev1.Pod{makeReady(filler("a", "500m", 0).NodeSelector(onNode).Obj()), makeReady(filler("b", "500m", 1).NodeSelector(onNode).Obj()),
+				makeReady(filler("c", "1", 2).NodeSelector(onNode).Obj())},
+			other: other().Obj(), want: []string{"c"}},
+		"one of two Ready replicas": {
 			present: []*corev1.Pod{makeReady(filler("a", "1", 0).NodeSelector(onNode).Obj()), makeReady(filler("b", "1", 1).NodeSelector(onNode).Obj())},
-			other:   other().Obj(), want: []string{"b"}},
+			other:   other().Obj()},
 		"the only Ready replica": {
 			present: []*corev1.Pod{makeReady(filler("a", "1", 0).NodeSelector(onNode).Obj()), filler("b", "1", 1).NodeSelector(onNode).Priority(1).Obj()},
 			other:   other().Obj()},

@@ -4,6 +4,7 @@
 package preemption
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -56,7 +57,7 @@ type profiles struct {
 func (p *profiles) has(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.names.Has(name)
+	return p.names.Has(cmp.Or(name, corev1.DefaultSchedulerName))
 }
 
 // of returns the shared state of the scheduler that handle belongs to.
@@ -78,7 +79,7 @@ func (s *schedulers) of(ctx context.Context, handle fwk.Handle) (*shared, error)
 	if profile, ok := handle.(framework.Framework); ok {
 		state.profiles.mu.Lock()
 		defer state.profiles.mu.Unlock()
-		state.profiles.names.Insert(profile.ProfileName())
+		state.profiles.names.Insert(cmp.Or(profile.ProfileName(), corev1.DefaultSchedulerName))
 	}
 	return state, nil
 }

@@ -186,13 +186,18 @@ func (t *trial) isEqual(pod *corev1.Pod) bool {
 	return corev1helper.PodPriority(pod) == corev1helper.PodPriority(t.preemptor)
 }
 
+// minSiblings is how many Ready pods on the node a ReplicaSet keeps if it loses one that
+// could run nowhere else. With one left, it would have lost its redundancy.
+const minSiblings = 2
+
 // isReplica says whether pod, which could run nowhere else, is one of several that are
 // alike: its ReplicaSet has other Ready pods on the node. Without it the ReplicaSet is
-// smaller, but still there. A pod with a volume of this node is never one of these.
+// smaller, but still there (https://github.com/kubernetes/kubernetes/issues/140984). A
+// pod with a volume of this node is never one of these.
 func (t *trial) isReplica(pod *corev1.Pod) bool {
 	owner := metav1.GetControllerOfNoCopy(pod)
 	_, named := daemonset.NamedNode(pod)
-	return owner != nil && owner.Kind == "ReplicaSet" && !named && keyOf(pod).group == string(owner.UID) && t.readySiblings(pod, nil) > 0
+	return owner != nil && owner.Kind == "ReplicaSet" && !named && keyOf(pod).group == string(owner.UID) && t.readySiblings(pod, nil) >= minSiblings
 }
 
 // readySiblings returns how many Ready pods the controller of pod has on the node
@@ -346,7 +351,7 @@ func (t *trial) mayAlsoGo(chosen []*preemption.DomainVictim, candidate *preempti
 		t.blockedByPace = true
 		return false
 	default:
-		return !t.plugin.isBoundToItsNode(pod) || t.readySiblings(pod, chosen) > 0
+		return !t.plugin.isBoundToItsNode(pod) || t.readySiblings(pod, chosen) >= minSiblings
 	}
 }
 

@@ -1,0 +1,56 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// page is made of the table of reasons.
+const page = "../../../docs/reasons.md"
+
+var ages = map[aging]string{
+	waits:  "It may pass by itself, and is trouble when it has not within `--patience`.",
+	atOnce: "It is trouble at once.",
+	noGap:  "It is no trouble.",
+}
+
+func TestReasonsPage(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	text.WriteString("# Reasons\n\nEvery verdict of `kubectl everynode` has one of these reasons. `go test ./pkg/explain -update` writes this page.\n\n" +
+		"| Reason | In words | Step | Alert |\n|---|---|---|---|\n")
+	for _, row := range Rows() {
+		fmt.Fprintf(&text, "| [`%s`](#%s) | %s | %s | %s |\n", row.Reason, strings.ToLower(string(row.Reason)), row.Words, row.Step, row.Alert)
+	}
+	text.WriteString("\nThe alerts are those of the [Kubernetes mixin](https://github.com/kubernetes-monitoring/kubernetes-mixin).\n")
+	for _, row := range Rows() {
+		fmt.Fprintf(&text, "\n## %s\n\n**%s.** %s %s\n", row.Reason, strings.ToUpper(row.Words[:1])+row.Words[1:], row.Meaning, ages[row.Ages])
+		if row.Next != "" {
+			fmt.Fprintf(&text, "\n*Check:* `kubectl %s`\n", placeholder.ReplaceAllStringFunc(row.Next, func(found string) string {
+				return map[string]string{"{ds}": "ds/NAME", "{pod}": "pod/NAME", "{podspace}": "NAMESPACE"}[found] + strings.ToUpper(strings.Trim(strings.NewReplacer("{ds}", "", "{pod}", "", "{podspace}", "").Replace(found), "{}"))
+			}))
+		}
+		if row.Mend != "" {
+			fmt.Fprintf(&text, "\n*Mend:* %s\n", strings.ReplaceAll(row.Mend, " {container}", ""))
+		}
+	}
+	golden(t, page, text.String())
+}
+
+// Every reason has all that the page wants to say of it.
+func TestRowsAreComplete(t *testing.T) {
+	t.Parallel()
+	for _, row := range Rows() {
+		if ages[row.Ages] == "" || row.Message == "" || row.Meaning == "" || !slices.Contains(Steps(), row.Step) {
+			t.Errorf("%s is not complete: %+v", row.Reason, row)
+		}
+		if row.Ages != noGap && (row.Next == "" || row.Mend == "" || row.Alert == "") {
+			t.Errorf("%s is trouble, and lacks a command, a remedy or an alert: %+v", row.Reason, row)
+		}
+	}
+}
