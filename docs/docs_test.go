@@ -100,7 +100,8 @@ func TestConfigurationIsComplete(t *testing.T) {
 	for _, args := range []reflect.Type{reflect.TypeFor[headroom.Args](), reflect.TypeFor[preemption.Args](), reflect.TypeFor[readiness.Args]()} {
 		for _, field := range reflect.VisibleFields(args) {
 			if !field.Anonymous {
-				row(strings.TrimSuffix(field.Tag.Get("json"), ",omitempty"))
+				name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+				row(name)
 			}
 		}
 	}
@@ -177,7 +178,7 @@ func TestScenariosAreTests(t *testing.T) {
 	for _, file := range files {
 		tests.WriteString(read(t, file))
 	}
-	numbers := regexp.MustCompile(`(?m)^\| ([AT]\d+) \|`).FindAllStringSubmatch(read(t, "scenarios.md"), -1)
+	numbers := regexp.MustCompile(`(?m)^\| ([AFTW]\d+) \|`).FindAllStringSubmatch(read(t, "scenarios.md"), -1)
 	if len(numbers) == 0 {
 		t.Fatal("no scenarios found")
 	}

@@ -215,6 +215,9 @@ func (o *statusOptions) remarks(p *printer, s *explain.Status) {
 	if s.Stalled != "" {
 		p.fold(2, 2, "update stalled: "+s.Stalled)
 	}
+	if s.LapsedNodes > 0 {
+		p.fold(2, 2, "everynode-scheduler holds no room for it any more on "+explain.Count(s.LapsedNodes, "node")+": no pod appeared there")
+	}
 	if s.Misscheduled > 0 {
 		p.line(2, "pods on "+explain.Count(s.Misscheduled, "node")+" where it does not belong")
 	}

@@ -119,6 +119,7 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		}
 	}
 	e.sortPods()
+	e.set = e.set.WithLapsed(e.lapsed())
 	var err error
 	e.schedulers, err = newSchedulers(ctx, cluster, e.on)
 	return e, err

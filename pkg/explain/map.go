@@ -96,6 +96,8 @@ type MapColumn struct {
 	// Desired are the nodes that it belongs on, and Ready those with a Ready pod.
 	Desired int `json:"desired"`
 	Ready   int `json:"ready"`
+	// Lapsed is on how many nodes everynode-scheduler holds room for it no longer.
+	Lapsed int `json:"lapsed,omitempty"`
 	// Top is the most frequent reason for gaps, if there is one. The cells tell it too.
 	Top *TopReason `json:"-"`
 }
@@ -133,7 +135,7 @@ func (e *Engine) Map(ctx context.Context, daemonSets []*appsv1.DaemonSet, groupB
 	for n, node := range nodes {
 		m.Nodes[n] = MapRow{Name: node.Name, Group: node.Labels[groupBy], Cells: make([]int, 0, len(daemonSets))}
 	}
-	numbers := make(map[MapVerdict]int)
+	numbers, lapsed := make(map[MapVerdict]int), e.lapsed()
 	for _, ds := range daemonSets {
 		verdicts, err := e.glances(ctx, ds, nodes)
 		if err != nil {
@@ -156,6 +158,7 @@ func (e *Engine) Map(ctx context.Context, daemonSets []*appsv1.DaemonSet, groupB
 		}
 		m.DaemonSets = append(m.DaemonSets, MapColumn{
 			Namespace: ds.Namespace, Name: ds.Name, Desired: status.Desired, Ready: status.Ready, Top: status.Top,
+			Lapsed: len(lapsed[ds.UID]),
 		})
 	}
 	return m, nil

@@ -9,11 +9,13 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -54,6 +56,8 @@ type Status struct {
 	// nodes together; nothing where it has not been seen. HeldNodes is on how many.
 	Held      corev1.ResourceList `json:"held,omitempty"`
 	HeldNodes int                 `json:"heldNodes,omitempty"`
+	// LapsedNodes is on how many nodes it holds room no longer, because no pod appeared.
+	LapsedNodes int `json:"lapsedNodes,omitempty"`
 	// GapSince is when the oldest gap opened, if there is one and the objects tell.
 	GapSince *metav1.Time `json:"gapSince,omitempty"`
 	// Top is the most frequent cause of gaps, those first that are trouble; or of not
@@ -84,6 +88,7 @@ func (s *Status) HeldText() string {
 // Statuses returns how the DaemonSets fare, in their order.
 func (e *Engine) Statuses(ctx context.Context, daemonSets []*appsv1.DaemonSet) ([]Status, error) {
 	held, heldNodes := e.held()
+	lapsed := e.lapsed()
 	nodes := e.Nodes()
 	statuses := make([]Status, 0, len(daemonSets))
 	for _, ds := range daemonSets {
@@ -92,7 +97,7 @@ func (e *Engine) Statuses(ctx context.Context, daemonSets []*appsv1.DaemonSet) (
 			return nil, err
 		}
 		status := e.status(ds, verdicts)
-		status.held, status.HeldNodes = held[ds.UID], heldNodes[ds.UID]
+		status.held, status.HeldNodes, status.LapsedNodes = held[ds.UID], heldNodes[ds.UID], len(lapsed[ds.UID])
 		if resources := status.held; !resources.IsZero() {
 			status.Held = resources.List()
 		}
@@ -256,6 +261,40 @@ func (e *Engine) held() (map[types.UID]daemonset.Resources, map[types.UID]int) {
 		}
 	}
 	return held, nodes
+}
+
+// lapsed returns the nodes on which everynode-scheduler holds room no longer for each
+// DaemonSet: its event says so (k8s.io/api's events; reason HoldLapsed of pkg/plugins/holds),
+// and no pod has appeared since.
+func (e *Engine) lapsed() daemonset.Lapsed {
+	lapsed := make(daemonset.Lapsed)
+	for uid, s := range e.subjects {
+		var since time.Time
+		for _, event := range e.events[uid] {
+			if _, last, _ := eventTimes(event); event.Reason == "HoldLapsed" && last.After(since) {
+				since = last.Time
+			}
+		}
+		if since.IsZero() || s.createdAfter(since) {
+			continue
+		}
+		for _, node := range e.cluster.Nodes {
+			if s.compiled.Holds && len(s.pods[node.Name]) == 0 && s.compiled.WillRun(node, daemonset.DefaultStartupTaints()) {
+				lapsed[uid] = lapsed[uid].Union(sets.New(node.Name))
+			}
+		}
+	}
+	return lapsed
+}
+
+// createdAfter says whether a pod was created after that time.
+func (s *subject) createdAfter(since time.Time) bool {
+	for _, pods := range s.pods {
+		if slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return pod.CreationTimestamp.After(since) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // settled says whether ds has exactly one pod on the node and that is up to date, so

@@ -134,8 +134,16 @@ func (t *text) columns(first, last int) {
 	for d := first; d < last; d++ {
 		line := strings.Repeat("│"+strings.Repeat(" ", t.cell-1), d-first) + "┌" + strings.Repeat("─", (last-d)*t.cell-1)
 		about := fmt.Sprintf("%-*s %*s", longestName, cut(t.names[d], longestName), longestCount, counts[d])
-		t.line(line, " ", cut(about+reason(t.DaemonSets[d].Top, room-utf8.RuneCountInString(about)), room))
+		t.line(line, " ", cut(about+reason(t.DaemonSets[d].Top, room-utf8.RuneCountInString(about))+lapsed(&t.DaemonSets[d]), room))
 	}
+}
+
+// lapsed says where room is held no longer.
+func lapsed(column *explain.MapColumn) string {
+	if column.Lapsed == 0 {
+		return ""
+	}
+	return "; no room held on " + explain.Count(column.Lapsed, "node")
 }
 
 // reason says why there are gaps, and where, if there is room for that.

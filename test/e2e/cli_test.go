@@ -47,11 +47,29 @@ func (c *cluster) run(command *exec.Cmd) (string, error) {
 	return string(output), err
 }
 
-// runNext runs the command that a verdict names, as it stands, in a shell.
-func (c *cluster) runNext(command string) {
+// mend runs the command that a verdict gives to mend its cause: first as it is, which
+// changes nothing, then for good. Where no command is safe to give, it runs kubectl with
+// otherwise.
+func (c *cluster) mend(v explain.Verdict, otherwise ...string) {
 	c.t.Helper()
-	if _, err := c.run(exec.CommandContext(c.t.Context(), "bash", "-euc", command)); err != nil {
-		c.t.Fatal(err)
+	if _, err := c.run(exec.CommandContext(c.t.Context(), "bash", "-euc", v.Next)); err != nil {
+		c.t.Error(err)
+	}
+	if v.Fix == nil || v.Fix.Command == "" {
+		if len(otherwise) == 0 {
+			c.t.Fatalf("there is no command to mend %s: %+v", v.Reason, v.Fix)
+		}
+		c.kubectl(otherwise...)
+		return
+	}
+	const dryRun = " --dry-run=server"
+	if !strings.Contains(v.Fix.Command, dryRun) {
+		c.t.Errorf("the command to mend %s is not safe to paste: %s", v.Reason, v.Fix.Command)
+	}
+	for _, command := range []string{v.Fix.Command, strings.ReplaceAll(v.Fix.Command, dryRun, "")} {
+		if _, err := c.run(exec.CommandContext(c.t.Context(), "bash", "-euc", command)); err != nil {
+			c.t.Fatal(err)
+		}
 	}
 }
 
@@ -158,10 +176,16 @@ func TestT8ExplainNamesTheCause(t *testing.T) {
 		}
 	}
 
-	for _, node := range []string{"node-4", "node-2", "node-3"} {
-		next := c.verdict("agent", node).Next
-		t.Logf("%s: %s", node, next)
-		c.runNext(next)
+	for _, repair := range []struct {
+		node      string
+		otherwise []string
+	}{
+		{"node-4", []string{"label", "node", "node-4", "disktype=ssd"}},
+		{"node-2", nil},
+		{"node-3", []string{"scale", "deployment", "filler", "--replicas=0"}},
+	} {
+		node := repair.node
+		c.mend(c.verdict("agent", node), repair.otherwise...)
 		c.eventually(30*time.Second, "the node is repaired", func(context.Context) error {
 			if v := c.verdict("agent", node); !v.Ready {
 				return fmt.Errorf("%s: %s", v.Reason, v.Message)
@@ -191,7 +215,7 @@ func TestA20ExplainNeverFits(t *testing.T) {
 	if len(status.Held) > 0 || status.Missing != 2 || status.Top == nil || status.Top.Reason != explain.ReasonNeverFits {
 		t.Errorf("status: %+v", status)
 	}
-	c.runNext(v.Next)
+	c.mend(v, "set", "resources", "daemonset/huge", "--requests=cpu=3,memory=1Gi")
 	c.eventually(30*time.Second, "it fits now", c.running("huge", 2))
 }
 
@@ -222,7 +246,8 @@ func TestA9ExplainNamespaceSelector(t *testing.T) {
 			if after := c.podUIDs("agent"); len(after) != 3 || !slices.Equal(before, after) {
 				t.Errorf("pods were %v and are %v", before, after)
 			}
-			c.runNext(c.verdict("agent", "node-1").Next)
+			c.mend(c.verdict("agent", "node-1"), "annotate", "namespace", "default", "scheduler.alpha.kubernetes.io/node-selector-")
+			c.kubectl("delete", "pod", "-l", "app=agent")
 			c.eventually(30*time.Second, "it runs", c.running("agent", 3))
 		})
 	}
@@ -277,7 +302,7 @@ func TestA10ExplainHostPortWithSurge(t *testing.T) {
 	if x.Rollout == nil || !x.Rollout.Stalled || !slices.Equal(x.Rollout.Unavailable, []string{"node-1", "node-2"}) {
 		t.Errorf("rollout: %+v", x.Rollout)
 	}
-	c.runNext(v.Next)
+	c.mend(v)
 	c.eventually(60*time.Second, "the update completes", func(ctx context.Context) error {
 		for uid := range c.boundUIDs("agent") {
 			if _, ok := old[uid]; ok {
@@ -360,7 +385,7 @@ func TestExplainStalledUpdate(t *testing.T) {
 	}
 	wantText(t, text, "UPDATE STALLED: 1 of 4 nodes have the current template. It goes no further before a pod becomes available on "+stuck+": maxUnavailable is 1.",
 		"IMAGE NOT PULLED on "+stuck, "example/agent:non-existent", "READY, TO BE UPDATED on")
-	c.runNext(c.verdict("agent", stuck).Next)
+	c.mend(c.verdict("agent", stuck), "rollout", "undo", "daemonset/agent")
 	c.eventually(60*time.Second, "the earlier template is back", func(ctx context.Context) error { return c.complete(ctx, "default", "agent", 4) })
 }
 
