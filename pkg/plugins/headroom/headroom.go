@@ -141,8 +141,9 @@ func (pl *Headroom) Filter(_ context.Context, state fwk.CycleState, pod *corev1.
 		}
 	}
 	room := roomOf(nodeInfo)
+	var buffer [shortageBuffer]shortage
 	// Most nodes have room enough whatever is held there.
-	if s.maxHeld != nil && len(room.shortages(&s.requests, s.maxHeld)) == 0 {
+	if s.maxHeld != nil && len(room.shortages(buffer[:0], &s.requests, s.maxHeld)) == 0 {
 		return nil
 	}
 	if s.refuse(&room, pl.views.Of(s.set, pod, nodeInfo).HeldFor(s.minPriority)) == nil {

@@ -36,6 +36,10 @@ func resourcesOf(r fwk.Resource, pods int64) daemonset.Resources {
 	}
 }
 
+// shortageBuffer is how many shortages are found without an allocation: Filter runs for
+// every node.
+const shortageBuffer = 8
+
 // shortage is a resource of which a node has not enough for a pod and what is held.
 type shortage struct {
 	resource corev1.ResourceName
@@ -43,10 +47,9 @@ type shortage struct {
 	always bool
 }
 
-// shortages returns the resources that a pod requests, that are held, and of which the
-// node has not enough for both.
-func (r *room) shortages(requests, held *daemonset.Resources) []shortage {
-	var short []shortage
+// shortages appends to short the resources that a pod requests, that are held, and of
+// which the node has not enough for both.
+func (r *room) shortages(short []shortage, requests, held *daemonset.Resources) []shortage {
 	check := func(name corev1.ResourceName, asked, held, used, size int64) {
 		// None of them is negative, and held is never more than the size of a node, so only
 		// asked can be so large that a sum would overflow.
@@ -77,25 +80,27 @@ func (s *preFilterState) refuse(r *room, held []daemonset.Hold) *refusal {
 	if len(held) == 0 {
 		return nil
 	}
-	var why refusal
-	for _, short := range r.shortages(&s.requests, &held[len(held)-1].Total) {
-		why.resources = append(why.resources, string(short.resource))
-		why.always = why.always || short.always
+	var resources []string
+	var always bool
+	var buffer [shortageBuffer]shortage
+	for _, short := range r.shortages(buffer[:0], &s.requests, &held[len(held)-1].Total) {
+		resources = append(resources, string(short.resource))
+		always = always || short.always
 	}
 	if len(s.hostPorts) > 0 {
 		for i := range held {
 			for _, port := range held[i].HostPorts {
 				if daemonset.AnyConflict(s.hostPorts, []daemonset.HostPort{port}) {
-					why.resources = append(why.resources, fmt.Sprintf("%s %d", hostPort, port.Port))
-					why.always = true
+					resources = append(resources, fmt.Sprintf("%s %d", hostPort, port.Port))
+					always = true
 				}
 			}
 		}
 	}
-	if len(why.resources) == 0 {
+	if len(resources) == 0 {
 		return nil
 	}
-	return &why
+	return &refusal{resources, always}
 }
 
 // minPriority returns the lowest priority of DaemonSets that room is held for against pods

@@ -5,6 +5,7 @@ package readiness_test
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -360,4 +361,49 @@ func FuzzParseRequires(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A pod is woken by what it waits for, and by nothing else.
+func TestWakesOnlyWhoWaits(t *testing.T) {
+	daemon := daemonsettest.BoundPod(logs, "node")
+	requires := func(name, value string) *corev1.Pod {
+		return st.MakePod().Namespace("default").Name(name).UID(name).Annotation(readiness.RequiresAnnotation, value).Obj()
+	}
+	misspelt, waiting, bound := requires("misspelt", "default/lags"), requires("waiting", "default/logs"), requires("bound", "default/logs")
+	pl, s := newReadiness(t, "", logs, daemon, bound, st.MakeNode().Name("node").Obj())
+	info := nodeInfo(st.MakeNode().Name("node").Obj(), daemon)
+	for _, pod := range []*corev1.Pod{misspelt, waiting, bound} {
+		state := framework.NewCycleState()
+		if _, status := pl.PreFilter(t.Context(), state, pod, nil); status.IsSuccess() {
+			pl.Filter(t.Context(), state, pod, info)
+		}
+	}
+	activated := func(want ...string) {
+		t.Helper()
+		select {
+		case pods := <-s.Activated:
+			if diff := cmp.Diff(want, slices.Sorted(maps.Keys(pods))); diff != "" {
+				t.Errorf("pods tried again (-want,+got):\n%s", diff)
+			}
+		case <-t.Context().Done():
+			t.Fatal("no pod was tried again")
+		}
+	}
+	// It has been placed elsewhere.
+	placed := bound.DeepCopy()
+	placed.Spec.NodeName = "other"
+	if _, err := s.Client.CoreV1().Pods("default").Update(t.Context(), placed, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) { return pl.Refused() == 2, nil }); err != nil {
+		t.Fatalf("%d pods are remembered, want 2", pl.Refused())
+	}
+	if _, err := s.Client.CoreV1().Pods("default").UpdateStatus(t.Context(), ready(daemon, "True"), metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	activated("default/waiting")
+	if _, err := s.Client.AppsV1().DaemonSets("default").Create(t.Context(), daemonsettest.Make("lags").Obj(), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	activated("default/misspelt")
 }

@@ -1,0 +1,9 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package readiness
+
+// Refused returns the number of pods that are remembered.
+func (pl *Readiness) Refused() int {
+	return pl.refused.Len()
+}
