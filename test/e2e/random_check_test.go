@@ -327,9 +327,23 @@ func (w *world) whyItStays(pod *corev1.Pod) string {
 		}
 	}
 	if !elsewhere {
-		return "it can be on its node only"
+		return onItsNodeOnly
 	}
 	return ""
+}
+
+const onItsNodeOnly = "it can be on its node only"
+
+// isOneOfSeveral says whether the ReplicaSet of a pod has two more on its node, so that it
+// may be evicted as a last resort.
+func (w *world) isOneOfSeveral(pod *corev1.Pod) bool {
+	others := 0
+	for i := range w.pods {
+		if other := &w.pods[i]; other.UID != pod.UID && other.Spec.NodeName == pod.Spec.NodeName && ownerUID(other) == ownerUID(pod) {
+			others++
+		}
+	}
+	return ownerKind(pod) == "ReplicaSet" && others >= 2
 }
 
 // room is what a node has left.
@@ -598,7 +612,8 @@ func (c *checker) wrongEvictions(ctx context.Context) []string {
 		if !e.equal {
 			continue
 		}
-		if why := c.atThatTime(w, e.at).whyItStays(e.victim); why != "" && !isStuck(e.victim) {
+		why := c.atThatTime(w, e.at).whyItStays(e.victim)
+		if why != "" && !isStuck(e.victim) && (why != onItsNodeOnly || !w.isOneOfSeveral(e.victim)) {
 			problems = append(problems, fmt.Sprintf("%s was evicted although %s: %s", e.victim.Name, why, e.note))
 		}
 		owner := ownerUID(e.victim)
