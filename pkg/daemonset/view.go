@@ -83,14 +83,7 @@ func NewView(set *Set, scope Scope, node *corev1.Node, expected []*DaemonSet, po
 		if room == nil {
 			room = newImmovable(set, scope.Kinds, node, pods)
 		}
-		needs := ds.NeedsOn(node)
-		needs.Resources = needs.Resources.ListedBy(room.allocatable)
-		if here.leaving {
-			// The successor takes over what the leaving pod gives back: only growth has to be held.
-			needs.Resources = needs.Resources.Minus(here.givesBack).AtLeastZero()
-			needs.HostPorts = nil
-		}
-		switch {
+		switch needs := here.stillNeeded(ds, node, room.allocatable); {
 		case needs.Resources.IsZero():
 		case set.HasLapsed(ds, node.Name):
 			view.Lapsed = append(view.Lapsed, ds)
@@ -116,6 +109,18 @@ type presence struct {
 	leaving bool
 	// givesBack is what the leaving pods take now.
 	givesBack Resources
+}
+
+// stillNeeded returns what ds needs on node beside its pods there.
+func (p *presence) stillNeeded(ds *DaemonSet, node *corev1.Node, allocatable Resources) Needs {
+	needs := ds.NeedsOn(node)
+	needs.Resources = needs.Resources.ListedBy(allocatable)
+	if p.leaving {
+		// The successor takes over what the leaving pod gives back: only growth has to be held.
+		needs.Resources = needs.Resources.Minus(p.givesBack).AtLeastZero()
+		needs.HostPorts = nil
+	}
+	return needs
 }
 
 func (p *presence) add(ds *DaemonSet, pod *corev1.Pod, takes Resources) {

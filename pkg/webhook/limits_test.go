@@ -66,7 +66,7 @@ func startRoutes(t *testing.T, clientCAFile string, edit func(*server)) (s *serv
 		cancel()
 		// Requests that are in flight on purpose do not end by themselves.
 		_ = s.http.Close()
-		_ = <-ended
+		<-ended
 	})
 	return s, listener.Addr().String(), pool
 }

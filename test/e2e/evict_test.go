@@ -240,16 +240,17 @@ func TestF10OneEvictionAtATime(t *testing.T) {
 
 // localVolumes returns a StorageClass and a local volume on each of the nodes.
 func localVolumes(nodes ...string) string {
-	manifests := `
+	var manifests strings.Builder
+	manifests.WriteString(`
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata: {name: local}
 provisioner: kubernetes.io/no-provisioner
 volumeBindingMode: WaitForFirstConsumer
 ---
-`
+`)
 	for _, node := range nodes {
-		manifests += fmt.Sprintf(`
+		fmt.Fprintf(&manifests, `
 apiVersion: v1
 kind: PersistentVolume
 metadata: {name: local-%[1]s}
@@ -262,7 +263,7 @@ spec:
 ---
 `, node)
 	}
-	return manifests
+	return manifests.String()
 }
 
 // statefulSet returns a manifest of one whose pods have a volume of the class local.

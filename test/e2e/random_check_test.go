@@ -208,12 +208,11 @@ func (n *nodeState) daemonPodsThatCouldRun() error {
 	for _, m := range n.missing {
 		priority := priorityOf(m.spec)
 		room := n.room(func(pod *corev1.Pod) bool {
-			switch p := priorityOf(&pod.Spec); {
-			case p == priority:
+			p := priorityOf(&pod.Spec)
+			if p == priority {
 				return n.whyItStays(pod) != ""
-			default:
-				return p > priority || isStuck(pod) || isMirror(pod)
 			}
+			return p > priority || isStuck(pod) || isMirror(pod)
 		})
 		if room.take(m.spec, nil) {
 			return fmt.Errorf("daemon pod %s is not on node %s, which could hold it", m.name, n.node.Name)

@@ -18,6 +18,7 @@ var unseen = map[rights.Right]string{
 	{Verb: "update", Group: "resource.k8s.io", Resource: "resourceclaims/binding"}: "the API server asks for it when a status is updated",
 	{Verb: "patch", Group: "resource.k8s.io", Resource: "resourceclaims/binding"}:  "the API server asks for it when a status is patched",
 	{Verb: "update", Group: "", Resource: "pods/finalizers"}:                       "an admission plugin asks for it, where it is on",
+	{Verb: "get", Group: "batch", Resource: "jobs"}:                                "only before a pod of a Job is evicted",
 	{Verb: "patch", Group: "events.k8s.io", Resource: "events"}:                    "only if the same event happens again within minutes",
 }
 

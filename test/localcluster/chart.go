@@ -48,15 +48,7 @@ func (c *Cluster) installChart(ctx context.Context) error {
 		args = append(args, "--values", c.path("more-values.yaml"))
 	}
 	if c.options.SchedulerConfig != nil || c.options.PluginArgs != nil {
-		config, err := c.everynodeConfig()
-		if err != nil {
-			return err
-		}
-		content, err := yaml.Marshal(config)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(c.path("scheduler-config.yaml"), content, 0o600); err != nil {
+		if err := c.writeEverynodeConfig(c.path("scheduler-config.yaml")); err != nil {
 			return err
 		}
 		args = append(args, "--set-file", "scheduler.config="+c.path("scheduler-config.yaml"))
@@ -123,4 +115,17 @@ func (c *Cluster) installedProgram(ctx context.Context, name, deployment string,
 		return "", nil, err
 	}
 	return c.PodProgram(ctx, deploy.Namespace, &found.Spec.Template.Spec, dir, port.number)
+}
+
+// writeEverynodeConfig writes the configuration of everynode-scheduler.
+func (c *Cluster) writeEverynodeConfig(path string) error {
+	config, err := c.everynodeConfig()
+	if err != nil {
+		return err
+	}
+	content, err := yaml.Marshal(config)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, content, 0o600)
 }

@@ -16,7 +16,7 @@ import (
 	"everynode.dev/everynode/pkg/plugins/plugintest"
 )
 
-func start(t *testing.T, objects ...runtime.Object) (*plugintest.Scheduler, *cluster.Cluster) {
+func start(t *testing.T, objects ...runtime.Object) *cluster.Cluster {
 	t.Helper()
 	scheduler := plugintest.NewScheduler(t, objects...)
 	made, err := cluster.NewPool().Get(t.Context(), scheduler.Handle)
@@ -24,7 +24,7 @@ func start(t *testing.T, objects ...runtime.Object) (*plugintest.Scheduler, *clu
 		t.Fatal(err)
 	}
 	scheduler.Start(t)
-	return scheduler, made
+	return made
 }
 
 func TestPoolGivesAllProfilesOfASchedulerOneCluster(t *testing.T) {
@@ -48,7 +48,7 @@ func TestPoolGivesAllProfilesOfASchedulerOneCluster(t *testing.T) {
 
 // The first cycle runs when the listers are full, not when the handlers have run.
 func TestSetIsCompleteAsSoonAsTheListersAre(t *testing.T) {
-	_, cluster := start(t, daemonsettest.Make("logs").Obj(), daemonsettest.Make("metrics").Obj())
+	cluster := start(t, daemonsettest.Make("logs").Obj(), daemonsettest.Make("metrics").Obj())
 	for _, name := range []string{"logs", "metrics"} {
 		if cluster.Set().Get(daemonsettest.Make(name).Obj().UID) == nil {
 			t.Errorf("DaemonSet %s is not in the set", name)
@@ -77,7 +77,7 @@ func TestPrioritiesAreResolvedAsAdmissionDoes(t *testing.T) {
 			for className := range tc.want {
 				objects = append(objects, daemonsettest.Make("ds-"+className).PriorityClass(className).Obj())
 			}
-			_, cluster := start(t, objects...)
+			cluster := start(t, objects...)
 			got := make(map[string]int32)
 			for className := range tc.want {
 				got[className] = cluster.Set().Get(daemonsettest.Make("ds-" + className).Obj().UID).Priority

@@ -20,10 +20,10 @@ type Args struct {
 	HoldAgainst HoldAgainst `json:"holdAgainst,omitempty"`
 	// HoldFor is how long room is held for a pod that does not appear although its node
 	// is open: one second at least. Default 2m. All profiles of a scheduler need the same.
-	HoldFor metav1.Duration `json:"holdFor,omitempty"`
+	HoldFor metav1.Duration `json:"holdFor,omitzero"`
 	// StartupFor is how long a start-up taint on a Ready node counts as one: one second at
 	// least. Default 10m. All profiles of a scheduler need the same.
-	StartupFor metav1.Duration `json:"startupFor,omitempty"`
+	StartupFor metav1.Duration `json:"startupFor,omitzero"`
 	pluginargs.Scope
 }
 

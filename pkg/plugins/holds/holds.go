@@ -113,7 +113,10 @@ func New(options Options, from Sources) (*Holds, error) {
 		startup:    make(map[string]*startup),
 	}
 	from.DaemonSets.OnStart(h.start)
-	return h, h.watch(from.Informers)
+	if err := h.watch(from.Informers); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // start begins to count: nothing is known of the time before.
@@ -304,30 +307,39 @@ func (h *Holds) lookAt(set *daemonset.Set, node *corev1.Node, uids sets.Set[type
 	if daemonset.IsVirtual(node) {
 		return nil
 	}
-	settled, outdated := make(map[*daemonset.DaemonSet]bool), make(map[*daemonset.DaemonSet]bool)
-	for _, pod := range h.podsOn(node.Name) {
+	settled, outdated := h.presentOn(set, node.Name)
+	s := h.startup[node.Name]
+	overdue := s != nil && s.overdue
+	var ends []end
+	for _, ds := range set.All() {
+		if !ds.Holds || settled[ds] || !uids.HasAny(ds.UID, "") || set.HasLapsed(ds, node.Name) {
+			continue
+		}
+		switch open, _ := ds.ShouldRun(node); {
+		case open && !h.expected(ds, node.Name):
+			ends = append(ends, end{daemonSet: ds, node: node.Name, update: outdated[ds]})
+		case !open && overdue && ds.WillRun(node, h.Startup):
+			ends = append(ends, end{daemonSet: ds, node: node.Name, closed: true})
+		}
+	}
+	return ends
+}
+
+// presentOn returns the DaemonSets that have a pod on the named node which runs, or is about
+// to use the room, and those that have one that an update will replace.
+func (h *Holds) presentOn(set *daemonset.Set, node string) (settled, outdated map[*daemonset.DaemonSet]bool) {
+	settled, outdated = make(map[*daemonset.DaemonSet]bool), make(map[*daemonset.DaemonSet]bool)
+	for _, pod := range h.podsOn(node) {
 		ds := set.OwnerOf(pod)
 		switch {
 		case ds == nil || pod.DeletionTimestamp != nil:
 		case pod.Spec.NodeName != "" && ds.Outdated(pod):
 			outdated[ds] = true
 		default:
-			// It runs, or it is about to use the room.
 			settled[ds] = true
 		}
 	}
-	var ends []end
-	for _, ds := range set.All() {
-		if !ds.Holds || settled[ds] || !uids.HasAny(ds.UID, "") || set.HasLapsed(ds, node.Name) {
-			continue
-		}
-		if open, _ := ds.ShouldRun(node); open && !h.expected(ds, node.Name) {
-			ends = append(ends, end{daemonSet: ds, node: node.Name, update: outdated[ds]})
-		} else if s := h.startup[node.Name]; !open && s != nil && s.overdue && ds.WillRun(node, h.Startup) {
-			ends = append(ends, end{daemonSet: ds, node: node.Name, closed: true})
-		}
-	}
-	return ends
+	return settled, outdated
 }
 
 // expected says whether a pod of ds may still appear on the named node: a deadline is

@@ -110,7 +110,8 @@ func (pl *Placement) Filter(_ context.Context, _ fwk.CycleState, pod *corev1.Pod
 		}
 		// The DaemonSet may have begun to surge after the look above. Add comes first, or the
 		// change would be lost.
-		if pl.refused.Add(pod, daemonset.OwnerOf(pod).UID); !pl.surges(pod, present) {
+		pl.refused.Add(pod, daemonset.OwnerOf(pod).UID)
+		if !pl.surges(pod, present) {
 			return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonPresent)
 		}
 	}

@@ -6,6 +6,7 @@ package views_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -139,7 +140,7 @@ func BenchmarkOf(b *testing.B) {
 		}
 	}
 	for i := range 51 {
-		pods = append(pods, st.MakePod().UID(fmt.Sprint(i)).Req(resources{"cpu": "100m"}).Obj())
+		pods = append(pods, st.MakePod().UID(strconv.Itoa(i)).Req(resources{"cpu": "100m"}).Obj())
 	}
 	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "64", "memory": "256Gi", "pods": "250"}).Obj()
 	v, _ := newViews(b, node)
