@@ -6,7 +6,6 @@ package explain_test
 import (
 	"runtime"
 	"testing"
-	"time"
 
 	"everynode.dev/everynode/pkg/explain"
 	"everynode.dev/everynode/pkg/explain/explaintest"
@@ -78,13 +77,12 @@ func heapOf(tb testing.TB) uint64 {
 	return stats.HeapSys
 }
 
-// A tenth of the largest cluster has to take less than a tenth of what a person waits
-// for, and the verdicts have to be those that were built in.
+// The verdicts of a tenth of the largest cluster are those that were built in. How long
+// they take, make perf-cli measures.
 func TestLargeCluster(t *testing.T) {
 	t.Parallel()
 	const nodes = manyNodes / 10
 	cluster := explaintest.Cluster(nodes, manyDaemonSets, manyPods/10)
-	begun := time.Now()
 	engine := newLargeEngine(t, cluster)
 	statuses, err := engine.Statuses(t.Context(), engine.DaemonSets())
 	if err != nil {
@@ -93,9 +91,6 @@ func TestLargeCluster(t *testing.T) {
 	explanation, err := engine.Explain(t.Context(), engine.Find("default", "daemons-0"), engine.Nodes())
 	if err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("it took %s", took)
 	}
 	if s := statuses[0]; s.Desired != nodes*99/100 || s.Missing != nodes*2/100 || s.Ready != nodes*96/100 || s.Top.Reason != explain.ReasonNoRoom {
 		t.Errorf("status: %+v", s)
