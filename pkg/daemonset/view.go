@@ -60,13 +60,7 @@ func NewView(set *Set, scope Scope, node *corev1.Node, expected []*DaemonSet, po
 	if len(expected) == 0 || IsVirtual(node) {
 		return &View{}
 	}
-	present := make([]presence, len(set.ordered))
-	for pod, takes := range pods {
-		if i, ok := set.ownerIndex(pod); ok {
-			present[i].add(set.ordered[i], pod, takes)
-		}
-	}
-
+	present := presentOn(set, pods)
 	view := &View{Expected: expected}
 	var room *immovable
 	for _, ds := range expected {
@@ -96,6 +90,17 @@ func NewView(set *Set, scope Scope, node *corev1.Node, expected []*DaemonSet, po
 		}
 	}
 	return view
+}
+
+// presentOn returns what pods have of each DaemonSet, by its index in set.
+func presentOn(set *Set, pods iter.Seq2[*corev1.Pod, Resources]) []presence {
+	present := make([]presence, len(set.ordered))
+	for pod, takes := range pods {
+		if i, ok := set.ownerIndex(pod); ok {
+			present[i].add(set.ordered[i], pod, takes)
+		}
+	}
+	return present
 }
 
 // presence is what a node has of one DaemonSet.

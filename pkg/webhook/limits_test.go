@@ -66,7 +66,9 @@ func startRoutes(t *testing.T, clientCAFile string, edit func(*server)) (s *serv
 		cancel()
 		// Requests that are in flight on purpose do not end by themselves.
 		_ = s.http.Close()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Logf("serving ended: %v", err)
+		}
 	})
 	return s, listener.Addr().String(), pool
 }
