@@ -9,9 +9,11 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/events"
@@ -60,7 +62,19 @@ func (s *Scheduler) Start(tb testing.TB) {
 		cancel()
 		s.factory.Shutdown()
 	})
-	s.factory.WaitForCacheSync(ctx.Done())
+	// A change between an informer's list and its watch would be lost.
+	informers := len(s.factory.WaitForCacheSync(ctx.Done()))
+	if err := wait.PollUntilContextCancel(ctx, time.Millisecond, true, func(context.Context) (bool, error) {
+		watches := 0
+		for _, action := range s.Client.Actions() {
+			if action.GetVerb() == "watch" {
+				watches++
+			}
+		}
+		return watches >= informers, nil
+	}); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // Plugin makes a plugin and starts the scheduler. args are JSON, or "" for none.
