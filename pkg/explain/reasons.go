@@ -65,7 +65,7 @@ const (
 	// waits: it may close by itself, and is trouble when it has not for [Options.Patience],
 	// or when the kubelet has warned for [warnedFor].
 	waits aging = "waits"
-	// atOnce: somebody has to do something.
+	// atOnce: it is trouble at any age.
 	atOnce aging = "atOnce"
 	// noGap: the node has what it should have.
 	noGap aging = "noGap"

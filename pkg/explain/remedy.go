@@ -211,7 +211,7 @@ func (i *inquiry) dryRun(words ...string) string {
 	return withDryRun(i.commands.of(words...))
 }
 
-// makeRoom: if somebody is to be evicted, wait. If not, a higher priority makes room,
+// makeRoom: if pods are to be evicted, wait. If not, a higher priority makes room,
 // which has its price; no class is named, because those of others mean something to them.
 func (i *inquiry) makeRoom() *Fix {
 	p := i.v.Preemption
@@ -345,7 +345,7 @@ func (i *inquiry) tolerate() *Fix {
 	return i.onTemplate(fmt.Sprintf("If it should run there, tolerate the taint. That changes the template, and replaces all of its pods (%d).", i.allPods()), "json", operations)
 }
 
-// onTemplate returns a fix that patches the DaemonSet, if it is nobody else's.
+// onTemplate returns a fix that patches the DaemonSet, if no program owns it.
 func (i *inquiry) onTemplate(text, kind string, patch any) *Fix {
 	content, err := json.Marshal(patch)
 	if managed := i.manager(); managed != "" || err != nil {

@@ -225,7 +225,7 @@ func (i *inquiry) networkRoot(ctx context.Context) (string, error) {
 	return best, nil
 }
 
-// deletedAt returns when somebody deleted pod: its deletion timestamp is when the grace
+// deletedAt returns when pod was deleted: its deletion timestamp is when the grace
 // period ends.
 func deletedAt(pod *corev1.Pod) *metav1.Time {
 	at := *pod.DeletionTimestamp

@@ -171,7 +171,7 @@ func orDefault(value int32, byDefault int64) int64 {
 func checkFloatingImage(m *manifest) {
 	for _, containers := range [][]container{m.starting, m.running} {
 		for _, c := range containers {
-			// What is no image at all is filled in by somebody before it is applied.
+			// What is no image at all is filled in before it is applied.
 			if c.Image != "" && !strings.ContainsAny(c.Image, " \t${}<>") && floats(c.Image) {
 				m.report(c.path().Child("image"), c.Image+" is another image on another day: nodes differ, and no update can be undone")
 			}

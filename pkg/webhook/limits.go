@@ -166,7 +166,7 @@ func decodedSize(text []byte) int64 {
 }
 
 // connections limits open connections. Beyond the limit it closes the one that has had
-// no request for longest, so that nobody can keep others out by idle connections.
+// no request for longest, so that idle connections do not keep others out.
 type connections struct {
 	max int
 

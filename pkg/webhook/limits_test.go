@@ -149,7 +149,7 @@ func inUse() uint64 {
 }
 
 // Clients that announce large bodies and send next to nothing take little memory, and
-// keep nobody from an answer.
+// do not keep the API server from an answer.
 func TestSlowClients(t *testing.T) {
 	// The clients' own memory is in it.
 	const most = 128 << 20
