@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/scheduler-plugins/pkg/trimaran/peaks"
 	"sigs.k8s.io/scheduler-plugins/pkg/trimaran/targetloadpacking"
 
+	"everynode.dev/everynode/pkg/plugins/binding"
 	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/placement"
@@ -29,6 +30,7 @@ import (
 func Registry() frameworkruntime.Registry {
 	clusters := cluster.NewPool()
 	return frameworkruntime.Registry{
+		binding.Name:    binding.New,
 		headroom.Name:   headroom.NewFactory(clusters),
 		placement.Name:  placement.NewFactory(clusters),
 		preemption.Name: preemption.NewFactory(clusters),

@@ -48,8 +48,8 @@ type Options struct {
 	BinDir string
 	// Scheduler is the scheduler. Default: Everynode.
 	Scheduler Scheduler
-	// SchedulerConfig is the KubeSchedulerConfiguration of everynode-scheduler.
-	// Default: deploy/scheduler-config/replace.yaml.
+	// SchedulerConfig is the KubeSchedulerConfiguration of the scheduler, without profiles where that is Stock.
+	// Default: deploy/scheduler-config/replace.yaml for everynode, and Kubernetes' defaults for Stock.
 	SchedulerConfig []byte
 	// PluginArgs are further args of everynode-scheduler's plugins, by plugin and name,
 	// for all profiles. They override those of SchedulerConfig. Default: none.

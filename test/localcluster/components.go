@@ -227,11 +227,19 @@ func (c *Cluster) schedulerConfig(kubeconfig string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	config["clientConnection"] = map[string]any{"kubeconfig": kubeconfig}
 	if c.options.Scheduler == Stock {
 		// Its defaults are what we compare with.
 		delete(config, "profiles")
+		if c.options.SchedulerConfig == nil {
+			delete(config, "clientConnection")
+		}
 	}
+	connection, _ := config["clientConnection"].(map[string]any)
+	if connection == nil {
+		connection = make(map[string]any)
+	}
+	connection["kubeconfig"] = kubeconfig
+	config["clientConnection"] = connection
 	content, err := yaml.Marshal(config)
 	if err != nil {
 		return "", err

@@ -81,11 +81,15 @@ func (c *Cluster) ComputedViews() uint64 {
 	return sum
 }
 
-// Bound returns those of pods that have a node, each with what it takes there.
+// Bound returns those of pods that have a node, each with what it takes there. That is computed once for each pod.
 func Bound(pods []*corev1.Pod) iter.Seq2[*corev1.Pod, daemonset.Resources] {
+	takes := make([]daemonset.Resources, len(pods))
+	for i, pod := range pods {
+		takes[i] = daemonset.PodResources(pod)
+	}
 	return func(yield func(*corev1.Pod, daemonset.Resources) bool) {
-		for _, pod := range pods {
-			if pod.Spec.NodeName != "" && !yield(pod, daemonset.PodResources(pod)) {
+		for i, pod := range pods {
+			if pod.Spec.NodeName != "" && !yield(pod, takes[i]) {
 				return
 			}
 		}

@@ -4,13 +4,13 @@
 package headroom
 
 import (
+	"iter"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 
 	"everynode.dev/everynode/pkg/daemonset"
-	"everynode.dev/everynode/pkg/plugins/cluster"
 )
 
 // change is what an event changes about the room of a node.
@@ -67,14 +67,14 @@ type use struct {
 	takes    daemonset.Resources
 }
 
-// stateOf computes the state of a node with those of pods that are bound to it.
-func (pl *Headroom) stateOf(set *daemonset.Set, node *corev1.Node, pods []*corev1.Pod) *nodeState {
+// stateOf computes the state of a node with pods, each with what it takes.
+func (pl *Headroom) stateOf(set *daemonset.Set, node *corev1.Node, pods iter.Seq2[*corev1.Pod, daemonset.Resources]) *nodeState {
 	state := &nodeState{
 		allocatable:  daemonset.NewResources(node.Status.Allocatable),
-		view:         pl.views.Compute(set, node, cluster.Bound(pods)),
+		view:         pl.views.Compute(set, node, pods),
 		importantUse: make(map[int32]daemonset.Resources),
 	}
-	for pod, takes := range cluster.Bound(pods) {
+	for pod, takes := range pods {
 		state.pods = append(state.pods, use{corev1helper.PodPriority(pod), takes})
 		state.used = state.used.Plus(takes)
 	}
@@ -91,6 +91,21 @@ func (n *nodeState) with(pod *corev1.Pod) *nodeState {
 		view:         n.view,
 		importantUse: make(map[int32]daemonset.Resources),
 	}
+}
+
+// takesOver says whether pod takes exactly what is held for it, and no more or less is free or held with it.
+// Then the same is held for the other DaemonSets as before, as all of it fits beside this pod.
+func (n *nodeState) takesOver(set *daemonset.Set, pod *corev1.Pod) bool {
+	ds := set.OwnerOf(pod)
+	i := slices.IndexFunc(n.view.Held, func(hold daemonset.Hold) bool { return hold.DaemonSet == ds })
+	if i < 0 || pod.DeletionTimestamp != nil || ds.Outdated(pod) {
+		return false
+	}
+	held := n.view.Held[i].Total
+	if i > 0 {
+		held = held.Minus(n.view.Held[i-1].Total)
+	}
+	return held.Minus(daemonset.PodResources(pod)).IsZero() && slices.Equal(n.view.Held[i].HostPorts, daemonset.HostPortsOf(&pod.Spec))
 }
 
 // fits says whether the pod fits beside what is used and held.

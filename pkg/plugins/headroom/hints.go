@@ -17,6 +17,7 @@ import (
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/cluster"
 )
 
 // EventsToRegister returns the events that can make a pod schedulable that this
@@ -56,7 +57,7 @@ func (pl *Headroom) isSchedulableAfterNodeChange(logger klog.Logger, pod *corev1
 	}
 	set := pl.cluster.Set()
 	change := pl.last.of(oldObj, newObj, set, func() *change {
-		pods := pl.cluster.PodsOn(after.Name)
+		pods := cluster.Bound(pl.cluster.PodsOn(after.Name))
 		change := &change{node: after.Name, after: pl.stateOf(set, after, pods)}
 		if before != nil {
 			change.before = pl.stateOf(set, before, pods)
@@ -104,8 +105,11 @@ func (pl *Headroom) podChange(set *daemonset.Set, before, after *corev1.Pod) *ch
 	if err != nil {
 		return &change{node: name}
 	}
-	others := slices.DeleteFunc(pl.cluster.PodsOn(name), func(pod *corev1.Pod) bool { return pod.UID == subject.UID })
+	others := cluster.Bound(slices.DeleteFunc(pl.cluster.PodsOn(name), func(pod *corev1.Pod) bool { return pod.UID == subject.UID }))
 	without := pl.stateOf(set, node, others)
+	if before == nil && without.takesOver(set, after) {
+		return &change{node: name}
+	}
 	with := func(pod *corev1.Pod) *nodeState {
 		switch {
 		case pod == nil:
@@ -115,7 +119,14 @@ func (pl *Headroom) podChange(set *daemonset.Set, before, after *corev1.Pod) *ch
 		default:
 			bound := *pod
 			bound.Spec.NodeName = name
-			return pl.stateOf(set, node, append(slices.Clip(others), &bound))
+			return pl.stateOf(set, node, func(yield func(*corev1.Pod, daemonset.Resources) bool) {
+				for other, takes := range others {
+					if !yield(other, takes) {
+						return
+					}
+				}
+				yield(&bound, daemonset.PodResources(&bound))
+			})
 		}
 	}
 	return &change{node: name, before: with(before), after: with(after)}
@@ -203,7 +214,7 @@ func (pl *Headroom) newSurvey() *survey {
 	// A lister on a cache returns no error.
 	nodes, _ := pl.nodes.List(labels.Everything())
 	for _, node := range nodes {
-		s.nodes = append(s.nodes, pl.stateOf(s.set, node, pl.cluster.PodsOn(node.Name)))
+		s.nodes = append(s.nodes, pl.stateOf(s.set, node, cluster.Bound(pl.cluster.PodsOn(node.Name))))
 	}
 	return s
 }
