@@ -33,6 +33,8 @@ func variants() map[string][]string {
 		"webhook alone":     {"scheduler.enabled=false"},
 		"others' rights":    {"rbac.create=false"},
 		"a name of its own": {"fullnameOverride=blue"},
+		"adopt":             {`adopt.namespaceSelector.matchLabels.everynode\.dev/adopt=enabled`},
+		"fail":              {"webhook.failurePolicy=Fail"},
 	}
 }
 
@@ -102,11 +104,11 @@ func TestRightsAreLimited(t *testing.T) {
 			}
 		}
 	}
-	for _, component := range []string{"scheduler", "webhook"} {
-		lines := strings.Split(string(read(t, "../../charts/everynode/templates/"+component+"/rbac.yaml")), "\n")
+	for _, path := range []string{"scheduler/rbac.yaml", "scheduler/lease.yaml", "webhook/rbac.yaml"} {
+		lines := strings.Split(string(read(t, chartDir+"templates/"+path)), "\n")
 		for i, line := range lines {
 			if strings.Contains(line, "- apiGroups:") && !strings.Contains(lines[i-1], "#") && !explained(lines[:i]) {
-				t.Errorf("%s/rbac.yaml:%d: %s has no reason", component, i+1, strings.TrimSpace(line))
+				t.Errorf("%s:%d: %s has no reason", path, i+1, strings.TrimSpace(line))
 			}
 		}
 	}
