@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
@@ -123,24 +124,33 @@ func (c *cluster) adoptDefault() {
 		}
 		return err
 	})
+	c.apply(daemonSet("agent", "", ""))
+	owner, err := c.Client.AppsV1().DaemonSets("default").Get(c.t.Context(), "agent", metav1.GetOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ofDaemonSet := pod("default").Node("node-1").Obj()
+	ofDaemonSet.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(owner, appsv1.SchemeGroupVersion.WithKind("DaemonSet"))}
 	system := pod("default").Obj()
 	system.Spec.PriorityClassName = "system-node-critical"
 	for name, tc := range map[string]struct {
 		pod  *corev1.Pod
 		want string
 	}{
-		"in kube-system":                    {pod("kube-system").Obj(), corev1.DefaultSchedulerName},
-		"of a system class":                 {system, corev1.DefaultSchedulerName},
-		"that stays out":                    {pod("default").Annotation("everynode.dev/adopt", "false").Obj(), corev1.DefaultSchedulerName},
-		"with a node":                       {pod("default").Node("node-1").Obj(), corev1.DefaultSchedulerName},
-		"that names another scheduler":      {pod("default").SchedulerName("other").Obj(), "other"},
-		"with another annotation":           {pod("default").Annotation("team", "blue").Obj(), localcluster.EverynodeScheduler},
-		"that does not stay out by mistake": {pod("default").Annotation("everynode.dev/adopt", "true").Obj(), localcluster.EverynodeScheduler},
+		"in kube-system":                       {pod("kube-system").Obj(), corev1.DefaultSchedulerName},
+		"of a system class":                    {system, corev1.DefaultSchedulerName},
+		"that stays out":                       {pod("default").Annotation("everynode.dev/adopt", "false").Obj(), corev1.DefaultSchedulerName},
+		"with a node":                          {pod("default").Node("node-1").Obj(), corev1.DefaultSchedulerName},
+		"that the webhook takes from its node": {ofDaemonSet, localcluster.EverynodeScheduler},
+		"that names another scheduler":         {pod("default").SchedulerName("other").Obj(), "other"},
+		"with another annotation":              {pod("default").Annotation("team", "blue").Obj(), localcluster.EverynodeScheduler},
+		"that does not stay out by mistake":    {pod("default").Annotation("everynode.dev/adopt", "true").Obj(), localcluster.EverynodeScheduler},
 	} {
 		if got, err := schedulerOf(c.t.Context(), tc.pod); err != nil || got != tc.want {
 			c.t.Errorf("a pod %s has scheduler %q, want %q (%v)", name, got, tc.want, err)
 		}
 	}
+	c.kubectl("delete", "daemonset", "agent")
 }
 
 // file writes a file and returns its path.

@@ -4,10 +4,12 @@
 package manifests
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -113,6 +115,7 @@ func render(t *testing.T, templates, set []string) string {
 }
 
 // Tools that take a chart from a Git repository leave out symbolic links: there must be none.
+// Without a file the chart says so, and does not install half of itself.
 func TestChartHasNoLinks(t *testing.T) {
 	err := filepath.WalkDir(chartDir, func(path string, entry os.DirEntry, err error) error {
 		if err == nil && entry.Type()&os.ModeSymlink != 0 {
@@ -122,5 +125,17 @@ func TestChartHasNoLinks(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+	for _, file := range []string{"scheduler-config/second.yaml", "alerts.yaml", "dashboard.json"} {
+		dir := t.TempDir()
+		if err := errors.Join(os.CopyFS(dir, os.DirFS(chartDir)), os.Remove(filepath.Join(dir, "files", file))); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.CommandContext(t.Context(), filepath.Join(*binDir, "helm"), "template", "everynode", dir,
+			"--set", "prometheusRule.enabled=true,grafanaDashboard.enabled=true")
+		output, err := command.CombinedOutput()
+		if err == nil || !strings.Contains(string(output), "the chart has no files/"+file) {
+			t.Errorf("without %s: %v\n%s", file, err, output)
+		}
 	}
 }

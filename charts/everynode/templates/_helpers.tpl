@@ -29,7 +29,11 @@
      and refuses to take over one that cert-manager has made. */}}
 {{- define "everynode.certSecret" -}}
 {{- if eq .Values.webhook.certificates.mode "secret" }}
-{{- required "webhook.certificates.secretName is needed with webhook.certificates.mode=secret: the name of the Secret with tls.crt and tls.key" .Values.webhook.certificates.secretName }}
+{{- $name := required "webhook.certificates.secretName is needed with webhook.certificates.mode=secret: the name of the Secret with tls.crt and tls.key" .Values.webhook.certificates.secretName }}
+{{- if eq $name (printf "%s-tls" (include "everynode.webhook" .)) }}
+{{- fail (printf "webhook.certificates.secretName is %s, the Secret of mode selfManaged, which Helm deletes: choose another name" $name) }}
+{{- end }}
+{{- $name }}
 {{- else }}
 {{- include "everynode.webhook" . }}-{{ ternary "cert-manager" "tls" (eq .Values.webhook.certificates.mode "certManager") }}
 {{- end }}
