@@ -244,12 +244,16 @@ build-helm:
 build-chart-tools: build-helm build-prometheus
 	@hack/progress.sh 'Building what checks the chart' $(manifests_build) github.com/norwoodj/helm-docs/cmd/helm-docs github.com/helm-unittest/helm-unittest/cmd/helm-unittest
 
+.PHONY: manifests
+manifests: build-helm ## Render the kustomize files in deploy/ from the chart
+	go test ./test/manifests -run TestDeployIsWhatTheChartRenders -count 1 -args -bin '$(CURDIR)/$(BIN)' -update
+
 helm_docs = $(BIN)/helm-docs --chart-search-root charts --sort-values-order file --log-level error
 helm_unittest = $(BIN)/helm-unittest --strict charts/everynode
 
 .PHONY: chart-update
-chart-update: build-chart-tools ## Write the chart's README and schema, and record what it renders
-	go test ./test/manifests -run TestSchemaKnowsTheAPI -count 1 -args -bin '$(CURDIR)/$(BIN)' -update
+chart-update: build-chart-tools ## Write the chart's README and deploy/, and record what the chart renders
+	@$(MAKE) manifests
 	$(helm_docs)
 	$(helm_unittest) --update-snapshot
 

@@ -107,14 +107,10 @@ func (c *cluster) healthy() error {
 	return errors.Join(errs...)
 }
 
-// owner returns the DaemonSet that controls pod, and waits for it until ctx ends. It
-// fails if pod, which is created in that namespace, has none: an owner reference is
-// easily written, so the DaemonSet has to exist with its UID.
-func (c *cluster) owner(ctx context.Context, namespace string, pod *corev1.Pod) (*appsv1.DaemonSet, error) {
-	reference := daemonset.OwnerOf(pod)
-	if reference == nil {
-		return nil, errors.New("the pod is not controlled by a DaemonSet")
-	}
+// owner returns the DaemonSet in a namespace that an owner reference names, and waits for
+// it until ctx ends. The DaemonSet has to exist with the UID of the reference, which is
+// easily written.
+func (c *cluster) owner(ctx context.Context, namespace string, reference *metav1.OwnerReference) (*appsv1.DaemonSet, error) {
 	var owner *appsv1.DaemonSet
 	if !waitUntil(ctx, func() (known bool) {
 		owner, known = get[*appsv1.DaemonSet](c.daemonSets, namespace+"/"+reference.Name)

@@ -64,7 +64,6 @@ func TestCluster(t *testing.T) {
 			"an owner that exists":     {"default", daemonsettest.Pod(agent, "a"), map[string]string{daemonset.SchedulingAnnotation: "direct"}, ""},
 			"in another namespace":     {"other", elsewhere, nil, "no DaemonSet other/agent with UID agent is known"},
 			"with another UID":         {"default", withOwnerUID(daemonsettest.Pod(agent, "a"), "forged"), nil, "no DaemonSet default/agent with UID forged is known"},
-			"no DaemonSet":             {"default", st.MakePod().Obj(), nil, "the pod is not controlled by a DaemonSet"},
 			"an owner we hear of late": {"default", daemonsettest.Pod(late, "a"), nil, ""},
 		}
 		for name, tc := range tests {
@@ -76,7 +75,7 @@ func TestCluster(t *testing.T) {
 					}
 				})
 			}
-			got, err := cluster.owner(ctx, tc.namespace, tc.pod)
+			got, err := cluster.owner(ctx, tc.namespace, daemonset.OwnerOf(tc.pod))
 			cancel()
 			if tc.wantErr != "" {
 				if err == nil || err.Error() != tc.wantErr {

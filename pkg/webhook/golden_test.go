@@ -99,6 +99,14 @@ func (s *scene) handler(t *testing.T) (http.Handler, metav1.GroupVersionResource
 func (s *scene) send(t *testing.T, object []byte) *admissionv1.AdmissionResponse {
 	t.Helper()
 	h, resource := s.handler(t)
+	if s.Webhook == "pods" {
+		// Each pod has a DaemonSet, which the scenes need not repeat.
+		owned, err := jsonpatch.MergePatch(object, []byte(`{"metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent", "controller": true}]}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		object = owned
+	}
 	request := &admissionv1.AdmissionRequest{
 		UID: "review", Resource: resource, Namespace: "default", Operation: admissionv1.Create,
 		Object: runtime.RawExtension{Raw: object}, OldObject: runtime.RawExtension{Raw: s.OldObject},

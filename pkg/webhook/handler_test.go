@@ -40,7 +40,7 @@ type fakeCluster struct {
 	policies   *policy.Policies
 }
 
-func (c *fakeCluster) owner(context.Context, string, *corev1.Pod) (*appsv1.DaemonSet, error) {
+func (c *fakeCluster) owner(context.Context, string, *metav1.OwnerReference) (*appsv1.DaemonSet, error) {
 	if c.crash {
 		panic("index out of range")
 	}
@@ -138,6 +138,7 @@ func TestReviewsAreAllowed(t *testing.T) {
 	}{
 		"a bound pod":                        {pod: daemonsettest.BoundPod(agent, "a"), wantPatch: true},
 		"a pod that needs none":              {pod: daemonsettest.Pod(agent, "a")},
+		"a pod without a DaemonSet":          {world: fakeCluster{err: errors.New("no such DaemonSet")}, pod: st.MakePod().Name("check").Obj()},
 		"a pod whose owner is not known":     {world: fakeCluster{err: errors.New("no such DaemonSet")}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "no such DaemonSet", wantReason: reasonOwner},
 		"a pod whose namespace is not known": {world: fakeCluster{namespaces: map[string]*metav1.PartialObjectMetadata{"another": nil}}, pod: daemonsettest.BoundPod(agent, "a"), wantWarning: "no such namespace", wantReason: reasonNamespace},
 		"a pod that makes us crash":          {world: fakeCluster{crash: true}, pod: daemonsettest.Pod(agent, "a"), wantWarning: "internal error", wantReason: reasonInternal},

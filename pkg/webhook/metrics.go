@@ -61,24 +61,18 @@ const (
 
 var (
 	requestDuration = metrics.NewHistogramVec(&metrics.HistogramOpts{
-		Namespace:      "everynode",
-		Subsystem:      "webhook",
-		Name:           "request_duration_seconds",
+		Name:           "everynode_webhook_request_duration_seconds",
 		Help:           "How long admission requests took, by webhook and result: mutated, unchanged, denied, failed (admitted unchanged because something went wrong) or refused (no AdmissionReview).",
 		Buckets:        metrics.ExponentialBuckets(0.0001, 2, 15), // 0.1 ms to 1.6 s, the timeout being 2 s
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"webhook", "result"})
 	problems = metrics.NewCounterVec(&metrics.CounterOpts{
-		Namespace:      "everynode",
-		Subsystem:      "webhook",
-		Name:           "problems_total",
+		Name:           "everynode_webhook_problems_total",
 		Help:           "How often less was done than was asked for, by webhook and reason.",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"webhook", "reason"})
 	configValid = metrics.NewGauge(&metrics.GaugeOpts{
-		Namespace:      "everynode",
-		Subsystem:      "webhook",
-		Name:           "config_valid",
+		Name:           "everynode_webhook_config_valid",
 		Help:           "Whether the file of --config is in use as it is now (1), or was not valid when it was read last, so that the policies before it are kept (0).",
 		StabilityLevel: metrics.ALPHA,
 	})

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -34,7 +35,7 @@ type cluster struct {
 	audit *rights.Log
 }
 
-func newCluster(t *testing.T, scheduler localcluster.Scheduler) *cluster {
+func newCluster(t *testing.T, scheduler localcluster.Scheduler, apiServerFlags ...string) *cluster {
 	t.Helper()
 	audit, err := rights.NewLog(t.TempDir())
 	if err != nil {
@@ -46,7 +47,7 @@ func newCluster(t *testing.T, scheduler localcluster.Scheduler) *cluster {
 		Scheduler: scheduler,
 		Args: map[string][]string{
 			// The Services' IPs are this machine's own, so that it can listen there.
-			localcluster.APIServer: append(audit.Flags(), "--service-cluster-ip-range=127.10.0.0/16"),
+			localcluster.APIServer: append(append(audit.Flags(), "--service-cluster-ip-range=127.10.0.0/16"), apiServerFlags...),
 		},
 	})
 	t.Cleanup(c.Stop)
@@ -94,18 +95,22 @@ type release struct {
 	name, namespace string
 }
 
-// install installs the chart and waits until its pods are ready.
-func (n *node) install(name string) *release {
+// chart is the folder of the chart.
+const chart = "../../charts/everynode"
+
+// install installs a chart and waits until its pods are ready, and the webhook is called.
+func (n *node) install(name, chart string, args ...string) *release {
 	n.Helper()
 	r := &release{node: n, name: name, namespace: "team-" + name}
-	r.helm("install", name, "../../charts/everynode", "--namespace", r.namespace, "--values", "testdata/values.yaml", "--wait", "--timeout", "2m")
+	r.helm(append([]string{"install", name, chart, "--namespace", r.namespace, "--values", "testdata/values.yaml", "--wait", "--timeout", "2m"}, args...)...)
 	// The webhook's Service has a port more here, by which the API server calls it.
 	service, port := r.object("webhook"), n.serve(r.namespace, r.object("webhook"))
 	r.kubectl("patch", "service", service, "--namespace", r.namespace, "--type=json", "-p",
 		fmt.Sprintf(`[{"op": "add", "path": "/spec/ports/-", "value": {"name": "here", "port": %d, "targetPort": "https"}}]`, port))
-	for kind, webhooks := range map[string]int{"mutatingwebhookconfiguration": 2, "validatingwebhookconfiguration": 1} {
-		for i := range webhooks {
-			r.kubectl("patch", kind, r.name+"-everynode", "--type=json", "-p",
+	for _, kind := range []string{"mutatingwebhookconfiguration", "validatingwebhookconfiguration"} {
+		names := strings.Fields(r.kubectl("get", kind, name+"-everynode", "--output=jsonpath={.webhooks[*].name}"))
+		for i := range names {
+			r.kubectl("patch", kind, name+"-everynode", "--type=json", "-p",
 				fmt.Sprintf(`[{"op": "add", "path": "/webhooks/%d/clientConfig/service/port", "value": %d}]`, i, port))
 		}
 	}

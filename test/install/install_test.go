@@ -46,7 +46,7 @@ func TestTwoReleases(t *testing.T) {
 	before := clustertest.Objects(t, c.Cluster)
 
 	n := c.startNode()
-	releases := []*release{n.install("blue"), n.install("green")}
+	releases := []*release{n.install("blue", chart), n.install("green", chart)}
 	// Each of them places its own pods.
 	for _, r := range releases {
 		r.eventually("a scheduler of "+r.name+" leads", func(ctx context.Context) error {
@@ -57,6 +57,7 @@ func TestTwoReleases(t *testing.T) {
 		c.eventually("the DaemonSet of "+r.name+" is complete", c.complete("agent-"+r.name))
 	}
 	blue := releases[0]
+	blue.check()
 	blue.work()
 	blue.makeRoom()
 	blue.repair()
@@ -113,13 +114,68 @@ spec:
 
 // complete returns a check that a DaemonSet has a ready pod on both nodes.
 func (c *cluster) complete(name string) func(context.Context) error {
+	return c.completeIn("default", name)
+}
+
+func (c *cluster) completeIn(namespace, name string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		ds, err := c.Client.AppsV1().DaemonSets("default").Get(ctx, name, metav1.GetOptions{})
+		ds, err := c.Client.AppsV1().DaemonSets(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err == nil && (ds.Status.DesiredNumberScheduled != 2 || ds.Status.NumberReady != 2) {
 			err = fmt.Errorf("it wants %d pods and has %d", ds.Status.DesiredNumberScheduled, ds.Status.NumberReady)
 		}
 		return err
 	}
+}
+
+// check runs helm test. It fails where the API server does not reach the webhook, and is done
+// by a pod that everynode places.
+func (r *release) check() {
+	r.Helper()
+	test := []string{"test", r.name, "--namespace", r.namespace, "--timeout", "1m"}
+	mutating := "mutatingwebhookconfiguration/" + r.name + "-everynode"
+	// The last webhook is the one for the check.
+	last := len(strings.Fields(r.kubectl("get", mutating, "--output=jsonpath={.webhooks[*].name}"))) - 1
+	path := fmt.Sprintf("/webhooks/%d/clientConfig/service/port", last)
+	port := r.kubectl("get", mutating, fmt.Sprintf("--output=jsonpath={.webhooks[%d].clientConfig.service.port}", last))
+	r.kubectl("patch", mutating, "--type=json", "-p", `[{"op": "replace", "path": "`+path+`", "value": 1}]`)
+	r.eventually("without the webhook the check fails", func(ctx context.Context) error {
+		_, err := r.Helm(ctx, test...)
+		switch {
+		case err == nil:
+			return errors.New("it succeeds")
+		case !strings.Contains(err.Error(), "check.everynode.dev"):
+			return err
+		}
+		return nil
+	})
+	r.kubectl("patch", mutating, "--type=json", "-p", `[{"op": "replace", "path": "`+path+`", "value": `+port+`}]`)
+
+	ctx, cancel := context.WithCancel(r.Context())
+	ended := make(chan string)
+	go func() {
+		defer close(ended)
+		pods := r.Client.CoreV1().Pods(r.namespace)
+		wait.UntilWithContext(ctx, func(ctx context.Context) {
+			// kwok would have the pod run for ever.
+			pod, err := pods.Get(ctx, r.name+"-everynode-check", metav1.GetOptions{})
+			if err != nil || pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodSucceeded {
+				return
+			}
+			pod.Status.Phase = corev1.PodSucceeded
+			if _, err := pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err == nil {
+				ended <- pod.Spec.SchedulerName
+				cancel()
+			}
+		}, 100*time.Millisecond)
+	}()
+	r.eventually("with the webhook the check succeeds", func(ctx context.Context) error {
+		_, err := r.Helm(ctx, test...)
+		return err
+	})
+	if name := <-ended; name != r.object("scheduler") {
+		r.Errorf("the pod of the check was placed by %q", name)
+	}
+	cancel()
 }
 
 // work has the scheduler place pods with volumes and devices.
@@ -253,39 +309,11 @@ func (r *release) repair() {
 // the time: each of them is sent to a webhook. What the programs have filled in stays as it is.
 func (r *release) upgrade() {
 	r.Helper()
-	filled := func() map[string]string {
-		secret, err := r.Client.CoreV1().Secrets(r.namespace).Get(r.Context(), r.object("webhook-tls"), metav1.GetOptions{})
-		if err != nil {
-			r.Fatal(err)
-		}
-		mutating, err := r.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(r.Context(), r.name+"-everynode", metav1.GetOptions{})
-		if err != nil {
-			r.Fatal(err)
-		}
-		return map[string]string{"ca.crt": string(secret.Data["ca.crt"]), "caBundle": string(mutating.Webhooks[0].ClientConfig.CABundle)}
-	}
-	before := filled()
-	if before["ca.crt"] == "" || before["caBundle"] == "" {
-		r.Fatal("the Secret or the caBundle is empty")
-	}
 	leader, err := r.leader(r.Context())
 	if err != nil {
 		r.Fatal(err)
 	}
-	old := r.podNames()
-	l := r.startLoad()
-	r.helm("upgrade", r.name, "../../charts/everynode", "--namespace", r.namespace, "--reuse-values", "--wait", "--timeout", "2m",
-		"--set", "image.tag=next", "--set", "webhook.policies[0].name=agents", "--set", "webhook.policies[0].pod.priorityClassName=important")
-	r.eventually("the pods of the old version have gone", func(context.Context) error {
-		if left := slices.DeleteFunc(r.podNames(), func(name string) bool { return !slices.Contains(old, name) }); len(left) > 0 {
-			return fmt.Errorf("%v", left)
-		}
-		return nil
-	})
-	r.end(l)
-	if diff := cmp.Diff(before, filled()); diff != "" {
-		r.Errorf("the upgrade has changed the certificates (-before, +after):\n%s", diff)
-	}
+	r.upgradeUnderLoad()
 	r.eventually("a scheduler of the new version leads", func(ctx context.Context) error {
 		now, err := r.leader(ctx)
 		if err == nil && now == leader {
@@ -295,6 +323,43 @@ func (r *release) upgrade() {
 	})
 	r.apply(r.daemonSet("after-upgrade"))
 	r.eventually("a DaemonSet is complete after the upgrade", r.complete("after-upgrade"))
+}
+
+// upgradeUnderLoad upgrades the release to the chart, another version of the images, and a policy.
+func (r *release) upgradeUnderLoad() {
+	r.Helper()
+	before := r.filled()
+	if before["ca.crt"] == "" || before["caBundle"] == "" {
+		r.Fatal("the Secret or the caBundle is empty")
+	}
+	old := r.podNames()
+	l := r.startLoad()
+	r.helm("upgrade", r.name, chart, "--namespace", r.namespace, "--reuse-values", "--wait", "--timeout", "2m",
+		"--set", "image.tag=next", "--set", "webhook.policies[0].name=agents", "--set", "webhook.policies[0].pod.priorityClassName=important")
+	r.eventually("the pods of the old version have gone", func(context.Context) error {
+		if left := slices.DeleteFunc(r.podNames(), func(name string) bool { return !slices.Contains(old, name) }); len(left) > 0 {
+			return fmt.Errorf("%v", left)
+		}
+		return nil
+	})
+	r.end(l)
+	if diff := cmp.Diff(before, r.filled()); diff != "" {
+		r.Errorf("the upgrade has changed the certificates (-before, +after):\n%s", diff)
+	}
+}
+
+// filled returns what the webhook has filled in.
+func (r *release) filled() map[string]string {
+	r.Helper()
+	secret, err := r.Client.CoreV1().Secrets(r.namespace).Get(r.Context(), r.object("webhook-tls"), metav1.GetOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	mutating, err := r.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(r.Context(), r.name+"-everynode", metav1.GetOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return map[string]string{"ca.crt": string(secret.Data["ca.crt"]), "caBundle": string(mutating.Webhooks[0].ClientConfig.CABundle)}
 }
 
 // load is pods that are created all the time.

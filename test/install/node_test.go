@@ -49,7 +49,9 @@ func (c *cluster) startNode() *node {
 
 // pods returns the chart's pods that a scheduler has placed.
 func (c *cluster) pods(ctx context.Context, selector string) ([]corev1.Pod, error) {
-	list, err := c.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=everynode" + selector})
+	list, err := c.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{
+		LabelSelector: "app.kubernetes.io/name=everynode,app.kubernetes.io/component!=check" + selector,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -30,11 +30,28 @@ func TestChartAndKustomizeAreEqual(t *testing.T) {
 			values:  []string{"serviceMonitor.enabled=true", "prometheusRule.enabled=true", "grafanaDashboard.enabled=true"},
 			overlay: "second", components: []string{"monitoring"},
 		},
+		"monitoring and cert-manager": {
+			values:  []string{"serviceMonitor.enabled=true", "prometheusRule.enabled=true", "grafanaDashboard.enabled=true", "webhook.certificates.mode=certManager"},
+			overlay: "second", components: []string{"monitoring", "cert-manager"},
+		},
+		"adopt": {
+			values:  []string{`adopt.namespaceSelector.matchLabels.everynode\.dev/adopt=enabled`},
+			overlay: "second", components: []string{"adopt"},
+		},
+		"Kubernetes 1.36": {
+			values:  []string{"scheduler.emulatedVersion=1.36"},
+			overlay: "second", components: []string{"kubernetes-1.36"},
+		},
+		"Kubernetes 1.35": {
+			values:  []string{"mode=replace", "scheduler.emulatedVersion=1.35"},
+			overlay: "replace", components: []string{"kubernetes-1.35"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fromChart, fromKustomize := chart(t, tc.values...), overlay(t, tc.overlay, tc.components...)
-			// Helm makes the namespace itself.
+			// Helm makes the namespace itself, and kustomize has no tests.
 			delete(fromKustomize, "Namespace /everynode-system")
+			delete(fromChart, "Pod everynode-system/everynode-check")
 			if diff := cmp.Diff(comparison(t, fromKustomize, tc.overlay), comparison(t, fromChart, tc.overlay)); diff != "" {
 				t.Errorf("they differ (-kustomize, +chart):\n%s", diff)
 			}
@@ -58,12 +75,11 @@ func comparison(t *testing.T, all objects, mode string) map[string]any {
 		}
 		object.SetLabels(labels)
 		unstructured.RemoveNestedField(object.Object, "spec", "template", "metadata", "annotations")
-		walk(object.Object, func(text string) string {
-			if text == "--config=/etc/everynode/"+mode+".yaml" {
-				return "--config=/etc/everynode/scheduler.yaml"
-			}
-			return hash.ReplaceAllString(text, "$1")
-		})
+		walk(object.Object, func(text string) string { return hash.ReplaceAllString(text, "$1") })
+		if volumes, ok, _ := unstructured.NestedSlice(object.Object, "spec", "template", "spec", "volumes"); ok {
+			unstructured.RemoveNestedField(volumes[0].(map[string]any), "configMap", "items")
+			_ = unstructured.SetNestedSlice(object.Object, volumes, "spec", "template", "spec", "volumes")
+		}
 		if object.GetKind() == "ConfigMap" {
 			object.Object["data"] = decode(t, object, mode)
 		}

@@ -47,21 +47,15 @@ func write(t *testing.T, path string, content []byte) {
 }
 
 func TestAlertsFire(t *testing.T) {
-	var manifest struct {
-		Spec json.RawMessage `json:"spec"`
-	}
-	if err := yaml.Unmarshal(read(t, "../../deploy/components/monitoring/prometheusrule.yaml"), &manifest); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
+	alerts, dir := read(t, chartDir+"files/alerts.yaml"), t.TempDir()
 	tests := read(t, "testdata/alerts.yaml")
-	write(t, filepath.Join(dir, "rules.yaml"), manifest.Spec)
+	write(t, filepath.Join(dir, "rules.yaml"), alerts)
 	write(t, filepath.Join(dir, "tests.yaml"), tests)
 	run(t, "promtool", "check", "rules", "--lint-fatal", filepath.Join(dir, "rules.yaml"))
 	run(t, "promtool", "test", "rules", filepath.Join(dir, "tests.yaml"))
 
 	var rules ruleFile
-	if err := yaml.Unmarshal(manifest.Spec, &rules); err != nil {
+	if err := yaml.Unmarshal(alerts, &rules); err != nil {
 		t.Fatal(err)
 	}
 	for _, rule := range rules.Groups[0].Rules {
@@ -103,7 +97,7 @@ func dashboard(t *testing.T) map[string][]string {
 			Targets []struct{ Expr string }
 		}
 	}
-	if err := json.Unmarshal(read(t, "../../deploy/components/monitoring/dashboard.json"), &content); err != nil {
+	if err := json.Unmarshal(read(t, chartDir+"files/dashboard.json"), &content); err != nil {
 		t.Fatal(err)
 	}
 	queries := make(map[string][]string)

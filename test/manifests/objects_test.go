@@ -5,6 +5,7 @@ package manifests
 
 import (
 	"bytes"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,9 +22,10 @@ import (
 	"everynode.dev/everynode/test/localcluster"
 )
 
-// variants are values for which the chart renders different objects.
-func variants() map[string][]string {
-	return map[string][]string{
+// variants are values for which the chart renders different objects, and the examples.
+func variants(t *testing.T) map[string][]string {
+	t.Helper()
+	all := map[string][]string{
 		"default":           nil,
 		"everything":        everything,
 		"replace":           {"mode=replace"},
@@ -33,7 +35,13 @@ func variants() map[string][]string {
 		"webhook alone":     {"scheduler.enabled=false"},
 		"others' rights":    {"rbac.create=false"},
 		"a name of its own": {"fullnameOverride=blue"},
+		"adopt":             {`adopt.namespaceSelector.matchLabels.everynode\.dev/adopt=enabled`},
+		"fail":              {"webhook.failurePolicy=Fail"},
 	}
+	for _, path := range examples(t) {
+		all[filepath.Base(path)] = []string{path}
+	}
+	return all
 }
 
 // Every object is one that a real API server takes, with no field that it does not know.
@@ -44,7 +52,7 @@ func TestAPIServerTakesObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	clustertest.Apply(t, c, string(deploy.NamespaceManifest))
-	for name, values := range variants() {
+	for name, values := range variants(t) {
 		var manifests bytes.Buffer
 		for key, object := range chart(t, values...) {
 			if !scheme.Scheme.Recognizes(object.GroupVersionKind()) {
@@ -82,7 +90,7 @@ func typed(t *testing.T, object map[string]any, kind schema.GroupVersionKind) ru
 
 // No right is unlimited, and each one has its reason in a comment above it.
 func TestRightsAreLimited(t *testing.T) {
-	for name, values := range variants() {
+	for name, values := range variants(t) {
 		for key, object := range chart(t, values...) {
 			var rules []rbacv1.PolicyRule
 			if kind := object.GroupVersionKind(); kind.Group == rbacv1.GroupName && strings.HasSuffix(kind.Kind, "Role") {
@@ -102,11 +110,11 @@ func TestRightsAreLimited(t *testing.T) {
 			}
 		}
 	}
-	for _, component := range []string{"scheduler", "webhook"} {
-		lines := strings.Split(string(read(t, "../../charts/everynode/templates/"+component+"/rbac.yaml")), "\n")
+	for _, path := range []string{"scheduler/rbac.yaml", "scheduler/lease.yaml", "webhook/rbac.yaml"} {
+		lines := strings.Split(string(read(t, chartDir+"templates/"+path)), "\n")
 		for i, line := range lines {
 			if strings.Contains(line, "- apiGroups:") && !strings.Contains(lines[i-1], "#") && !explained(lines[:i]) {
-				t.Errorf("%s/rbac.yaml:%d: %s has no reason", component, i+1, strings.TrimSpace(line))
+				t.Errorf("%s:%d: %s has no reason", path, i+1, strings.TrimSpace(line))
 			}
 		}
 	}

@@ -67,11 +67,16 @@ func parse(t *testing.T, manifests []byte) objects {
 	}
 }
 
-// chart renders the chart as the release everynode in everynode-system.
+// chart renders the chart as the release everynode in everynode-system, with values that are
+// set or in files.
 func chart(t *testing.T, set ...string) objects {
 	t.Helper()
 	args := []string{"template", "everynode", "../../charts/everynode", "--namespace", "everynode-system"}
 	for _, value := range set {
+		if strings.HasSuffix(value, ".yaml") {
+			args = append(args, "--values", value)
+			continue
+		}
 		args = append(args, "--set", value)
 	}
 	return parse(t, run(t, "helm", args...))

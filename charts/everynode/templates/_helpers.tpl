@@ -25,18 +25,39 @@
 {{ default (include "everynode.scheduler" .) .Values.scheduler.name }}
 {{- end }}
 
-{{/* The Secret that the webhook's certificate is in. */}}
+{{/* The Secret that the webhook's certificate is in. Each mode has one of its own: Helm deletes that of the mode before,
+     and refuses to take over one that cert-manager has made. */}}
 {{- define "everynode.certSecret" -}}
 {{- if eq .Values.webhook.certificates.mode "secret" }}
-{{- required "webhook.certificates.secretName is needed with webhook.certificates.mode=secret: the name of the Secret with tls.crt and tls.key" .Values.webhook.certificates.secretName }}
+{{- $name := required "webhook.certificates.secretName is needed with webhook.certificates.mode=secret: the name of the Secret with tls.crt and tls.key" .Values.webhook.certificates.secretName }}
+{{- if eq $name (printf "%s-tls" (include "everynode.webhook" .)) }}
+{{- fail (printf "webhook.certificates.secretName is %s, the Secret of mode selfManaged, which Helm deletes: choose another name" $name) }}
+{{- end }}
+{{- $name }}
 {{- else }}
-{{- include "everynode.webhook" . }}-tls
+{{- include "everynode.webhook" . }}-{{ ternary "cert-manager" "tls" (eq .Values.webhook.certificates.mode "certManager") }}
 {{- end }}
 {{- end }}
 
 {{/* The name by which the API server knows the webhook. */}}
 {{- define "everynode.webhookHost" -}}
 {{ include "everynode.webhook" . }}.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{/* A file of the chart. Without it, half of the chart would be installed without a word. */}}
+{{- define "everynode.file" -}}
+{{- required (printf "the chart has no %s: get it whole, from a release or with git" .file) (.root.Files.Get .file) }}
+{{- end }}
+
+{{/* The minor version of Kubernetes, such as 1.36, that the scheduler has to behave as. Empty: its own, 1.37. A scheduler
+     that is newer than the API server asks for resources that are not there, and does not start. */}}
+{{- define "everynode.emulatedVersion" -}}
+{{- $server := semver .Capabilities.KubeVersion.Version }}
+{{- if .Values.scheduler.emulatedVersion }}
+{{- .Values.scheduler.emulatedVersion }}
+{{- else if lt (int $server.Minor) 37 }}
+{{- printf "%d.%d" $server.Major $server.Minor }}
+{{- end }}
 {{- end }}
 
 {{/* Selector labels. Takes the root and the component. */}}
@@ -46,16 +67,13 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Labels, and annotations if there are any. Takes the root, the component and further labels. */}}
+{{/* Labels, and annotations if there are any. Takes the root, the component and further labels and annotations, which
+     replace none of the chart's own. */}}
 {{- define "everynode.metadata" -}}
+{{- $own := dict "app.kubernetes.io/version" .root.Chart.AppVersion "app.kubernetes.io/managed-by" .root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
 labels:
-  {{- include "everynode.selectorLabels" . | nindent 2 }}
-  app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-  app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-  helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-  {{- with merge (dict) (default dict .labels) .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- merge (include "everynode.selectorLabels" . | fromYaml) $own (default dict .labels) .root.Values.commonLabels | toYaml | nindent 2 }}
 {{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -65,8 +83,7 @@ annotations:
 {{/* The image. Takes the root and the component's values. */}}
 {{- define "everynode.image" -}}
 {{- $all := .root.Values.image }}
-{{- $registry := default $all.registry .values.image.registry }}
-{{- with $registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .values.image.repository }}
+{{- with coalesce (.root.Values.global).imageRegistry .values.image.registry $all.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .values.image.repository }}
 {{- if .values.image.digest }}@{{ .values.image.digest }}
 {{- else }}:{{ coalesce .values.image.tag $all.tag .root.Chart.AppVersion }}
 {{- end }}
@@ -81,57 +98,131 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* A pod's metadata. Takes the root, the component, its values and the checksum of its configuration. */}}
-{{- define "everynode.podMetadata" -}}
-labels:
-  {{- include "everynode.selectorLabels" . | nindent 2 }}
-  {{- with merge (dict) .values.podLabels .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-annotations:
-  # Pods are replaced when their configuration changes.
-  checksum/config: {{ .checksum }}
-  {{- with merge (dict) .values.podAnnotations .root.Values.commonAnnotations }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- end }}
-
-{{/* What both components' pods have alike. Takes the root, the component and its values. */}}
-{{- define "everynode.podSpec" -}}
-serviceAccountName: {{ include "everynode.serviceAccountName" . }}
-priorityClassName: {{ .values.priorityClassName }}
+{{/* Where a pod may run, and how its image is pulled. Takes the root and the component's values. */}}
+{{- define "everynode.placement" -}}
 securityContext:
   {{- toYaml .values.podSecurityContext | nindent 2 }}
-{{- with .root.Values.image.pullSecrets }}
+{{- $secrets := .root.Values.image.pullSecrets }}
+{{- range (.root.Values.global).imagePullSecrets }}
+{{- $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) }}
+{{- end }}
+{{- with $secrets }}
 imagePullSecrets:
+  {{- uniq . | toYaml | nindent 2 }}
+{{- end }}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" }}
+{{- with index $.values $field }}
+{{ $field }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-topologySpreadConstraints:
-{{- if .values.topologySpreadConstraints }}
-  {{- toYaml .values.topologySpreadConstraints | nindent 2 }}
-{{- else }}
-  {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-  - topologyKey: {{ . }}
-    maxSkew: 1
-    whenUnsatisfiable: ScheduleAnyway
-    labelSelector:
-      matchLabels:
-        {{- include "everynode.selectorLabels" $ | nindent 8 }}
-    matchLabelKeys: [pod-template-hash]
+
+{{/* A component's Deployment. Takes the root, the component, its values, the checksum of its configuration, its arguments,
+     its port, the paths of its probes, and the Secret with its certificate if it is mounted. */}}
+{{- define "everynode.deployment" -}}
+{{- $name := include (printf "everynode.%s" .component) .root -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  namespace: {{ .root.Release.Namespace }}
+  name: {{ $name }}
+  {{- include "everynode.metadata" (merge (dict "annotations" .values.annotations) .) | nindent 2 }}
+spec:
+  replicas: {{ .values.replicas }}
+  {{- if not (kindIs "invalid" .values.revisionHistoryLimit) }}
+  revisionHistoryLimit: {{ .values.revisionHistoryLimit }}
   {{- end }}
-{{- end }}
+  selector:
+    matchLabels:
+      {{- include "everynode.selectorLabels" . | nindent 6 }}
+  {{- with .values.strategy }}
+  strategy:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  template:
+    metadata:
+      labels:
+        {{- merge (include "everynode.selectorLabels" . | fromYaml) .values.podLabels .root.Values.commonLabels | toYaml | nindent 8 }}
+      annotations:
+        {{- merge (dict "checksum/config" .checksum) .values.podAnnotations .root.Values.commonAnnotations | toYaml | nindent 8 }}
+    spec:
+      serviceAccountName: {{ include "everynode.serviceAccountName" . }}
+      priorityClassName: {{ .values.priorityClassName }}
+      {{- if .values.hostNetwork }}
+      hostNetwork: true
+      dnsPolicy: ClusterFirstWithHostNet
+      {{- end }}
+      {{- with .terminationGracePeriodSeconds }}
+      terminationGracePeriodSeconds: {{ . }}
+      {{- end }}
+      {{- include "everynode.placement" . | nindent 6 }}
+      topologySpreadConstraints:
+        {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+        {{- if not $.values.topologySpreadConstraints }}
+        - topologyKey: {{ . }}
+          maxSkew: 1
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels:
+              {{- include "everynode.selectorLabels" $ | nindent 14 }}
+          matchLabelKeys: [pod-template-hash]
+        {{- end }}
+        {{- end }}
+        {{- with .values.topologySpreadConstraints }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      containers:
+        - name: {{ .component }}
+          image: {{ include "everynode.image" . }}
+          imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+          args:
+            {{- concat (list (printf "--v=%v" .values.logLevel) (printf "--logging-format=%s" .values.logFormat)) .args .values.extraArgs | toYaml | nindent 12 }}
+          env:
+            # Go collects garbage more often near the memory limit, instead of being ended by it.
+            - name: GOMEMLIMIT
+              valueFrom:
+                resourceFieldRef: {resource: limits.memory}
+            {{- with .values.extraEnv }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          ports:
+            - name: https
+              containerPort: {{ .port }}
+          {{- range $probe, $path := .probes }}
+          {{ $probe }}:
+            {{- merge (dict "httpGet" (dict "scheme" "HTTPS" "port" "https" "path" $path)) (default dict (index $.values $probe)) | toYaml | nindent 12 }}
+          {{- end }}
+          resources:
+            {{- toYaml .values.resources | nindent 12 }}
+          securityContext:
+            {{- toYaml .values.securityContext | nindent 12 }}
+          volumeMounts:
+            - name: config
+              mountPath: /etc/everynode
+              readOnly: true
+            {{- if .secret }}
+            - name: tls
+              mountPath: /etc/everynode-tls
+              readOnly: true
+            {{- end }}
+            {{- with .values.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+      volumes:
+        - name: config
+          configMap:
+            name: {{ $name }}
+        {{- with .secret }}
+        - name: tls
+          secret:
+            secretName: {{ . }}
+            # Readable for any user: the cluster may choose one.
+            defaultMode: 0444
+        {{- end }}
+        {{- with .values.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
 {{- end }}
 
 {{/* The scheduler's configuration: the shipped one of the mode, with this release's names. */}}
@@ -139,7 +230,7 @@ topologySpreadConstraints:
 {{- if .Values.scheduler.config }}
 {{- tpl .Values.scheduler.config . }}
 {{- else }}
-{{- $config := .Files.Get (printf "files/scheduler-config/%s.yaml" .Values.mode) | fromYaml }}
+{{- $config := include "everynode.file" (dict "root" . "file" (printf "files/scheduler-config/%s.yaml" .Values.mode)) | fromYaml }}
 {{- $election := merge (dict) .Values.scheduler.leaderElection $config.leaderElection }}
 {{- if eq .Values.mode "second" }}
 {{- $election = merge (dict "resourceName" (include "everynode.scheduler" .) "resourceNamespace" .Release.Namespace) $election }}

@@ -18,23 +18,22 @@ const (
 
 var (
 	expiration = metrics.NewGauge(&metrics.GaugeOpts{
-		Namespace:      "everynode",
-		Subsystem:      "webhook",
-		Name:           "certificate_expiration_timestamp_seconds",
+		Name:           "everynode_webhook_certificate_expiration_timestamp_seconds",
 		Help:           "When the certificate that is served now expires, in seconds since 1970.",
 		StabilityLevel: metrics.ALPHA,
 	})
+	notBefore = metrics.NewGauge(&metrics.GaugeOpts{
+		Name:           "everynode_webhook_certificate_not_before_timestamp_seconds",
+		Help:           "From when on the certificate that is served now is valid, in seconds since 1970.",
+		StabilityLevel: metrics.ALPHA,
+	})
 	rotations = metrics.NewCounterVec(&metrics.CounterOpts{
-		Namespace:      "everynode",
-		Subsystem:      "webhook",
-		Name:           "certificate_rotations_total",
+		Name:           "everynode_webhook_certificate_rotations_total",
 		Help:           "Self-managed certificates that this replica has made, by what: ca or serving.",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"what"})
 	failures = metrics.NewCounter(&metrics.CounterOpts{
-		Namespace:      "everynode",
-		Subsystem:      "webhook",
-		Name:           "certificate_failures_total",
+		Name:           "everynode_webhook_certificate_failures_total",
 		Help:           "Failed attempts to bring the certificates, or the caBundle of the webhook configurations, up to date.",
 		StabilityLevel: metrics.ALPHA,
 	})
@@ -42,7 +41,7 @@ var (
 
 // registerMetrics adds the metrics of certificates to those that /metrics shows.
 var registerMetrics = sync.OnceFunc(func() {
-	legacyregistry.MustRegister(expiration, rotations, failures)
+	legacyregistry.MustRegister(expiration, notBefore, rotations, failures)
 	// An alert on an increase needs a zero to begin with.
 	rotations.WithLabelValues(rotatedCA)
 	rotations.WithLabelValues(rotatedServing)

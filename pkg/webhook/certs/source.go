@@ -60,6 +60,7 @@ type current struct {
 func (c *current) set(certificate *tls.Certificate) {
 	c.certificate.Store(certificate)
 	expiration.Set(float64(certificate.Leaf.NotAfter.Unix()))
+	notBefore.Set(float64(certificate.Leaf.NotBefore.Unix()))
 }
 
 // Get implements Source.
