@@ -131,7 +131,7 @@ test: test-unit test-browser test-e2e test-install test-dashboard ## Run all tes
 
 .PHONY: test-unit
 test-unit: ## Run the unit tests, with the race detector (needs a C compiler)
-	@CGO_ENABLED=1 hack/progress.sh 'Running the unit tests' go test -race -timeout 10m ./docs/... ./pkg/... ./test/rights
+	@CGO_ENABLED=1 hack/progress.sh 'Running the unit tests' go test -race -timeout 10m ./cmd/... ./docs/... ./pkg/... ./test/rights
 
 .PHONY: test-browser
 test-browser: ## Try the page of kubectl everynode map in Chromium, where there is one

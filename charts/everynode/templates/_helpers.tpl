@@ -246,7 +246,7 @@ spec:
 {{- end }}
 {{- $profiles = append $profiles $profile }}
 {{- end }}
-{{- merge (dict "leaderElection" $election "profiles" $profiles) $config | toYaml }}
+{{- merge (dict "clientConnection" .Values.scheduler.clientConnection "leaderElection" $election "profiles" $profiles) $config | toYaml }}
 {{- end }}
 {{- end }}
 
