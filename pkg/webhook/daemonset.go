@@ -62,33 +62,35 @@ func mutateDaemonSet(ds *appsv1.DaemonSet, p *policy.Policy, allowed whitelist, 
 	spec.Tolerations, now.Tolerations = m.keepTolerations(spec.Tolerations, before.Tolerations, p.DaemonSet.Tolerations)
 	now.Tolerations = append(now.Tolerations, m.tolerate(nil, p.DaemonSet.Tolerations, &spec, templatePath, allowed)...)
 
-	if written := before.SchedulerName; written != "" && written == spec.SchedulerName {
-		if written != p.DaemonSet.SchedulerName {
-			m.replace(templatePath+"/schedulerName", corev1.DefaultSchedulerName)
-			m.auditRemoval("scheduler")
-			spec.SchedulerName = corev1.DefaultSchedulerName
-		} else {
-			now.SchedulerName = written
-		}
-	}
+	now.SchedulerName = m.keep("scheduler", before.SchedulerName, p.DaemonSet.SchedulerName, corev1.DefaultSchedulerName, &spec.SchedulerName)
 	if m.schedule(&p.DaemonSet, &spec, templatePath) {
 		now.SchedulerName = p.DaemonSet.SchedulerName
 	}
 
-	if written := before.PriorityClassName; written != "" && written == spec.PriorityClassName {
-		if written != p.DaemonSet.PriorityClassName {
-			m.remove(templatePath + "/priorityClassName")
-			m.auditRemoval("priorityClass")
-			spec.PriorityClassName = ""
-		} else {
-			now.PriorityClassName = written
-		}
-	}
+	now.PriorityClassName = m.keep("priorityClass", before.PriorityClassName, p.DaemonSet.PriorityClassName, "", &spec.PriorityClassName)
 	if name := p.DaemonSet.PriorityClassName; name != "" && spec.PriorityClassName == "" && m.prioritize(name, &spec, templatePath, classes) {
 		now.PriorityClassName = name
 	}
 	m.record(ds.Annotations, &now)
 	return m
+}
+
+// keep gives a name in the template its default, and by the patch, if it was written and is no
+// longer wanted. It returns the name if it was written and stays.
+func (m *mutation) keep(what, written, wanted, byDefault string, present *string) string {
+	switch path := templatePath + "/" + what + "Name"; {
+	case written == "" || written != *present:
+		return ""
+	case written == wanted:
+		return written
+	case byDefault == "":
+		m.remove(path)
+	default:
+		m.replace(path, byDefault)
+	}
+	m.auditRemoval(what)
+	*present = byDefault
+	return ""
 }
 
 // keepAnnotations removes from present, and by the patch, those that were written and are

@@ -5,6 +5,7 @@ package webhook
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,7 +72,7 @@ func (c *fakeCluster) priorityClass(_, name string) priorityClass {
 func (c *fakeCluster) limitsOf(string) []corev1.LimitRangeItem { return c.limits }
 
 func (c *fakeCluster) admission() *admission {
-	return &admission{cluster: c, policies: func() *policy.Policies { return c.policies }}
+	return &admission{cluster: c, policies: func() *policy.Policies { return cmp.Or(c.policies, &policy.Policies{}) }}
 }
 
 // reviewOf returns an AdmissionReview for the creation of pod, changed by edit.

@@ -93,7 +93,7 @@ type Settings struct {
 	PriorityClassName string `json:"priorityClassName,omitempty"`
 }
 
-// Policies are the policies of a valid Configuration. They are immutable. Nil are none.
+// Policies are the policies of a valid Configuration. They are immutable.
 type Policies struct {
 	list       []compiled
 	validation Validation
@@ -145,29 +145,17 @@ func selector(s *metav1.LabelSelector) (labels.Selector, error) {
 }
 
 // Validation returns what is done about findings of lint.
-func (p *Policies) Validation() Validation {
-	if p == nil {
-		return Validation{}
-	}
-	return p.validation
-}
+func (p *Policies) Validation() Validation { return p.validation }
 
 // Len returns the number of policies.
-func (p *Policies) Len() int {
-	if p == nil {
-		return 0
-	}
-	return len(p.list)
-}
+func (p *Policies) Len() int { return len(p.list) }
 
 // For returns the policy for a DaemonSet with those labels in that namespace, or
 // one that wants nothing. Don't change it.
 func (p *Policies) For(namespace string, namespaceLabels, daemonSetLabels map[string]string) *Policy {
-	if p != nil {
-		for i := range p.list {
-			if p.list[i].matches(namespace, namespaceLabels, daemonSetLabels) {
-				return p.list[i].Policy
-			}
+	for i := range p.list {
+		if p.list[i].matches(namespace, namespaceLabels, daemonSetLabels) {
+			return p.list[i].Policy
 		}
 	}
 	return &none

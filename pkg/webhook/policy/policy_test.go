@@ -149,7 +149,7 @@ policies:
 			}
 		})
 	}
-	if got := (*policy.Policies)(nil).For("default", nil, nil); got == nil || got.Name != "" {
+	if got := (&policy.Policies{}).For("default", nil, nil); got == nil || got.Name != "" {
 		t.Errorf("without policies: %+v", got)
 	}
 }
@@ -204,6 +204,8 @@ func FuzzParse(f *testing.F) {
 		if (policies == nil) == (err == nil) {
 			t.Errorf("policies are %v, error is %v", policies, err)
 		}
-		policies.For("default", nil, nil)
+		if err == nil {
+			policies.For("default", nil, nil)
+		}
 	})
 }

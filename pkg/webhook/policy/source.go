@@ -31,6 +31,7 @@ type Source struct {
 // policies before are kept.
 func NewSource(path string, reloaded func(err error)) (*Source, error) {
 	s := &Source{path: path, reloaded: reloaded}
+	s.current.Store(&Policies{})
 	if path == "" {
 		return s, nil
 	}
