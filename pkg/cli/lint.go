@@ -77,7 +77,7 @@ The exit code is 0 if all is well, 1 if there are findings that --fail-on names,
 		},
 		ValidArgsFunction: e.completeDaemonSets,
 	}
-	o.output.addFlag(command, formatJSON, formatYAML, formatSARIF)
+	o.output.addFlag(command, formatSARIF)
 	flags := command.Flags()
 	flags.StringArrayVarP(&o.files, "filename", "f", nil, "File or folder with DaemonSets, - for the standard input. It may be given more than once.")
 	flags.BoolVarP(&o.recursive, "recursive", "R", false, "Look into the folders of folders, too.")
@@ -118,7 +118,7 @@ func (o *lintOptions) complete(args []string) error {
 		}
 	}
 	for _, arg := range splitResource(args) {
-		name, err := parseDaemonSet(arg)
+		_, name, err := parseName(arg, "ds")
 		if err != nil {
 			return err
 		}
@@ -139,12 +139,12 @@ func (o *lintOptions) run(command *cobra.Command) error {
 	switch o.output.format {
 	case formatSARIF:
 		err = lint.WriteSARIF(o.Out, version.Get().GitVersion, results)
-	case formatJSON, formatYAML:
-		err = printObject(o.Out, o.output.format, "LintResultList", struct {
+	case formatTable:
+		o.print(results)
+	default:
+		err = o.output.printObject(o.Out, "LintResultList", struct {
 			Items []lint.Result `json:"items"`
 		}{results})
-	default:
-		o.print(results)
 	}
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (o *lintOptions) printRules() {
 	for _, rule := range lint.Rules() {
 		rows = append(rows, []string{rule.ID, string(rule.Severity), rule.Title})
 	}
-	newPrinter(o.Out).table(0, rows)
+	o.newPrinter(o.Out).table(0, rows)
 }
 
 // check returns what is wrong with the DaemonSets of the files, or of the cluster.
@@ -243,7 +243,7 @@ func (o *lintOptions) fails(results []lint.Result) bool {
 
 // print writes findings for people.
 func (o *lintOptions) print(results []lint.Result) {
-	p := newPrinter(o.Out)
+	p := o.newPrinter(o.Out)
 	counts := make(map[lint.Severity]int)
 	for n := range results {
 		result := &results[n]

@@ -20,8 +20,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"everynode.dev/everynode/pkg/explain"
@@ -174,14 +178,18 @@ func decodeObject(raw []byte, decoder runtime.Decoder) ([]runtime.Object, error)
 	if gone := kind != nil && kind.Kind == "DaemonSet" && kind.GroupVersion() != appsv1.SchemeGroupVersion; gone {
 		return nil, fmt.Errorf("no API server takes a DaemonSet of %s since Kubernetes 1.16: write apiVersion apps/v1", kind.GroupVersion())
 	}
-	if runtime.IsNotRegisteredError(err) {
+	// What has no kind is no object of Kubernetes.
+	if runtime.IsNotRegisteredError(err) || runtime.IsMissingKind(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	list, ok := object.(*corev1.List)
-	if !ok {
+	switch {
+	case !ok && meta.IsListType(object):
+		return meta.ExtractList(object)
+	case !ok:
 		return []runtime.Object{object}, nil
 	}
 	var objects []runtime.Object
@@ -223,23 +231,64 @@ func noDaemonSet(path string) error {
 	return fmt.Errorf("%s: there is no DaemonSet of apps/v1 in it", path)
 }
 
-// readClusterFiles returns a cluster as kubectl get -o json has written it.
-func (e *environment) readClusterFiles(paths ...string) (*explain.Cluster, error) {
+// readFiles returns the cluster whose objects are in files and folders. An object that is
+// in several of them counts once.
+func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
+	files, err := findFiles(paths, true)
+	if err != nil {
+		return nil, err
+	}
 	c := &explain.Cluster{}
-	for _, path := range paths {
+	seen := sets.New[string]()
+	for _, path := range files {
 		documents, err := e.readDocuments(path, lenient)
-		if err != nil {
+		// Folders have other files, too.
+		if err != nil && slices.Contains(paths, path) {
 			return nil, err
 		}
 		for _, document := range documents {
+			object, err := meta.Accessor(document.object)
+			// A document without metadata is of no kind that is looked at.
+			if err != nil || seen.Has(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName())) {
+				continue
+			}
+			seen.Insert(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName()))
 			addObject(c, document.object)
+			e.atLeast(document.object, object.GetCreationTimestamp())
 		}
 	}
-	if len(c.Nodes) == 0 {
-		return nil, fmt.Errorf("%s: there are no nodes in it: write it with kubectl get nodes -o json", strings.Join(paths, ", "))
+	if len(c.DaemonSets)+len(c.Nodes) == 0 {
+		return nil, fmt.Errorf("%s: there are no nodes and no DaemonSets in it", strings.Join(paths, ", "))
 	}
-	c.Unread = []string{"admission, and what else the files don't tell."}
+	c.Unread = []string{fmt.Sprintf("admission, and what else the files don't tell: they have %s, %s, %s and %s.", explain.Count(len(c.Nodes), "node"),
+		explain.Count(len(c.DaemonSets), "DaemonSet"), explain.Count(len(c.Pods), "pod"), explain.Count(len(c.Events), "event"))}
+	if c.NodesUnread = len(c.Nodes) == 0; c.NodesUnread {
+		c.Partial = true
+		c.MakeUpNodes()
+	}
 	return c, nil
+}
+
+// atLeast notes that the files were written after what an object tells of.
+func (e *environment) atLeast(object runtime.Object, created metav1.Time) {
+	times := []metav1.Time{created}
+	switch object := object.(type) {
+	case *corev1.Event:
+		times = append(times, object.LastTimestamp, metav1.Time(object.EventTime))
+	case *corev1.Node:
+		for _, condition := range object.Status.Conditions {
+			times = append(times, condition.LastHeartbeatTime, condition.LastTransitionTime)
+		}
+	case *corev1.Pod:
+		for _, condition := range object.Status.Conditions {
+			times = append(times, condition.LastTransitionTime)
+		}
+	}
+	for _, at := range times {
+		if at.After(e.asOf) {
+			e.asOf = at.Time
+		}
+	}
 }
 
 // addObject adds an object of a kind that an engine looks at.
@@ -251,11 +300,29 @@ func addObject(c *explain.Cluster, object runtime.Object) {
 		c.Pods = append(c.Pods, object)
 	case *appsv1.DaemonSet:
 		c.DaemonSets = append(c.DaemonSets, object)
+	case *appsv1.ControllerRevision:
+		c.Revisions = append(c.Revisions, object)
 	case *corev1.Namespace:
 		c.Namespaces = append(c.Namespaces, object)
+	case *corev1.Event:
+		c.Events = append(c.Events, object)
 	case *schedulingv1.PriorityClass:
 		c.PriorityClasses = append(c.PriorityClasses, object)
 	case *policyv1.PodDisruptionBudget:
 		c.Budgets = append(c.Budgets, object)
+	case *corev1.PersistentVolumeClaim:
+		c.Claims = append(c.Claims, object)
+	case *corev1.PersistentVolume:
+		c.Volumes = append(c.Volumes, object)
+	case *storagev1.StorageClass:
+		c.StorageClasses = append(c.StorageClasses, object)
+	case *storagev1.CSINode:
+		c.CSINodes = append(c.CSINodes, object)
+	case *storagev1.CSIDriver:
+		c.CSIDrivers = append(c.CSIDrivers, object)
+	case *storagev1.CSIStorageCapacity:
+		c.StorageCapacities = append(c.StorageCapacities, object)
+	case *storagev1.VolumeAttachment:
+		c.Attachments = append(c.Attachments, object)
 	}
 }

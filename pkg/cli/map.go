@@ -54,8 +54,9 @@ cell. The page is a single file that loads nothing.`,
 		},
 		ValidArgsFunction: e.completeDaemonSets,
 	}
-	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	o.output.addFlag(command, formatWide)
 	e.addPatienceFlag(command)
+	e.addFromFlag(command)
 	o.addFlag(command)
 	flags := command.Flags()
 	flags.StringVar(&o.groupBy, "group-by", corev1.LabelTopologyZone, "Label of nodes whose values make the groups, empty for no groups.")
@@ -94,8 +95,8 @@ func (o *mapOptions) run(command *cobra.Command) error {
 		return err
 	}
 	switch {
-	case o.output.format == formatJSON || o.output.format == formatYAML:
-		return printObject(o.Out, o.output.format, "DaemonSetMap", m)
+	case o.output.isObject():
+		return o.output.printObject(o.Out, "DaemonSetMap", m)
 	case len(daemonSets) == 0:
 		fmt.Fprintln(o.ErrOut, o.nothing())
 		return nil
@@ -103,11 +104,12 @@ func (o *mapOptions) run(command *cobra.Command) error {
 		// Without all flags the page names no commands.
 		flags, ok := o.clusterFlags()
 		return o.write(o.html, m, func(out io.Writer) error {
-			return mapview.HTML(out, m, mapview.PageOptions{At: o.clock.Now(), Flags: flags, NoCommands: !ok})
+			return mapview.HTML(out, m, mapview.PageOptions{At: o.now(), Flags: flags, NoCommands: !ok})
 		})
 	case o.svg != "":
-		return o.write(o.svg, m, func(out io.Writer) error { return mapview.SVG(out, m, o.clock.Now()) })
+		return o.write(o.svg, m, func(out io.Writer) error { return mapview.SVG(out, m, o.now()) })
 	default:
+		o.notChecked(engine)
 		return o.print(m)
 	}
 }
@@ -132,7 +134,7 @@ func (o *mapOptions) write(path string, m *explain.Map, draw func(io.Writer) err
 
 // print writes the map for a terminal.
 func (o *mapOptions) print(m *explain.Map) error {
-	p := newPrinter(o.Out)
+	p := o.newPrinter(o.Out)
 	paint := func(state explain.State, text string) string {
 		switch state {
 		case explain.StateReady:
@@ -152,7 +154,7 @@ func (o *mapOptions) print(m *explain.Map) error {
 	})
 	if worst := mapview.Worst(m); worst != nil && err == nil {
 		p.line(0, "")
-		p.next(o.explainCommand(worst.Namespace, worst.Name))
+		p.command(2, "Next: ", o.explainCommand(worst.Namespace, worst.Name))
 	}
 	return err
 }

@@ -26,8 +26,6 @@ type planOptions struct {
 	*environment
 	output output
 	file   string
-	nodes  string
-	pods   string
 	dryRun bool
 	space  string
 }
@@ -49,7 +47,7 @@ created: the API server is asked what admission would make of a pod by a dry run
   # The same without a cluster
   kubectl get nodes -o json > nodes.json
   kubectl get pods,daemonsets,priorityclasses,poddisruptionbudgets -A -o json > pods.json
-  kubectl everynode plan -f filebeat.yaml --nodes nodes.json --pods pods.json`,
+  kubectl everynode plan -f filebeat.yaml --from nodes.json --from pods.json`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if err := o.complete(); err != nil {
@@ -58,21 +56,17 @@ created: the API server is asked what admission would make of a pod by a dry run
 			return o.run(command)
 		},
 	}
-	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	o.output.addFlag(command, formatWide, formatMarkdown)
+	e.addFromFlag(command)
 	flags := command.Flags()
 	flags.StringVarP(&o.file, "filename", "f", "", "File with the DaemonSet, - for the standard input.")
-	flags.StringVar(&o.nodes, "nodes", "", "File with the nodes of the cluster to plan for, as kubectl get nodes -o json writes it.")
-	flags.StringVar(&o.pods, "pods", "", "File with its pods; DaemonSets, PriorityClasses and PodDisruptionBudgets in it count too.")
 	flags.BoolVar(&o.dryRun, "dry-run-pod", true, "Ask the API server what admission would make of a pod, by creating one with a dry run.")
 	return command
 }
 
 func (o *planOptions) complete() (err error) {
-	switch {
-	case o.file == "":
+	if o.file == "" {
 		return errors.New("--filename is missing: name the file with the DaemonSet, or - for the standard input")
-	case (o.nodes == "") != (o.pods == ""):
-		return errors.New("--nodes and --pods belong together: to plan without a cluster takes both")
 	}
 	if err := o.output.validate(); err != nil {
 		return err
@@ -81,23 +75,17 @@ func (o *planOptions) complete() (err error) {
 	return err
 }
 
-func (o *planOptions) offline() bool {
-	return o.nodes != ""
-}
-
 func (o *planOptions) run(command *cobra.Command) error {
 	daemonSets, others, err := o.readDaemonSets(o.file, o.space)
 	if err != nil {
 		return err
 	}
-	cluster, client, err := o.cluster(command.Context())
+	cluster, client, err := o.cluster(command.Context(), scope{namespace: o.space})
 	if err != nil {
 		return err
 	}
 	for n, ds := range daemonSets {
-		if n > 0 && o.output.format != formatJSON {
-			o.separate(o.output.format)
-		}
+		o.separate(n, &o.output)
 		if err := o.plan(command, cluster, client, ds, others); err != nil {
 			return err
 		}
@@ -105,28 +93,15 @@ func (o *planOptions) run(command *cobra.Command) error {
 	return nil
 }
 
-// separate comes between what is printed of several DaemonSets.
-func (e *environment) separate(format string) {
-	if format == formatYAML {
+// separate comes before what is printed of the nth of several objects.
+func (e *environment) separate(n int, o *output) {
+	switch {
+	case n == 0 || o.format == formatName:
+	case o.format == formatYAML:
 		fmt.Fprintln(e.Out, "---")
-		return
+	case o.format != formatJSON:
+		fmt.Fprintln(e.Out)
 	}
-	fmt.Fprintln(e.Out)
-}
-
-// cluster returns the cluster to plan for, and its client if it is a real one.
-func (o *planOptions) cluster(ctx context.Context) (*explain.Cluster, kubernetes.Interface, error) {
-	if o.offline() {
-		cluster, err := o.readClusterFiles(o.nodes, o.pods)
-		return cluster, nil, err
-	}
-	client, err := o.connect()
-	if err != nil {
-		return nil, nil, err
-	}
-	r := &reader{client: client, progress: newProgress(o.ErrOut, o.clock)}
-	cluster, err := r.read(ctx, scope{namespace: o.space})
-	return cluster, client, err
 }
 
 func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, client kubernetes.Interface, ds *appsv1.DaemonSet, others []runtime.Object) error {
@@ -151,14 +126,15 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 	if refusal != nil {
 		plan.Refused = explain.DescribeRefusal(refusal)
 	}
-	if o.output.format == formatJSON || o.output.format == formatYAML {
-		return printObject(o.Out, o.output.format, "DaemonSetPlan", plan)
+	if o.output.isObject() {
+		return o.output.printObject(o.Out, "DaemonSetPlan", plan)
 	}
-	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide}
+	p := &explanationPrinter{printer: o.newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide}
+	p.markdown = o.output.format == formatMarkdown
 	p.plan(plan)
-	if kubectl := o.kubectl(); o.file != "-" && !o.offline() && kubectl != "" {
+	if diff := o.kubectlCommand("diff", "-f", o.file, "-n", ds.Namespace); o.file != "-" && diff != "" {
 		p.line(0, "")
-		p.next(kubectl + " diff -f " + explain.Quote(o.file) + " -n " + explain.Quote(ds.Namespace))
+		p.command(2, "Next: ", diff)
 	}
 	return nil
 }
@@ -202,7 +178,7 @@ func (p *explanationPrinter) plan(plan *explain.Plan) {
 	if plan.Exists {
 		kind = "exists, its pods are replaced"
 	}
-	p.fold(0, 2, fmt.Sprintf("DaemonSet %s/%s (%s): %s", plan.Namespace, plan.Name, kind, plan.Summary()))
+	p.heading(2, fmt.Sprintf("DaemonSet %s/%s (%s): %s", plan.Namespace, plan.Name, kind, plan.Summary()))
 	p.fold(2, 2, plan.Room())
 	p.fold(2, 2, fmt.Sprintf("Their priority is %d.", plan.Priority))
 	if plan.Refused != "" {
@@ -227,8 +203,12 @@ func (p *explanationPrinter) evictions(plan *explain.Plan) {
 			continue
 		}
 		p.line(0, "")
-		p.line(0, "WOULD BE EVICTED by "+scheduler.name)
-		p.table(2, p.victims(scheduler.victims))
+		p.heading(0, "WOULD BE EVICTED by "+scheduler.name)
+		rows := p.victims(scheduler.victims)
+		if p.markdown {
+			rows = slices.Concat([][]string{{"Owner", "Pods", "Priority"}}, rows)
+		}
+		p.table(2, rows)
 	}
 }
 

@@ -35,6 +35,9 @@ func (i *inquiry) filters(ctx context.Context, pod *corev1.Pod) error {
 // offer offers the node to pod, and makes the verdict of what is against it. gone are
 // pods on the node that are taken to have left.
 func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Pod) (fits bool, err error) {
+	if i.cluster.NodesUnread {
+		return true, nil
+	}
 	node, err := i.schedulers.snapshot.Get(i.node.Name)
 	if err != nil {
 		return false, fmt.Errorf("node %s: %w", i.node.Name, err)
@@ -264,7 +267,7 @@ func (i *inquiry) findBlockers(pod *corev1.Pod, gone []*corev1.Pod) {
 		}
 		first := i.v.Shortages[0].Resource
 		slices.SortStableFunc(i.v.Blockers, func(a, b Blocker) int {
-			return cmp.Or(cmp.Compare(b.amounts[first], a.amounts[first]), compareNames(a.Name, b.Name))
+			return cmp.Or(cmp.Compare(b.amounts[first], a.amounts[first]), CompareNames(a.Name, b.Name))
 		})
 	}
 	for n := range i.v.Blockers {

@@ -1,0 +1,257 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes/scheme"
+	clienttesting "k8s.io/client-go/testing"
+	st "k8s.io/kubernetes/pkg/scheduler/testing"
+
+	"everynode.dev/everynode/pkg/plugins/headroom"
+)
+
+// heldWorld has an ordinary pod that is held back: on six nodes for a DaemonSet whose pods
+// a quota refuses, on two of them for one that gates, too.
+func heldWorld() []runtime.Object {
+	cilium := daemons("kube-system", "cilium", "1500m")
+	fluent := daemons("logging", "fluent-bit", "100m")
+	fluent.Annotations["everynode.dev/gate"] = "true"
+	fluent.Spec.Template.Spec.NodeSelector = map[string]string{corev1.LabelTopologyZone: "us-east-1b"}
+	objects := []runtime.Object{cilium, fluent, &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: "kube-system", Name: "cilium.1"},
+		InvolvedObject: corev1.ObjectReference{Kind: "DaemonSet", Namespace: "kube-system", Name: "cilium", UID: "cilium"},
+		Reason:         "FailedCreate", Message: `Error creating: pods "cilium-8xk2p" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=30, limited: pods=30`,
+		FirstTimestamp: ago(10 * time.Minute), LastTimestamp: ago(2 * time.Minute), Count: 12,
+	}}
+	for n := 1; n <= 8; n++ {
+		objects = append(objects, node(n))
+	}
+	for _, n := range []int{7, 8} {
+		objects = append(objects, daemonPod(fluent, n, func(pod *corev1.Pod) {
+			ready(pod)
+			pod.Status.Conditions[0].Status = corev1.ConditionFalse
+			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(time.Hour)}}}}
+		}))
+	}
+	full := func(n int) *corev1.Pod {
+		return st.MakePod().Namespace("shop").Name(fmt.Sprintf("full-%d", n)).UID(fmt.Sprintf("full-%d", n)).Node(fmt.Sprintf("node-%d", n)).
+			Req(map[corev1.ResourceName]string{corev1.ResourceCPU: "3500m"}).Obj()
+	}
+	waits := st.MakePod().Namespace("shop").Name("web").UID("web").SchedulerName(corev1.DefaultSchedulerName).
+		Req(map[corev1.ResourceName]string{corev1.ResourceCPU: "3"}).Obj()
+	waits.CreationTimestamp = ago(5 * time.Minute)
+	unschedulable(waits)
+	waits.Status.Conditions[0].Message = "0/8 nodes are available: 2 Insufficient cpu, 6 " + headroom.ErrReason("cpu") + "."
+	return append(objects, full(1), full(2), waits)
+}
+
+// brokenWorld has a node without a network, because the network plugin crashes there, and an
+// ordinary pod that waits for it.
+func brokenWorld() []runtime.Object {
+	network := daemons("kube-system", "calico-node", "100m")
+	network.Spec.Template.Spec.HostNetwork = true
+	network.Spec.Template.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	network.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "cni", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/etc/cni/net.d"}}}}
+	logs, metrics := daemons("logging", "fluent-bit", "100m"), daemons("monitoring", "exporter", "100m")
+	waits := func(pod *corev1.Pod) {
+		pod.Spec.NodeName = "node-3"
+		pod.CreationTimestamp = ago(20 * time.Minute)
+		pod.Status.Phase = corev1.PodPending
+		pod.Status.StartTime = new(ago(20 * time.Minute))
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}}}
+	}
+	objects := []runtime.Object{network, logs, metrics}
+	for n := 1; n <= 3; n++ {
+		on := node(n)
+		if n == 3 {
+			on.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionFalse, LastTransitionTime: ago(30 * time.Minute),
+				Message: "container runtime network not ready: cni plugin not initialized"}}
+			objects = append(objects, on, daemonPod(logs, n, waits), daemonPod(metrics, n, waits), daemonPod(network, n, func(pod *corev1.Pod) {
+				waits(pod)
+				pod.Status.ContainerStatuses[0].RestartCount = 57
+				pod.Status.ContainerStatuses[0].State.Waiting.Reason = "CrashLoopBackOff"
+				pod.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "cannot reach the datastore"}
+			}))
+			continue
+		}
+		objects = append(objects, on, daemonPod(logs, n, ready), daemonPod(metrics, n, ready), daemonPod(network, n, ready))
+	}
+	counts(network, 3, 3, 2)
+	counts(logs, 3, 3, 2)
+	counts(metrics, 3, 3, 2)
+	shop := st.MakePod().Namespace("shop").Name("web").UID("web").Obj()
+	waits(shop)
+	return append(objects, shop)
+}
+
+func TestQuestions(t *testing.T) {
+	worlds := map[string]func() []runtime.Object{"": world, "held": heldWorld, "broken": brokenWorld}
+	tests := map[string]struct {
+		world string
+		args  string
+	}{
+		"pod-held.txt":           {"held", "explain pod/web -n shop"},
+		"pod-held.md":            {"held", "explain pod/web -n shop -o markdown"},
+		"pod-held.json":          {"held", "explain pod web -n shop -o json"},
+		"pod-started.txt":        {"broken", "explain pod/web -n shop"},
+		"node.txt":               {"broken", "explain node/node-3"},
+		"node-room.txt":          {"held", "explain no node-7 node-1"},
+		"doctor.txt":             {"", "doctor"},
+		"doctor-root.txt":        {"broken", "doctor"},
+		"doctor-root.md":         {"broken", "doctor -o markdown"},
+		"doctor-root.json":       {"broken", "doctor -o json"},
+		"doctor-root-names.txt":  {"broken", "doctor -o name"},
+		"doctor-well.txt":        {"", "doctor -n empty"},
+		"doctor-one.txt":         {"", "doctor ds/agent"},
+		"explain-selector.txt":   {"", "explain -A -l app=logs"},
+		"explain-markdown.md":    {"", "explain ds/agent -o markdown"},
+		"explain-chain.md":       {"", "explain ds/agent --node node-9 -o markdown"},
+		"explain-network.txt":    {"broken", "explain ds/fluent-bit -n logging"},
+		"status-markdown.md":     {"", "status -A -o markdown"},
+		"status-sorted.txt":      {"", "status -A --sort-by=.missing --no-headers"},
+		"status-columns.txt":     {"", "status -A -o custom-columns=NAME:.name,MISSING:.missing,TOP:.top.reason"},
+		"status-jsonpath.txt":    {"", "status -A -o jsonpath={range.items[*]}{.name}={.ready}{\"\\n\"}{end}"},
+		"status-names.txt":       {"", "status -A -o name"},
+		"status-colours.txt":     {"", "status ds/agent --color=always"},
+		"status-waits.txt":       {"", "status -n empty --wait"},
+		"status-selector.txt":    {"", "status -A -l app=none"},
+		"status-by-nonsense.txt": {"", "status --sort-by={"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			objects := worlds[tc.world]()
+			for _, object := range objects {
+				if ds, ok := object.(*appsv1.DaemonSet); ok {
+					ds.Labels = ds.Spec.Template.Labels
+				}
+			}
+			golden(t, name, run(t, fake.NewClientset(objects...), "", strings.Fields(tc.args)...))
+		})
+	}
+}
+
+// notChecked is what was not looked at, which is more in a dump.
+var notChecked = regexp.MustCompile(`(?m)^Not checked: .*\n(  .*\n)*\n?`)
+
+// What is said of a dump is what is said of the cluster, at the time of the dump.
+func TestFrom(t *testing.T) {
+	dump := t.TempDir()
+	byKind := make(map[string][]runtime.Object)
+	for _, object := range brokenWorld() {
+		kinds, _, err := scheme.Scheme.ObjectKinds(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		object.GetObjectKind().SetGroupVersionKind(kinds[0])
+		accessor, err := meta.Accessor(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := filepath.Join(accessor.GetNamespace(), kinds[0].Kind)
+		byKind[key] = append(byKind[key], object)
+	}
+	write := func(name string, object any) {
+		content, err := json.Marshal(object)
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(filepath.Join(dump, name)), 0o700)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dump, name), content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, objects := range byKind {
+		// As kubectl cluster-info dump writes it: a list of a kind, whose items don't say theirs.
+		kind := objects[0].GetObjectKind().GroupVersionKind()
+		items := make([]any, len(objects))
+		for n := range objects {
+			// A must-gather has single objects, too.
+			write(fmt.Sprintf("%s-%d.yaml", key, n), objects[n])
+			objects[n].GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+			items[n] = objects[n]
+		}
+		write(key+"s.json", map[string]any{"kind": kind.Kind + "List", "apiVersion": kind.GroupVersion().String(), "items": items})
+	}
+	write("version.json", map[string]any{"gitVersion": "v1.37.2"})
+	latest := &corev1.EventList{TypeMeta: metav1.TypeMeta{Kind: "EventList", APIVersion: "v1"}, Items: []corev1.Event{{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "x", CreationTimestamp: now}, InvolvedObject: corev1.ObjectReference{Kind: "Pod"},
+	}}}
+	write("shop/events.json", latest)
+	for _, args := range []string{"doctor", "status -A", "map -A", "explain ds/fluent-bit -n logging"} {
+		live := run(t, fake.NewClientset(brokenWorld()...), "", strings.Fields(args)...)
+		dumped := run(t, nil, "", append(strings.Fields(args), "--from", dump)...)
+		said := func(text string) string {
+			var kept []string
+			for line := range strings.Lines(text) {
+				// Commands lead to the cluster, which a dump is not.
+				if !strings.Contains(line, "kubectl") {
+					kept = append(kept, line)
+				}
+			}
+			return strings.TrimSpace(strings.ReplaceAll(notChecked.ReplaceAllString(strings.Join(kept, ""), ""), "--- standard error\n", ""))
+		}
+		if strings.Contains(dumped, "kubectl ") {
+			t.Errorf("%s: a command in\n%s", args, dumped)
+		}
+		if diff := cmp.Diff(said(live), said(dumped)); diff != "" {
+			t.Errorf("%s (-cluster,+dump):\n%s", args, diff)
+		}
+	}
+}
+
+// A user of one namespace is told what can be said there, and what was not checked.
+func TestOneNamespace(t *testing.T) {
+	tests := map[string]struct {
+		// cluster says whether objects of the cluster may be listed.
+		cluster bool
+		args    string
+	}{
+		"namespaced-explain.txt":       {args: "explain ds/fluent-bit -n logging"},
+		"namespaced-status.txt":        {args: "status -n logging"},
+		"namespaced-pod.txt":           {args: "explain pod/web -n shop"},
+		"namespaced-nodes-explain.txt": {cluster: true, args: "explain ds/fluent-bit -n logging"},
+		"namespaced-doctor.txt":        {args: "doctor -n logging"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			client := fake.NewClientset(brokenWorld()...)
+			client.PrependReactor("list", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+				if action.GetNamespace() != "" || tc.cluster && action.GetResource().Resource == "nodes" {
+					return false, nil, nil
+				}
+				return true, nil, apierrors.NewForbidden(action.GetResource().GroupResource(), "", errors.New("no"))
+			})
+			golden(t, name, run(t, client, "", strings.Fields(tc.args)...))
+		})
+	}
+}
+
+// With --wait the exit code says whether it came to pass.
+func TestWait(t *testing.T) {
+	client := fake.NewClientset(brokenWorld()...)
+	if text := run(t, client, "", "status", "-n", "logging", "--wait=scheduled"); !strings.Contains(text, "fluent-bit") || strings.Contains(text, "exit code") {
+		t.Errorf("scheduled:\n%s", text)
+	}
+}
