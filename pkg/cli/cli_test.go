@@ -723,12 +723,12 @@ func TestPages(t *testing.T) {
 func TestTrimmedObjectsSayTheSame(t *testing.T) {
 	t.Parallel()
 	explanation := func(trimmed bool) string {
-		c := &explain.Cluster{}
+		c, s := &explain.Cluster{}, &sharer{}
 		for _, object := range append(world(), stuffedDaemons()...) {
 			if trimmed {
 				switch object := object.(type) {
 				case *corev1.Pod:
-					trimPod(object)
+					s.shrink(object)
 				case *corev1.Node:
 					trimNode(object)
 				case metav1.Object:

@@ -238,7 +238,7 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &explain.Cluster{}
+	c, pods := &explain.Cluster{}, &sharer{}
 	seen := sets.New[string]()
 	for _, path := range files {
 		documents, err := e.readDocuments(path, lenient)
@@ -253,6 +253,9 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 				continue
 			}
 			seen.Insert(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName()))
+			if pod, ok := document.object.(*corev1.Pod); ok {
+				pods.shrink(pod)
+			}
 			addObject(c, document.object)
 			e.atLeast(document.object, object.GetCreationTimestamp())
 		}

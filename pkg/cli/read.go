@@ -77,7 +77,7 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	}
 	goRead(group, groupCtx, r, "nodes", func(c *explain.Cluster) *[]*corev1.Node { return &c.Nodes }, note, core.Nodes(), nil)
 	goRead(group, groupCtx, r, "daemonsets.apps", func(c *explain.Cluster) *[]*appsv1.DaemonSet { return &c.DaemonSets }, trimDaemonSet, apps.DaemonSets(""), apps.DaemonSets(r.fallback))
-	goRead(group, groupCtx, r, "pods", func(c *explain.Cluster) *[]*corev1.Pod { return &c.Pods }, trimPod, core.Pods(""), core.Pods(r.fallback))
+	goRead(group, groupCtx, r, "pods", func(c *explain.Cluster) *[]*corev1.Pod { return &c.Pods }, (&sharer{}).shrink, core.Pods(""), core.Pods(r.fallback))
 	goRead(group, groupCtx, r, "namespaces", func(c *explain.Cluster) *[]*corev1.Namespace { return &c.Namespaces }, trim, core.Namespaces(), nil)
 	goRead(group, groupCtx, r, "priorityclasses.scheduling.k8s.io", func(c *explain.Cluster) *[]*schedulingv1.PriorityClass { return &c.PriorityClasses }, trim, r.client.SchedulingV1().PriorityClasses(), nil)
 	goRead(group, groupCtx, r, "poddisruptionbudgets.policy", func(c *explain.Cluster) *[]*policyv1.PodDisruptionBudget { return &c.Budgets }, trim,
@@ -292,72 +292,6 @@ func (r *reader) followSource(ctx context.Context, source cache.ListerWatcher, e
 	r.synced = append(r.synced, informer.HasSynced)
 	r.collectors = append(r.collectors, func(c *explain.Cluster) { add(c, informer.GetStore().List()) })
 	go informer.RunWithContext(ctx)
-}
-
-// trim drops what nobody looks at and what can be large.
-func trim[P metav1.Object](object P) {
-	object.SetManagedFields(nil)
-	if annotations := object.GetAnnotations(); annotations != nil {
-		delete(annotations, corev1.LastAppliedConfigAnnotation)
-	}
-}
-
-// trimDaemonSet keeps when its spec was changed.
-func trimDaemonSet(ds *appsv1.DaemonSet) {
-	managers := slices.DeleteFunc(ds.ManagedFields, func(entry metav1.ManagedFieldsEntry) bool { return entry.Subresource != "" })
-	trim(ds)
-	for n := range managers {
-		managers[n].FieldsV1 = nil
-	}
-	ds.ManagedFields = managers
-}
-
-func trimNode(node *corev1.Node) {
-	trim(node)
-	node.Annotations = nil
-	node.Status.Images = nil
-	node.Status.VolumesAttached, node.Status.VolumesInUse = nil, nil
-}
-
-func trimRevision(revision *appsv1.ControllerRevision) {
-	trim(revision)
-	revision.Data = runtime.RawExtension{}
-}
-
-// keptAnnotations are those of pods that decide about anything.
-var keptAnnotations = []string{corev1.MirrorPodAnnotationKey, "cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt", "everynode.dev/requires"}
-
-// trimPod keeps what schedulers look at, and what tells the state of containers. A
-// hundred thousand pods are hundreds of megabytes otherwise.
-func trimPod(pod *corev1.Pod) {
-	trim(pod)
-	for key := range pod.Annotations {
-		if !slices.Contains(keptAnnotations, key) {
-			delete(pod.Annotations, key)
-		}
-	}
-	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(volume corev1.Volume) bool {
-		source := &volume.VolumeSource
-		return source.Projected != nil || source.ConfigMap != nil || source.Secret != nil || source.EmptyDir != nil || source.HostPath != nil || source.DownwardAPI != nil
-	})
-	pod.Spec.SecurityContext, pod.Spec.ImagePullSecrets, pod.Spec.HostAliases, pod.Spec.DNSConfig = nil, nil, nil, nil
-	trimContainers(pod.Spec.InitContainers)
-	trimContainers(pod.Spec.Containers)
-	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
-		for n := range statuses {
-			statuses[n].VolumeMounts, statuses[n].User, statuses[n].ImageID, statuses[n].ContainerID = nil, nil, "", ""
-		}
-	}
-}
-
-func trimContainers(containers []corev1.Container) {
-	for n := range containers {
-		c := &containers[n]
-		containers[n] = corev1.Container{
-			Name: c.Name, Image: c.Image, Ports: c.Ports, Resources: c.Resources, RestartPolicy: c.RestartPolicy,
-			ReadinessProbe: c.ReadinessProbe, StartupProbe: c.StartupProbe,
-		}
-	}
 }
 
 // remaining returns how many objects follow a page, 0 if the server does not say.
