@@ -5,6 +5,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -203,23 +205,25 @@ func decodeObject(raw []byte, decoder runtime.Decoder) ([]runtime.Object, error)
 	return objects, nil
 }
 
-// readDaemonSets returns the DaemonSets of a file, those without a namespace in the
-// given one, and the other objects beside them.
+// readDaemonSets returns the DaemonSets of a file and the other objects beside them, those
+// without a namespace in the given one.
 func (e *environment) readDaemonSets(path, namespace string) (daemonSets []*appsv1.DaemonSet, others []runtime.Object, err error) {
 	documents, err := e.readDocuments(path, strict)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, document := range documents {
-		ds, ok := document.object.(*appsv1.DaemonSet)
-		if !ok {
-			others = append(others, document.object)
+		switch object := document.object.(type) {
+		case *appsv1.DaemonSet:
+			object.Namespace = cmp.Or(object.Namespace, namespace)
+			daemonSets = append(daemonSets, object)
 			continue
+		case *corev1.ResourceQuota:
+			object.Namespace = cmp.Or(object.Namespace, namespace)
+		case *corev1.LimitRange:
+			object.Namespace = cmp.Or(object.Namespace, namespace)
 		}
-		if ds.Namespace == "" {
-			ds.Namespace = namespace
-		}
-		daemonSets = append(daemonSets, ds)
+		others = append(others, document.object)
 	}
 	if len(daemonSets) == 0 {
 		return nil, nil, noDaemonSet(path)
@@ -311,6 +315,12 @@ func addObject(c *explain.Cluster, object runtime.Object) {
 		c.Events = append(c.Events, object)
 	case *schedulingv1.PriorityClass:
 		c.PriorityClasses = append(c.PriorityClasses, object)
+	case *corev1.ResourceQuota:
+		c.Quotas = append(c.Quotas, object)
+	case *corev1.LimitRange:
+		c.LimitRanges = append(c.LimitRanges, object)
+	case *nodev1.RuntimeClass:
+		c.RuntimeClasses = append(c.RuntimeClasses, object)
 	case *policyv1.PodDisruptionBudget:
 		c.Budgets = append(c.Budgets, object)
 	case *corev1.PersistentVolumeClaim:

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -37,7 +39,9 @@ func newPlanCommand(e *environment) *cobra.Command {
 		Short: "Say what would happen if a DaemonSet were applied",
 		Long: `Say which nodes a DaemonSet would run on and which not, and why; how much room it
 takes; who would be evicted to make room, by the rules of everynode-scheduler and by
-those of kube-scheduler; and where it can never fit.
+those of kube-scheduler; and where it can never fit. PriorityClasses, namespaces, LimitRanges,
+RuntimeClasses, quotas and service accounts of the same file count as if they were there.
+It is said which pods are adopted, which are replaced at once, and which quota is too small.
 
 The cluster is the one that kubectl is set to, or what is in files. Nothing is
 created: the API server is asked what admission would make of a pod by a dry run.`,
@@ -80,7 +84,7 @@ func (o *planOptions) run(command *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	cluster, client, err := o.cluster(command.Context(), scope{namespace: o.space})
+	cluster, client, err := o.cluster(command.Context(), scope{namespace: o.space, limits: true})
 	if err != nil {
 		return err
 	}
@@ -106,7 +110,7 @@ func (e *environment) separate(n int, o *output) {
 
 func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, client kubernetes.Interface, ds *appsv1.DaemonSet, others []runtime.Object) error {
 	ctx := command.Context()
-	changed, exists := cluster.With(ds)
+	changed, old := cluster.With(ds, others...)
 	engine, err := o.engine(command, changed)
 	if err != nil {
 		return err
@@ -117,11 +121,10 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 	if client != nil && o.dryRun {
 		admitted, unchecked, refusal = admit(ctx, client, engine.NewPod(ds), others)
 	}
-	plan, err := engine.Plan(ctx, ds, admitted)
+	plan, err := engine.Plan(ctx, ds, old, admitted)
 	if err != nil {
 		return err
 	}
-	plan.Exists = exists
 	plan.NotChecked = append(unchecked, plan.NotChecked...)
 	if refusal != nil {
 		plan.Refused = explain.DescribeRefusal(refusal)
@@ -158,7 +161,7 @@ func admit(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, ot
 	}
 }
 
-// bringsAlong says whether the namespace or the service account of pod is among objects.
+// bringsAlong says whether objects have something that pod needs.
 func bringsAlong(objects []runtime.Object, pod *corev1.Pod) bool {
 	return slices.ContainsFunc(objects, func(object runtime.Object) bool {
 		switch object := object.(type) {
@@ -166,6 +169,10 @@ func bringsAlong(objects []runtime.Object, pod *corev1.Pod) bool {
 			return object.Name == pod.Namespace
 		case *corev1.ServiceAccount:
 			return object.Name == pod.Spec.ServiceAccountName
+		case *schedulingv1.PriorityClass:
+			return object.Name == pod.Spec.PriorityClassName
+		case *nodev1.RuntimeClass:
+			return pod.Spec.RuntimeClassName != nil && object.Name == *pod.Spec.RuntimeClassName
 		default:
 			return false
 		}
@@ -176,11 +183,14 @@ func bringsAlong(objects []runtime.Object, pod *corev1.Pod) bool {
 func (p *explanationPrinter) plan(plan *explain.Plan) {
 	kind := "new"
 	if plan.Exists {
-		kind = "exists, its pods are replaced"
+		kind = "exists"
 	}
 	p.heading(2, fmt.Sprintf("DaemonSet %s/%s (%s): %s", plan.Namespace, plan.Name, kind, plan.Summary()))
 	p.fold(2, 2, plan.Room())
 	p.fold(2, 2, fmt.Sprintf("Their priority is %d.", plan.Priority))
+	for _, remark := range plan.Remarks {
+		p.fold(2, 2, remark)
+	}
 	if plan.Refused != "" {
 		p.line(0, "")
 		p.fold(0, 2, p.bad("REFUSED")+": the API server would not take the pods: "+plan.Refused)

@@ -255,3 +255,77 @@ func TestWait(t *testing.T) {
 		t.Errorf("scheduled:\n%s", text)
 	}
 }
+
+// plannedFile is a DaemonSet with what it needs.
+const plannedFile = `
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: agents}
+value: 5000
+---
+apiVersion: v1
+kind: LimitRange
+metadata: {name: defaults}
+spec: {limits: [{type: Container, defaultRequest: {cpu: 600m}}]}
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: gvisor}
+handler: runsc
+overhead: {podFixed: {cpu: 100m}}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: compute}
+spec: {hard: {requests.cpu: 3500m, pods: "100"}}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: exporter}
+spec:
+  selector: {matchLabels: {app: exporter}}
+  template:
+    metadata: {labels: {app: exporter}}
+    spec:
+      priorityClassName: agents
+      runtimeClassName: gvisor
+      containers: [{name: main, image: "example/exporter:1"}]
+`
+
+// Objects of the same file count, and what becomes of pods that are there is said before.
+func TestPlanOfAWholeFile(t *testing.T) {
+	bare := func(name string, n int) *corev1.Pod {
+		return st.MakePod().Namespace("default").Name(name).UID(name).Node(fmt.Sprintf("node-%d", n)).Label("app", "exporter").Obj()
+	}
+	agent := ""
+	for _, object := range world() {
+		if ds, ok := object.(*appsv1.DaemonSet); ok && ds.Name == "agent" {
+			ds = ds.DeepCopy()
+			ds.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "DaemonSet"}
+			content, err := json.Marshal(ds)
+			if err != nil {
+				t.Fatal(err)
+			}
+			agent = string(content)
+		}
+	}
+	tests := map[string]struct {
+		file    string
+		objects []runtime.Object
+	}{
+		"plan-file.txt":    {plannedFile, nil},
+		"plan-adopts.txt":  {plannedFile, []runtime.Object{bare("old-1", 1), bare("old-2", 2)}},
+		"plan-same.txt":    {agent, nil},
+		"plan-unready.txt": {strings.Replace(agent, `"cpu":"500m"`, `"cpu":"501m"`, 1), nil},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			objects := append(world(), tc.objects...)
+			client := fake.NewClientset(objects...)
+			client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("no PriorityClass with name agents was found"))
+			})
+			golden(t, name, run(t, client, tc.file, "plan", "-f", "-"))
+		})
+	}
+}

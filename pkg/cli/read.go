@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -60,6 +61,8 @@ type scope struct {
 	namespace string
 	// podEvents is whether those of pods are among the events.
 	podEvents bool
+	// limits is whether quotas, LimitRanges and RuntimeClasses are read.
+	limits bool
 }
 
 // read reads what an engine needs. Where access is denied to something, the cluster says so.
@@ -91,6 +94,11 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	}
 	for _, selector := range selectors {
 		goRead(group, groupCtx, r, "events", events, trim, selected{core.Events(s.namespace), selector}, selected{core.Events(r.fallback), selector})
+	}
+	if s.limits {
+		goRead(group, groupCtx, r, "resourcequotas", func(c *explain.Cluster) *[]*corev1.ResourceQuota { return &c.Quotas }, trim, core.ResourceQuotas(""), core.ResourceQuotas(r.fallback))
+		goRead(group, groupCtx, r, "limitranges", func(c *explain.Cluster) *[]*corev1.LimitRange { return &c.LimitRanges }, trim, core.LimitRanges(""), core.LimitRanges(r.fallback))
+		goRead(group, groupCtx, r, "runtimeclasses.node.k8s.io", func(c *explain.Cluster) *[]*nodev1.RuntimeClass { return &c.RuntimeClasses }, trim, r.client.NodeV1().RuntimeClasses(), nil)
 	}
 	c, err := r.collect(ctx, group)
 	if err == nil && slices.ContainsFunc(c.DaemonSets, claimsVolumes) {

@@ -6,6 +6,7 @@ package explain
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -27,6 +28,10 @@ type Cluster struct {
 	Namespaces      []*corev1.Namespace
 	PriorityClasses []*schedulingv1.PriorityClass
 	Budgets         []*policyv1.PodDisruptionBudget
+	// Quotas, LimitRanges and RuntimeClasses are looked at for plans.
+	Quotas         []*corev1.ResourceQuota
+	LimitRanges    []*corev1.LimitRange
+	RuntimeClasses []*nodev1.RuntimeClass
 	// Revisions are the ControllerRevisions of DaemonSets.
 	Revisions []*appsv1.ControllerRevision
 	// Events are those of DaemonSets and of their pods.

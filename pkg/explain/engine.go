@@ -105,7 +105,7 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		profiles:   everynodeProfiles(cluster.Pods),
 		agents:     make(map[string]*subject),
 	}
-	e.set = daemonset.NewSet(nil, cluster.DaemonSets, daemonset.Options{Priority: e.priorities.of})
+	e.set = daemonset.NewSet(nil, cluster.DaemonSets, daemonset.Options{Priority: e.priorities.of, LimitRanges: cluster.limitRanges, RuntimeClass: cluster.runtimeClass})
 	for _, node := range cluster.Nodes {
 		e.nodes[node.Name] = node
 	}
