@@ -198,6 +198,7 @@ func webs() []runtime.Object {
 func run(t *testing.T, client *fake.Clientset, stdin string, args ...string) string {
 	t.Helper()
 	t.Setenv("NO_COLOR", "")
+	t.Setenv("LC_ALL", "en_US.UTF-8")
 	in, out, errOut := strings.NewReader(stdin), &bytes.Buffer{}, &bytes.Buffer{}
 	config := newConnection()
 	config.rules = &clientcmd.ClientConfigLoadingRules{Precedence: []string{"testdata/kubeconfig"}}

@@ -269,6 +269,7 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 	}
 	c.Unread = []string{fmt.Sprintf("admission, and what else the files don't tell: they have %s, %s, %s and %s.", explain.Count(len(c.Nodes), "node"),
 		explain.Count(len(c.DaemonSets), "DaemonSet"), explain.Count(len(c.Pods), "pod"), explain.Count(len(c.Events), "event"))}
+	c.ClaimsUnread = len(c.Claims) == 0
 	if c.NodesUnread = len(c.Nodes) == 0; c.NodesUnread {
 		c.Partial = true
 		c.MakeUpNodes()

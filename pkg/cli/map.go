@@ -5,10 +5,13 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +28,7 @@ type mapOptions struct {
 	groupBy string
 	html    string
 	svg     string
+	ascii   bool
 }
 
 func newMapCommand(e *environment) *cobra.Command {
@@ -60,6 +64,8 @@ cell. The page is a single file that loads nothing.`,
 	o.addFlag(command)
 	flags := command.Flags()
 	flags.StringVar(&o.groupBy, "group-by", corev1.LabelTopologyZone, "Label of nodes whose values make the groups, empty for no groups.")
+	flags.BoolVar(&o.ascii, "ascii", !narrowSymbols(), "Draw with ASCII characters alone. It is on where the locale is not UTF-8 or East Asian.")
+	flags.Lookup("ascii").DefValue = ""
 	flags.StringVar(&o.html, "html", "", "Write a page for browsers into this file, - for the standard output.")
 	flags.StringVar(&o.svg, "svg", "", "Write a picture into this file, - for the standard output.")
 	return command
@@ -150,11 +156,18 @@ func (o *mapOptions) print(m *explain.Map) error {
 		}
 	}
 	err := mapview.Text(o.Out, m, mapview.TextOptions{
-		Width: terminalWidth(o.Out), Whole: o.output.format == formatWide, Paint: paint, Strong: p.strong,
+		Width: terminalWidth(o.Out), Whole: o.output.format == formatWide, Paint: paint, Strong: p.strong, ASCII: o.ascii,
 	})
 	if worst := mapview.Worst(m); worst != nil && err == nil {
 		p.line(0, "")
 		p.command(2, "Next: ", o.explainCommand(worst.Namespace, worst.Name))
 	}
 	return err
+}
+
+// narrowSymbols says whether the terminal's locale has the symbols of the map, one column wide.
+func narrowSymbols() bool {
+	locale := strings.ToLower(cmp.Or(os.Getenv("LC_ALL"), os.Getenv("LC_CTYPE"), os.Getenv("LANG"), "c.utf-8"))
+	language, _, _ := strings.Cut(locale, "_")
+	return strings.Contains(strings.ReplaceAll(locale, "-", ""), "utf8") && !slices.Contains([]string{"ja", "zh", "ko"}, language)
 }

@@ -127,6 +127,7 @@ func TestQuestions(t *testing.T) {
 		"explain-markdown.md":    {"", "explain ds/agent -o markdown"},
 		"explain-chain.md":       {"", "explain ds/agent --node node-9 -o markdown"},
 		"explain-network.txt":    {"broken", "explain ds/fluent-bit -n logging"},
+		"map-ascii.txt":          {"", "map -A --ascii"},
 		"status-markdown.md":     {"", "status -A -o markdown"},
 		"status-sorted.txt":      {"", "status -A --sort-by=.missing --no-headers"},
 		"status-columns.txt":     {"", "status -A -o custom-columns=NAME:.name,MISSING:.missing,TOP:.top.reason"},
@@ -327,5 +328,57 @@ func TestPlanOfAWholeFile(t *testing.T) {
 			})
 			golden(t, name, run(t, client, tc.file, "plan", "-f", "-"))
 		})
+	}
+}
+
+// A name that the files don't have is found, with the settings of a file.
+func TestLintReferencesAndSettings(t *testing.T) {
+	settings := filepath.Join(t.TempDir(), "lint.yaml")
+	if err := os.WriteFile(settings, []byte("level: warning\nfail-on: warning\nskip: [no-tolerations]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const manifest = `
+kind: ServiceAccount
+apiVersion: v1
+metadata: {name: exporter}
+---
+kind: ConfigMap
+apiVersion: v1
+metadata: {name: settings}
+---
+kind: DaemonSet
+apiVersion: apps/v1
+metadata: {name: exporter}
+spec:
+  selector: {matchLabels: {app: exporter}}
+  template:
+    metadata: {labels: {app: exporter}}
+    spec:
+      serviceAccountName: exportr
+      containers:
+      - name: main
+        image: example/exporter:1
+        env:
+        - {name: A, valueFrom: {configMapKeyRef: {name: setings, key: a}}}
+        - {name: B, valueFrom: {configMapKeyRef: {name: none, key: a, optional: true}}}
+        - {name: C, valueFrom: {secretKeyRef: {name: from-elsewhere, key: a}}}
+      volumes: [{name: x, configMap: {name: settings}}]
+`
+	golden(t, "lint-references.txt", run(t, nil, manifest, "lint", "-f", "-", "--settings", settings))
+	if err := os.WriteFile(settings, []byte("fail_on: warning\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text := run(t, nil, manifest, "lint", "-f", "-", "--settings", settings); !strings.Contains(text, `unknown field "fail_on"`) {
+		t.Error(text)
+	}
+}
+
+// Where symbols may be missing or two columns wide, the map is drawn without them.
+func TestNarrowSymbols(t *testing.T) {
+	for locale, want := range map[string]bool{"en_US.UTF-8": true, "C.utf8": true, "POSIX": false, "ja_JP.UTF-8": false, "zh_CN.UTF-8": false, "de_DE@euro": false} {
+		t.Setenv("LC_ALL", locale)
+		if have := narrowSymbols(); have != want {
+			t.Errorf("%s: %v", locale, have)
+		}
 	}
 }
