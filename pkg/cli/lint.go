@@ -236,6 +236,11 @@ func (o *lintOptions) check(command *cobra.Command) ([]lint.Result, error) {
 	if len(o.names) == 0 {
 		return results, nil
 	}
+	return o.checkCluster(command)
+}
+
+// checkCluster returns what is wrong with DaemonSets of the cluster.
+func (o *lintOptions) checkCluster(command *cobra.Command) ([]lint.Result, error) {
 	namespace, err := o.config.namespace()
 	if err != nil {
 		return nil, err
@@ -244,6 +249,7 @@ func (o *lintOptions) check(command *cobra.Command) ([]lint.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	var results []lint.Result
 	for _, name := range o.names {
 		ds, err := client.AppsV1().DaemonSets(namespace).Get(command.Context(), name, metav1.GetOptions{})
 		if err != nil {

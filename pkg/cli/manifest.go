@@ -19,10 +19,6 @@ import (
 	"go.yaml.in/yaml/v3"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	nodev1 "k8s.io/api/node/v1"
-	policyv1 "k8s.io/api/policy/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -301,42 +297,21 @@ func (e *environment) atLeast(object runtime.Object, created metav1.Time) {
 
 // addObject adds an object of a kind that an engine looks at.
 func addObject(c *explain.Cluster, object runtime.Object) {
-	switch object := object.(type) {
-	case *corev1.Node:
-		c.Nodes = append(c.Nodes, object)
-	case *corev1.Pod:
-		c.Pods = append(c.Pods, object)
-	case *appsv1.DaemonSet:
-		c.DaemonSets = append(c.DaemonSets, object)
-	case *appsv1.ControllerRevision:
-		c.Revisions = append(c.Revisions, object)
-	case *corev1.Namespace:
-		c.Namespaces = append(c.Namespaces, object)
-	case *corev1.Event:
-		c.Events = append(c.Events, object)
-	case *schedulingv1.PriorityClass:
-		c.PriorityClasses = append(c.PriorityClasses, object)
-	case *corev1.ResourceQuota:
-		c.Quotas = append(c.Quotas, object)
-	case *corev1.LimitRange:
-		c.LimitRanges = append(c.LimitRanges, object)
-	case *nodev1.RuntimeClass:
-		c.RuntimeClasses = append(c.RuntimeClasses, object)
-	case *policyv1.PodDisruptionBudget:
-		c.Budgets = append(c.Budgets, object)
-	case *corev1.PersistentVolumeClaim:
-		c.Claims = append(c.Claims, object)
-	case *corev1.PersistentVolume:
-		c.Volumes = append(c.Volumes, object)
-	case *storagev1.StorageClass:
-		c.StorageClasses = append(c.StorageClasses, object)
-	case *storagev1.CSINode:
-		c.CSINodes = append(c.CSINodes, object)
-	case *storagev1.CSIDriver:
-		c.CSIDrivers = append(c.CSIDrivers, object)
-	case *storagev1.CSIStorageCapacity:
-		c.StorageCapacities = append(c.StorageCapacities, object)
-	case *storagev1.VolumeAttachment:
-		c.Attachments = append(c.Attachments, object)
+	for _, add := range []func(runtime.Object){
+		into(&c.Nodes), into(&c.Pods), into(&c.DaemonSets), into(&c.Revisions), into(&c.Namespaces), into(&c.Events),
+		into(&c.PriorityClasses), into(&c.Quotas), into(&c.LimitRanges), into(&c.RuntimeClasses), into(&c.Budgets),
+		into(&c.Claims), into(&c.Volumes), into(&c.StorageClasses), into(&c.CSINodes), into(&c.CSIDrivers),
+		into(&c.StorageCapacities), into(&c.Attachments),
+	} {
+		add(object)
+	}
+}
+
+// into returns what adds an object to a list if it is of its kind.
+func into[T runtime.Object](list *[]T) func(runtime.Object) {
+	return func(object runtime.Object) {
+		if object, ok := object.(T); ok {
+			*list = append(*list, object)
+		}
 	}
 }

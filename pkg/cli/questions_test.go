@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	goruntime "runtime"
 	"strings"
 	"testing"
 	"time"
@@ -22,10 +23,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/clientcmd"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
+	testingclock "k8s.io/utils/clock/testing"
 
 	"everynode.dev/everynode/pkg/plugins/headroom"
 )
@@ -249,11 +253,36 @@ func TestOneNamespace(t *testing.T) {
 	}
 }
 
-// With --wait the exit code says whether it came to pass.
+// With --wait the exit code says whether it came to pass before the time was over.
 func TestWait(t *testing.T) {
 	client := fake.NewClientset(brokenWorld()...)
 	if text := run(t, client, "", "status", "-n", "logging", "--wait=scheduled"); !strings.Contains(text, "fluent-bit") || strings.Contains(text, "exit code") {
 		t.Errorf("scheduled:\n%s", text)
+	}
+	out, errOut := &lines{more: make(chan struct{}, 100)}, &lines{more: make(chan struct{}, 100)}
+	config := newConnection()
+	config.rules = &clientcmd.ClientConfigLoadingRules{Precedence: []string{"testdata/kubeconfig"}}
+	clock := testingclock.NewFakeClock(now.Time)
+	command := newCommand(&environment{
+		IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: out, ErrOut: errOut}, clock: clock, config: config, client: client,
+	})
+	command.SetArgs([]string{"status", "-n", "logging", "--wait", "--timeout=1m"})
+	ended := make(chan error, 1)
+	go func() { ended <- command.ExecuteContext(t.Context()) }()
+	var err error
+	for waits := true; waits; {
+		select {
+		case err = <-ended:
+			waits = false
+		default:
+			if clock.HasWaiters() {
+				clock.Step(time.Second)
+			}
+			goruntime.Gosched()
+		}
+	}
+	if !errors.Is(err, ErrFindings) || !strings.Contains(errOut.String(), "Not ready within 1m0s.") || strings.Count(out.String(), "fluent-bit") == 0 {
+		t.Errorf("%v\n%s%s", err, out.String(), errOut.String())
 	}
 }
 

@@ -154,14 +154,10 @@ func (o *statusOptions) look(command *cobra.Command, engine *explain.Engine) ([]
 // follow looks until the command is interrupted, which is no failure, or until what is
 // waited for is there. What goes wrong after the first look ends nothing.
 func (o *statusOptions) follow(command *cobra.Command) error {
-	r, err := o.newReader()
-	if err != nil {
-		return err
-	}
-	r.follow, r.complain = true, func(err error) { fmt.Fprintln(o.ErrOut, "error:", err) }
 	ctx, cancel := context.WithCancel(command.Context())
 	defer cancel()
-	if _, err := r.read(ctx, o.scope()); err != nil {
+	r, err := o.followed(ctx)
+	if err != nil {
 		return err
 	}
 	interval := o.interval
@@ -202,6 +198,17 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 			return nil
 		}
 	}
+}
+
+// followed returns a reader that has read the cluster, and follows it until ctx ends.
+func (o *statusOptions) followed(ctx context.Context) (*reader, error) {
+	r, err := o.newReader()
+	if err != nil {
+		return nil, err
+	}
+	r.follow, r.complain = true, func(err error) { fmt.Fprintln(o.ErrOut, "error:", err) }
+	_, err = r.read(ctx, o.scope())
+	return r, err
 }
 
 // lookAt looks at what a reader knows, and says whether what is waited for is there.

@@ -124,11 +124,8 @@ func (e *Engine) bound(ctx context.Context, pod *corev1.Pod, node *corev1.Node) 
 
 // waits offers every node to a pod.
 func (e *Engine) waits(ctx context.Context, pod *corev1.Pod, x *PodExplanation) error {
-	scheduler := e.schedulers.stock
-	x.Rules = Stock
-	if rules := e.inForce(pod); rules == Everynode || rules == "" && e.everynode {
-		scheduler, x.Rules = e.schedulers.everynode, Everynode
-	}
+	var scheduler *scheduler
+	scheduler, x.Rules = e.rulesFor(pod)
 	prepared, err := scheduler.prepare(ctx, pod)
 	if err != nil {
 		return fmt.Errorf("pod %s: %w", &x.Pod, err)
@@ -174,6 +171,14 @@ func (e *Engine) waits(ctx context.Context, pod *corev1.Pod, x *PodExplanation) 
 		x.Message = "No node has what it needs."
 	}
 	return nil
+}
+
+// rulesFor returns the scheduler whose rules decide about pod, as far as can be told.
+func (e *Engine) rulesFor(pod *corev1.Pod) (*scheduler, string) {
+	if rules := e.inForce(pod); rules == Everynode || rules == "" && e.everynode {
+		return e.schedulers.everynode, Everynode
+	}
+	return e.schedulers.stock, Stock
 }
 
 // others says what refuses a node, without the plugins that hold pods back.

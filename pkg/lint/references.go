@@ -61,51 +61,56 @@ func kindOf(object runtime.Object) string {
 
 // references returns what a pod cannot start without.
 func references(pod *corev1.PodSpec) []reference {
-	var all []reference
-	add := func(kind, name string, optional *bool, at *field.Path) {
-		if name != "" && (optional == nil || !*optional) {
-			all = append(all, reference{kind, name, at})
-		}
-	}
+	var all referenceList
 	if pod.ServiceAccountName != "default" {
-		add("ServiceAccount", pod.ServiceAccountName, nil, podPath().Child("serviceAccountName"))
+		all.add("ServiceAccount", pod.ServiceAccountName, nil, podPath().Child("serviceAccountName"))
 	}
 	for n := range pod.Volumes {
 		volume, at := &pod.Volumes[n], podPath().Child("volumes").Index(n)
 		switch {
 		case volume.ConfigMap != nil:
-			add("ConfigMap", volume.ConfigMap.Name, volume.ConfigMap.Optional, at.Child("configMap", "name"))
+			all.add("ConfigMap", volume.ConfigMap.Name, volume.ConfigMap.Optional, at.Child("configMap", "name"))
 		case volume.Secret != nil:
-			add("Secret", volume.Secret.SecretName, volume.Secret.Optional, at.Child("secret", "secretName"))
+			all.add("Secret", volume.Secret.SecretName, volume.Secret.Optional, at.Child("secret", "secretName"))
 		case volume.PersistentVolumeClaim != nil:
-			add("PersistentVolumeClaim", volume.PersistentVolumeClaim.ClaimName, nil, at.Child("persistentVolumeClaim", "claimName"))
+			all.add("PersistentVolumeClaim", volume.PersistentVolumeClaim.ClaimName, nil, at.Child("persistentVolumeClaim", "claimName"))
 		}
 	}
-	for _, list := range []struct {
-		name       string
-		containers []corev1.Container
-	}{{"initContainers", pod.InitContainers}, {"containers", pod.Containers}} {
-		for n := range list.containers {
-			at, c := podPath().Child(list.name).Index(n), &list.containers[n]
-			for k := range c.EnvFrom {
-				from, at := &c.EnvFrom[k], at.Child("envFrom").Index(k)
-				if from.ConfigMapRef != nil {
-					add("ConfigMap", from.ConfigMapRef.Name, from.ConfigMapRef.Optional, at.Child("configMapRef", "name"))
-				}
-				if from.SecretRef != nil {
-					add("Secret", from.SecretRef.Name, from.SecretRef.Optional, at.Child("secretRef", "name"))
-				}
-			}
-			for k := range c.Env {
-				from, at := c.Env[k].ValueFrom, at.Child("env").Index(k).Child("valueFrom")
-				if from != nil && from.ConfigMapKeyRef != nil {
-					add("ConfigMap", from.ConfigMapKeyRef.Name, from.ConfigMapKeyRef.Optional, at.Child("configMapKeyRef", "name"))
-				}
-				if from != nil && from.SecretKeyRef != nil {
-					add("Secret", from.SecretKeyRef.Name, from.SecretKeyRef.Optional, at.Child("secretKeyRef", "name"))
-				}
-			}
-		}
+	for n := range pod.InitContainers {
+		all.addEnvironment(&pod.InitContainers[n], podPath().Child("initContainers").Index(n))
+	}
+	for n := range pod.Containers {
+		all.addEnvironment(&pod.Containers[n], podPath().Child("containers").Index(n))
 	}
 	return all
+}
+
+type referenceList []reference
+
+func (l *referenceList) add(kind, name string, optional *bool, at *field.Path) {
+	if name != "" && (optional == nil || !*optional) {
+		*l = append(*l, reference{kind, name, at})
+	}
+}
+
+// addEnvironment adds what a container's environment comes from.
+func (l *referenceList) addEnvironment(c *corev1.Container, path *field.Path) {
+	for n := range c.EnvFrom {
+		from, at := &c.EnvFrom[n], path.Child("envFrom").Index(n)
+		if from.ConfigMapRef != nil {
+			l.add("ConfigMap", from.ConfigMapRef.Name, from.ConfigMapRef.Optional, at.Child("configMapRef", "name"))
+		}
+		if from.SecretRef != nil {
+			l.add("Secret", from.SecretRef.Name, from.SecretRef.Optional, at.Child("secretRef", "name"))
+		}
+	}
+	for n := range c.Env {
+		from, at := c.Env[n].ValueFrom, path.Child("env").Index(n).Child("valueFrom")
+		if from != nil && from.ConfigMapKeyRef != nil {
+			l.add("ConfigMap", from.ConfigMapKeyRef.Name, from.ConfigMapKeyRef.Optional, at.Child("configMapKeyRef", "name"))
+		}
+		if from != nil && from.SecretKeyRef != nil {
+			l.add("Secret", from.SecretKeyRef.Name, from.SecretKeyRef.Optional, at.Child("secretKeyRef", "name"))
+		}
+	}
 }

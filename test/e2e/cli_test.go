@@ -468,6 +468,45 @@ func TestAccessAndCompletion(t *testing.T) {
 	}
 }
 
+// E12: an ordinary pod is held back for a DaemonSet whose pods a quota refuses. explain names
+// both, doctor ends with 1, and status --wait ends with 1 when the time is over, and with 0
+// when the DaemonSet is there.
+func TestE12ExplainHeldBack(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Nodes(1, 2)...)
+	c.kubectl("create", "namespace", "agents")
+	c.kubectl("create", "quota", "none", "-n", "agents", "--hard=pods=0")
+	c.apply(inNamespace(daemonSet("agent", "cpu: '2'", ""), "agents"))
+	c.eventually(30*time.Second, "the quota refuses the pods", func(context.Context) error {
+		text, err := c.everynode("doctor", "-n", "agents")
+		if err == nil || !strings.Contains(text, "the quota none is used up") {
+			return fmt.Errorf("doctor says: %s (%w)", text, err)
+		}
+		return nil
+	})
+	c.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: main, image: 'example/web:1', resources: {requests: {cpu: '3'}}}]}\n")
+	c.eventually(30*time.Second, "the pod is held back", func(context.Context) error {
+		text, err := c.everynode("explain", "pod/web")
+		if flat := strings.Join(strings.Fields(text), " "); err != nil || !strings.Contains(flat, "It is held back on 2 nodes for agents/agent.") ||
+			!strings.Contains(flat, "Its scheduler says: 0/2 nodes are available: 2 node(s) had cpu held for DaemonSet pods") {
+			return fmt.Errorf("explain says: %s (%w)", text, err)
+		}
+		return nil
+	})
+	if _, err := c.everynode("status", "-n", "agents", "--wait", "--timeout=2s"); err == nil || !strings.Contains(err.Error(), "Not ready within 2s.") {
+		t.Errorf("status --wait ends with %v", err)
+	}
+	c.kubectl("delete", "quota", "none", "-n", "agents")
+	c.kubectl("rollout", "restart", "ds/agent", "-n", "agents")
+	if text, err := c.everynode("status", "-n", "agents", "--wait", "--timeout=60s"); err != nil {
+		t.Errorf("status --wait: %v\n%s", err, text)
+	}
+	if text, err := c.everynode("doctor", "-n", "agents"); err != nil {
+		t.Errorf("doctor: %v\n%s", err, text)
+	}
+}
+
 // Each command that the golden files print as Fix is taken by the API server as it stands,
 // and neither those nor the ones that are printed as Next change anything.
 func TestPrintedCommandsChangeNothing(t *testing.T) {
