@@ -23,8 +23,7 @@ import (
 )
 
 func main() {
-	// A hundred thousand pods take 800 MiB so, 1.1 GiB with the default, and half a
-	// second more.
+	// The memory at most is half as much again as what is kept, in place of twice that.
 	debug.SetGCPercent(50)
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()

@@ -198,6 +198,7 @@ func webs() []runtime.Object {
 func run(t *testing.T, client *fake.Clientset, stdin string, args ...string) string {
 	t.Helper()
 	t.Setenv("NO_COLOR", "")
+	t.Setenv("LC_ALL", "en_US.UTF-8")
 	in, out, errOut := strings.NewReader(stdin), &bytes.Buffer{}, &bytes.Buffer{}
 	config := newConnection()
 	config.rules = &clientcmd.ClientConfigLoadingRules{Precedence: []string{"testdata/kubeconfig"}}
@@ -403,7 +404,7 @@ func TestPlanFromFiles(t *testing.T) {
 			others = append(others, object)
 		}
 	}
-	golden(t, "plan-files.txt", run(t, nil, planned, "plan", "-f", "-", "--nodes", write("nodes.yaml", nodes), "--pods", write("pods.yaml", others)))
+	golden(t, "plan-files.txt", run(t, nil, planned, "plan", "-f", "-", "--from", write("nodes.yaml", nodes), "--from", write("pods.yaml", others)))
 }
 
 // What the API server says to a pod that would be created is part of a plan.
@@ -444,17 +445,24 @@ func TestErrors(t *testing.T) {
 		args   string
 		want   string
 	}{
-		"no such DaemonSet": {args: "explain ds/none", want: "there is no DaemonSet none in any namespace"},
-		"another namespace": {args: "explain ds/logs", want: "there is no DaemonSet logs in namespace default, but in team: add -n team"},
-		"no such pod":       {args: "explain pod/none", want: "there is no pod none in namespace default: name another namespace with -n"},
-		"a pod of no DaemonSet": {args: "explain pod/web-1 -n shop",
-			want: "pod web-1 is of no DaemonSet: explain says why DaemonSets have pods on nodes or not"},
+		"no such DaemonSet":        {args: "explain ds/none", want: "there is no DaemonSet none in any namespace"},
+		"another namespace":        {args: "explain ds/logs", want: "there is no DaemonSet logs in namespace default, but in team: add -n team"},
+		"no such pod":              {args: "explain pod/none", want: "there is no pod none in namespace default: name another namespace with -n"},
 		"no such node":             {args: "explain ds/agent --node none", want: "there is no node none: see kubectl get nodes"},
-		"another kind":             {args: "explain deploy/agent", want: `"deploy/agent" is no DaemonSet: write ds/NAME`},
-		"no name":                  {args: "explain ds/", want: `"ds/" has no name: write ds/NAME`},
-		"another format":           {args: "explain ds/agent -o table", want: `--output is "table", must be one of wide, json, yaml`},
+		"another kind":             {args: "explain deploy/agent", want: `"deploy/agent" is of another kind: write ds/NAME or pod/NAME or node/NAME`},
+		"no name":                  {args: "explain ds/", want: `"ds/" has no name: write ds/NAME or pod/NAME or node/NAME`},
+		"another format":           {args: "explain ds/agent -o table", want: `--output is "table", must be one of wide, name, markdown, json, yaml, jsonpath=TEMPLATE, custom-columns=HEADER:PATH,...`},
 		"no file":                  {args: "plan", want: "--filename is missing: name the file with the DaemonSet, or - for the standard input"},
-		"half a cluster":           {args: "plan -f - --nodes nodes.json", want: "--nodes and --pods belong together: to plan without a cluster takes both"},
+		"nothing to explain":       {args: "explain", want: "name what to explain: ds/NAME, pod/NAME or node/NAME, or DaemonSets by --selector"},
+		"a template without text":  {args: "status -o jsonpath", want: `--output is "jsonpath", must be one of wide, name, markdown, json, yaml, jsonpath=TEMPLATE, custom-columns=HEADER:PATH,...`},
+		"a column without a path":  {args: "status -o custom-columns=NAME", want: `--output: "NAME" is no HEADER:PATH, as in NAME:.name`},
+		"another colour":           {args: "status --color=red", want: `--color is "red", must be auto, always or never`},
+		"names and a selector":     {args: "map ds/agent -l a=b", want: "names and --selector exclude each other: leave one out"},
+		"another condition":        {args: "status --wait=done", want: `--wait is "done", must be ready, available, updated or scheduled`},
+		"no time":                  {args: "status --wait --timeout=0s", want: "--timeout is 0s, must be more than 0"},
+		"two ways to wait":         {args: "status --wait --watch", want: "--watch and --wait exclude each other: choose one"},
+		"files that change":        {args: "status --watch --from .", want: "files don't change: leave out --watch and --wait with --from"},
+		"a folder without objects": {args: "status --from testdata", want: "testdata: there are no nodes and no DaemonSets in it"},
 		"a name of all spaces":     {args: "status -A ds/agent", want: "a name belongs to one namespace: leave out --all-namespaces"},
 		"no pause":                 {args: "status --interval 1ms", want: "--interval is 1ms, must be at least 1s"},
 		"neither file nor name":    {args: "lint", want: "name either files with --filename, or DaemonSets of the cluster as ds/NAME"},
@@ -462,12 +470,10 @@ func TestErrors(t *testing.T) {
 		"another level":            {args: "lint -f - --level all", want: `--level is "all", must be one of error, warning, info`},
 		"another rule":             {args: "lint -f - --only no-such", want: `there is no rule "no-such": --list names all`},
 		"a file that is not there": {args: "lint -f testdata/none.yaml", want: "lstat testdata/none.yaml: no such file or directory"},
-		"no access to nodes": {client: forbid("nodes"), args: "explain ds/agent",
-			want: "no access: RBAC has to allow you the verb list on nodes in all namespaces"},
 		"no access to pods": {client: forbid("pods"), args: "status",
-			want: "no access: RBAC has to allow you the verb list on pods in all namespaces"},
+			want: "no access: RBAC has to allow you the verb list on pods, in all namespaces or in default"},
 		"no access at all": {client: forbid("*"), args: "map",
-			want: "no access: RBAC has to allow you the verb list on daemonsets.apps, nodes, pods in all namespaces"},
+			want: "no access: RBAC has to allow you the verb list on daemonsets.apps, pods, in all namespaces or in default"},
 		"two formats":                {args: "map -o json --html map.html", want: "--output, --html and --svg exclude one another: choose one"},
 		"two drawings":               {args: "map --svg map.svg --html map.html", want: "--html and --svg exclude one another: choose one"},
 		"a folder that is not there": {args: "map --svg testdata/none/map.svg", want: "open testdata/none/map.svg: no such file or directory"},
@@ -592,8 +598,8 @@ func TestLinesAreShort(t *testing.T) {
 		}
 		for line := range strings.Lines(string(content)) {
 			line = strings.TrimSpace(line)
-			if len([]rune(line)) > width && !strings.HasPrefix(line, "Next") && !strings.HasPrefix(line, "error: ") && !strings.Contains(line, "  ") {
-				t.Errorf("%s: this line is longer than %d characters: %s", file, width, line)
+			if len([]rune(line)) > columnsOfText && !strings.HasPrefix(line, "Next") && !strings.HasPrefix(line, "error: ") && !strings.Contains(line, "  ") {
+				t.Errorf("%s: this line is longer than %d characters: %s", file, columnsOfText, line)
 			}
 		}
 	}
@@ -609,8 +615,17 @@ type lines struct {
 func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.more <- struct{}{}
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
 	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // status --watch looks again after every interval, survives a look that fails, and ends
@@ -632,24 +647,33 @@ func TestWatch(t *testing.T) {
 	go func() { ended <- command.ExecuteContext(ctx) }()
 
 	<-out.more // the first page
+	lists := len(client.Actions())
 	if err := client.Tracker().Delete(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}, "default", "agent"); err != nil {
 		t.Fatal(err)
 	}
-	clock.Step(10 * time.Second)
-	<-errOut.more // it is gone
+	until := func(l *lines, want string) {
+		for !strings.Contains(l.String(), want) {
+			clock.Step(10 * time.Second)
+			select {
+			case <-out.more:
+			case <-errOut.more:
+			}
+		}
+	}
+	until(errOut, "error: there is no DaemonSet agent in any namespace")
 	counted := daemons("default", "agent", "1m")
 	counted.Spec.Template.Spec.NodeName = "nowhere"
 	if err := client.Tracker().Add(counted); err != nil {
 		t.Fatal(err)
 	}
-	clock.Step(10 * time.Second)
-	<-out.more // an empty line
-	<-out.more // the second page
+	until(out, "nowhere.")
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	golden(t, "watch.txt", out.text.String()+"--- standard error\n"+errOut.text.String())
+	if actions := client.Actions(); len(actions) != lists {
+		t.Errorf("after the first look it has asked for more: %v", actions[lists:])
+	}
 }
 
 // Lists come in pages.
@@ -700,12 +724,12 @@ func TestPages(t *testing.T) {
 func TestTrimmedObjectsSayTheSame(t *testing.T) {
 	t.Parallel()
 	explanation := func(trimmed bool) string {
-		c := &explain.Cluster{}
+		c, s := &explain.Cluster{}, &sharer{}
 		for _, object := range append(world(), stuffedDaemons()...) {
 			if trimmed {
 				switch object := object.(type) {
 				case *corev1.Pod:
-					trimPod(object)
+					s.shrink(object)
 				case *corev1.Node:
 					trimNode(object)
 				case metav1.Object:
@@ -724,7 +748,7 @@ func TestTrimmedObjectsSayTheSame(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := printObject(&all, formatYAML, "x", x); err != nil {
+			if err := (&output{format: formatYAML}).printObject(&all, "x", x); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -787,7 +811,7 @@ func TestColoursSayNothing(t *testing.T) {
 func TestMessagesAreText(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	newPrinter(&out).fold(2, 0, "\x1b[1mbold\x1b[0m \x1b]0;title\a \x1b[2Jcleared \u009b31m")
+	(&environment{}).newPrinter(&out).fold(2, 0, "\x1b[1mbold\x1b[0m \x1b]0;title\a \x1b[2Jcleared \u009b31m")
 	if have, want := out.String(), "  \x1b[1mbold\x1b[0m \ufffd]0;title\ufffd \ufffd[2Jcleared \ufffd31m\n"; have != want {
 		t.Errorf("have %q, want %q", have, want)
 	}
@@ -801,8 +825,7 @@ func TestCompletion(t *testing.T) {
 		"__complete explain ds/agent --node node": "node-1\nnode-2\nnode-3\n",
 		"__complete status ds/agent d":            "ds/giant\n:4\n",
 		"__complete map d":                        "ds/agent\nds/giant\n:4\n",
-		"__complete map -o w":                     "wide\njson\nyaml\n:4\n",
-		"__complete status -o w":                  "wide\njson\nyaml\n:4\n",
+		"__complete map -o w":                     "wide\njson\nyaml\njsonpath\ncustom-columns\n:4\n",
 	} {
 		if text := run(t, client, "", strings.Fields(args)...); !strings.HasPrefix(text, want) {
 			t.Errorf("%s: %s\nwant %s", args, text, want)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-base/version"
@@ -67,7 +68,14 @@ them fare. It works with any scheduler, and changes nothing.`,
 	e.flags = pflag.NewFlagSet("", pflag.ContinueOnError)
 	e.config.addFlags(e.flags)
 	command.PersistentFlags().AddFlagSet(e.flags)
-	command.AddCommand(newExplainCommand(e), newLintCommand(e), newMapCommand(e), newPlanCommand(e), newStatusCommand(e))
+	command.PersistentFlags().StringVar(&e.color, "color", colorAuto, "When to colour: auto (on a terminal), always or never.")
+	command.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if !slices.Contains([]string{colorAuto, colorAlways, colorNever}, e.color) {
+			return fmt.Errorf("--color is %q, must be auto, always or never", e.color)
+		}
+		return nil
+	}
+	command.AddCommand(newDoctorCommand(e), newExplainCommand(e), newLintCommand(e), newMapCommand(e), newPlanCommand(e), newStatusCommand(e))
 	command.InitDefaultHelpCmd()
 	return command
 }
@@ -80,8 +88,20 @@ type environment struct {
 	// flags are those that lead to the cluster.
 	flags    *pflag.FlagSet
 	patience time.Duration
+	color    string
+	// from are the files of a cluster that is not there, and asOf when they were written.
+	from []string
+	asOf time.Time
 	// client is set by tests.
 	client kubernetes.Interface
+}
+
+// now is the moment at which the cluster is, or was.
+func (e *environment) now() time.Time {
+	if e.asOf.IsZero() {
+		return e.clock.Now()
+	}
+	return e.asOf
 }
 
 // connect returns a client of the cluster that the flags lead to.
@@ -121,13 +141,6 @@ func (e *environment) explainCommand(namespace, name string) string {
 	return strings.Join(append([]string{"kubectl everynode explain", "ds/" + explain.Quote(name), "-n", explain.Quote(namespace)}, flags...), " ")
 }
 
-// next writes the command to run next, if it can be written.
-func (p *printer) next(command string) {
-	if command != "" {
-		p.line(2, "Next: "+p.strong(command))
-	}
-}
-
 // Connection flags that commands don't repeat: the first lead to no other cluster, and
 // with one of the last no commands are printed, because it is a secret or kubectl has
 // another one of its name.
@@ -139,7 +152,8 @@ var (
 // clusterFlags are the flags that led to the cluster. A command with some of them would
 // lead to another one, so it is all of them or no command.
 func (e *environment) clusterFlags() (flags []string, ok bool) {
-	ok = true
+	// What was dumped may be gone, or never have been within reach.
+	ok = len(e.from) == 0
 	e.flags.VisitAll(func(flag *pflag.Flag) {
 		values := []string{flag.Value.String()}
 		if slice, many := flag.Value.(pflag.SliceValue); many {
@@ -160,49 +174,43 @@ func (e *environment) clusterFlags() (flags []string, ok bool) {
 
 // engine returns the engine for a cluster that has just been read.
 func (e *environment) engine(command *cobra.Command, cluster *explain.Cluster) (*explain.Engine, error) {
-	return explain.New(command.Context(), cluster, explain.Options{Now: e.clock.Now(), Kubectl: e.kubectl(), Patience: e.patience})
+	return explain.New(command.Context(), cluster, explain.Options{Now: e.now(), Kubectl: e.kubectl(), Patience: e.patience})
 }
-
-// The formats that verbs print in.
-const (
-	formatTable = ""
-	formatWide  = "wide"
-	formatJSON  = "json"
-	formatYAML  = "yaml"
-)
 
 // addPatienceFlag is for the verbs that tell trouble from what is on its way.
 func (e *environment) addPatienceFlag(command *cobra.Command) {
 	command.Flags().DurationVar(&e.patience, "patience", explain.DefaultPatience, "How long a gap may take to close by itself before it counts as trouble.")
 }
 
-// output is the flag --output.
-type output struct {
-	format  string
-	formats []string
+// addFromFlag is for the verbs that look at a cluster.
+func (e *environment) addFromFlag(command *cobra.Command) {
+	command.Flags().StringArrayVar(&e.from, "from", nil, "Look at what is in files and folders in place of a cluster: what kubectl cluster-info dump, a must-gather or kubectl get -o json have written.")
 }
 
-func (o *output) addFlag(command *cobra.Command, formats ...string) {
-	o.formats = formats
-	command.Flags().StringVarP(&o.format, "output", "o", "", "Output format: "+strings.Join(formats, ", ")+".")
-	// The flag exists.
-	_ = command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+// words are the ways in which kubectl lets resources be written.
+var words = map[string][]string{
+	"ds":   {"ds", "daemonset", "daemonsets", "daemonset.apps", "daemonsets.apps"},
+	"pod":  {"po", "pod", "pods"},
+	"node": {"no", "node", "nodes"},
 }
 
-func (o *output) validate() error {
-	if o.format != formatTable && !slices.Contains(o.formats, o.format) {
-		return fmt.Errorf("--output is %q, must be one of %s", o.format, strings.Join(o.formats, ", "))
+// resourceName begins the name of a DaemonSet as kubectl prints it.
+const resourceName = "daemonset.apps/"
+
+// kindOf returns the resource that a word means, "" for a word that is none.
+func kindOf(word string) string {
+	for kind, all := range words {
+		if slices.Contains(all, strings.ToLower(word)) {
+			return kind
+		}
 	}
-	return nil
+	return ""
 }
-
-// daemonSetWords are the ways in which kubectl lets the resource be written.
-var daemonSetWords = []string{"ds", "daemonset", "daemonsets", "daemonset.apps", "daemonsets.apps"}
 
 // splitResource puts a slash between resource and names where they are words of their
 // own, as kubectl takes them.
 func splitResource(args []string) []string {
-	if len(args) < 2 || !slices.Contains(append(slices.Clip(daemonSetWords), podWords...), strings.ToLower(args[0])) {
+	if len(args) < 2 || kindOf(args[0]) == "" {
 		return args
 	}
 	joined := make([]string, 0, len(args)-1)
@@ -212,39 +220,49 @@ func splitResource(args []string) []string {
 	return joined
 }
 
-// parseDaemonSet returns the name in ds/NAME. The resource may be left out.
-func parseDaemonSet(arg string) (string, error) {
+// parseName returns resource and name in ds/NAME. The resource may be left out.
+func parseName(arg string, kinds ...string) (kind, name string, err error) {
 	resource, name, found := strings.Cut(arg, "/")
 	if !found {
-		return arg, nil
+		return "ds", arg, nil
 	}
-	if !slices.Contains(daemonSetWords, strings.ToLower(resource)) {
-		return "", fmt.Errorf("%q is no DaemonSet: write ds/NAME", arg)
+	write := strings.Join(kinds, "/NAME or ") + "/NAME"
+	switch kind = kindOf(resource); {
+	case !slices.Contains(kinds, kind):
+		return "", "", fmt.Errorf("%q is of another kind: write %s", arg, write)
+	case name == "":
+		return "", "", fmt.Errorf("%q has no name: write %s", arg, write)
 	}
-	if name == "" {
-		return "", fmt.Errorf("%q has no name: write ds/NAME", arg)
-	}
-	return name, nil
+	return kind, name, nil
 }
 
 // selection is the DaemonSets that a verb is about: those of a namespace, or of all, or
 // those that are named.
 type selection struct {
-	all   bool
-	names []string
-	space string
+	all      bool
+	selector string
+	labels   labels.Selector
+	names    []string
+	space    string
 }
 
 func (s *selection) addFlag(command *cobra.Command) {
+	command.Flags().StringVarP(&s.selector, "selector", "l", "", "Show the DaemonSets with these labels, as in kubectl get -l.")
 	command.Flags().BoolVarP(&s.all, "all-namespaces", "A", false, "Show the DaemonSets of all namespaces.")
 }
 
 func (s *selection) complete(e *environment, args []string) (err error) {
-	if s.all && len(args) > 0 {
+	switch {
+	case s.all && len(args) > 0:
 		return errors.New("a name belongs to one namespace: leave out --all-namespaces")
+	case s.selector != "" && len(args) > 0:
+		return errors.New("names and --selector exclude each other: leave one out")
+	}
+	if s.labels, err = labels.Parse(s.selector); err != nil {
+		return fmt.Errorf("--selector: %w", err)
 	}
 	for _, arg := range splitResource(args) {
-		name, err := parseDaemonSet(arg)
+		_, name, err := parseName(arg, "ds")
 		if err != nil {
 			return err
 		}
@@ -259,7 +277,9 @@ func (s *selection) complete(e *environment, args []string) (err error) {
 // choose returns the DaemonSets that were asked for.
 func (s *selection) choose(engine *explain.Engine) ([]*appsv1.DaemonSet, error) {
 	if len(s.names) == 0 {
-		return slices.DeleteFunc(engine.DaemonSets(), func(ds *appsv1.DaemonSet) bool { return !s.all && ds.Namespace != s.space }), nil
+		return slices.DeleteFunc(engine.DaemonSets(), func(ds *appsv1.DaemonSet) bool {
+			return !s.all && ds.Namespace != s.space || !s.labels.Matches(labels.Set(ds.Labels))
+		}), nil
 	}
 	chosen := make([]*appsv1.DaemonSet, 0, len(s.names))
 	for _, name := range s.names {
@@ -274,7 +294,10 @@ func (s *selection) choose(engine *explain.Engine) ([]*appsv1.DaemonSet, error) 
 
 // nothing says that there is nothing to choose from.
 func (s *selection) nothing() string {
-	if s.all {
+	switch {
+	case s.selector != "":
+		return "There are no DaemonSets with the labels " + s.selector + "."
+	case s.all:
 		return "The cluster has no DaemonSets."
 	}
 	return fmt.Sprintf("There are no DaemonSets in namespace %s: -A shows those of all namespaces.", s.space)

@@ -61,16 +61,42 @@ func (e *environment) names(command *cobra.Command, prefix string, there []strin
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// read reads the cluster that the flags lead to.
+// read reads the cluster that the flags lead to, or the files of one.
 func (e *environment) read(command *cobra.Command, s scope) (*explain.Engine, error) {
-	client, err := e.connect()
-	if err != nil {
-		return nil, err
-	}
-	r := &reader{client: client, progress: newProgress(e.ErrOut, e.clock)}
-	cluster, err := r.read(command.Context(), s)
+	cluster, _, err := e.cluster(command.Context(), s)
 	if err != nil {
 		return nil, err
 	}
 	return e.engine(command, cluster)
+}
+
+// cluster returns a cluster, and its client if it is not in files.
+func (e *environment) cluster(ctx context.Context, s scope) (*explain.Cluster, kubernetes.Interface, error) {
+	if len(e.from) > 0 {
+		cluster, err := e.readFiles(e.from)
+		return cluster, nil, err
+	}
+	r, err := e.newReader()
+	if err != nil {
+		return nil, nil, err
+	}
+	cluster, err := r.read(ctx, s)
+	return cluster, r.client, err
+}
+
+func (e *environment) newReader() (*reader, error) {
+	client, err := e.connect()
+	if err != nil {
+		return nil, err
+	}
+	fallback, err := e.config.namespace()
+	return &reader{client: client, fallback: fallback, progress: newProgress(e.ErrOut, e.clock)}, err
+}
+
+// notChecked tells beside a table what could not be looked at.
+func (e *environment) notChecked(engine *explain.Engine) {
+	p := e.newPrinter(e.ErrOut)
+	for _, sentence := range engine.NotChecked() {
+		p.fold(0, 2, "Not checked: "+sentence)
+	}
 }

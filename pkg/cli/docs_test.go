@@ -85,3 +85,23 @@ func unindent(example string) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// What the walkthrough shows of clusters of the tests is what is said of them.
+func TestWalkthroughIsTrue(t *testing.T) {
+	t.Parallel()
+	walkthrough, err := os.ReadFile("../../docs/walkthrough.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"doctor-root.txt", "explain-network.txt", "pod-started.txt", "pod-held.txt", "node-room.txt"} {
+		content, err := os.ReadFile("testdata/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _, _ := strings.Cut(strings.TrimSpace(string(content)), "\n--- exit code")
+		text, _, _ = strings.Cut(text, "\n\nNode node-1:")
+		if !strings.Contains(string(walkthrough), "\n"+text+"\n```") {
+			t.Errorf("docs/walkthrough.md shows something else than testdata/%s", name)
+		}
+	}
+}

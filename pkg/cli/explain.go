@@ -22,20 +22,17 @@ import (
 // explainOptions are the arguments and flags of explain.
 type explainOptions struct {
 	*environment
+	selection
 	output output
 	node   string
-	names  []string
-	space  string
-	all    bool
+	things []string
+	whole  bool
 }
-
-// podWords are the ways in which kubectl lets pods be written.
-var podWords = []string{"po", "pod", "pods"}
 
 func newExplainCommand(e *environment) *cobra.Command {
 	o := &explainOptions{environment: e}
 	command := &cobra.Command{
-		Use:   "explain ds/NAME|pod/NAME...",
+		Use:   "explain ds/NAME|pod/NAME|node/NAME...",
 		Short: "Say for every node why the DaemonSet runs there or not",
 		Long: `Follow the chain from the DaemonSet to a Ready pod on every node, and say where
 it ends: the DaemonSet controller, the creation of the pod, admission, the
@@ -44,20 +41,29 @@ verdict are put together, the pods in the way are named, and each verdict ends
 with the command that shows more (Next, which only reads) and what mends it (Fix).
 Commands under Fix have the flag --dry-run=server, with which they change nothing.
 
+Of a pod of a DaemonSet, the chain on its node is shown. Of any other pod that waits, it
+is said what is in the way on which nodes, and for which DaemonSets it is held back. Of a
+node, all that is wrong with the DaemonSets there.
+
 The filters and the preemption of the schedulers are their own code, run on what
 the cluster has at this moment. What was not looked at is listed at the end.`,
 		Example: `  # Why does filebeat not run on every node?
   kubectl everynode explain ds/filebeat
 
-  # Why does this pod of a DaemonSet not run?
+  # Why does this pod not run?
   kubectl everynode explain pod/filebeat-x7k2p
+
+  # What is wrong on this node?
+  kubectl everynode explain node/node-7
 
   # The whole chain for one node
   kubectl everynode explain ds/filebeat --node node-7
 
   # All that is to be said, with the names of all nodes
-  kubectl everynode explain ds/filebeat --all -o wide`,
-		Args: cobra.MinimumNArgs(1),
+  kubectl everynode explain ds/filebeat --all -o wide
+
+  # For a ticket
+  kubectl everynode explain -n logging -l app=filebeat -o markdown`,
 		RunE: func(command *cobra.Command, args []string) error {
 			if err := o.complete(args); err != nil {
 				return err
@@ -66,89 +72,109 @@ the cluster has at this moment. What was not looked at is listed at the end.`,
 		},
 		ValidArgsFunction: e.completeDaemonSets,
 	}
-	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	o.output.addFlag(command, formatWide, formatName, formatMarkdown)
 	e.addPatienceFlag(command)
-	command.Flags().BoolVar(&o.all, "all", false, "Tell the details of every group of nodes.")
+	e.addFromFlag(command)
+	o.addFlag(command)
+	command.Flags().BoolVar(&o.whole, "all", false, "Tell the details of every group of nodes.")
 	command.Flags().StringVar(&o.node, "node", "", "Explain this node alone, step by step.")
 	_ = command.RegisterFlagCompletionFunc("node", e.completeNodes)
 	return command
 }
 
-func (o *explainOptions) complete(args []string) (err error) {
+func (o *explainOptions) complete(args []string) error {
 	if err := o.output.validate(); err != nil {
 		return err
 	}
-	o.names = splitResource(args)
-	for _, arg := range o.names {
-		if _, isPod := podName(arg); isPod {
-			continue
-		}
-		if _, err := parseDaemonSet(arg); err != nil {
+	if len(args) == 0 && o.selector == "" && !o.all {
+		return errors.New("name what to explain: ds/NAME, pod/NAME or node/NAME, or DaemonSets by --selector")
+	}
+	o.things = splitResource(args)
+	for _, arg := range o.things {
+		if _, _, err := parseName(arg, "ds", "pod", "node"); err != nil {
 			return err
 		}
 	}
-	o.space, err = o.config.namespace()
-	return err
-}
-
-// podName returns the name in pod/NAME.
-func podName(arg string) (string, bool) {
-	resource, name, _ := strings.Cut(arg, "/")
-	return name, name != "" && slices.Contains(podWords, strings.ToLower(resource))
+	if len(args) > 0 && o.selector != "" {
+		return errors.New("names and --selector exclude each other: leave one out")
+	}
+	return o.selection.complete(o.environment, nil)
 }
 
 func (o *explainOptions) run(command *cobra.Command) error {
-	engine, err := o.read(command, scope{namespace: o.space, podEvents: true})
+	s := scope{namespace: o.space, podEvents: true}
+	if slices.ContainsFunc(o.things, func(arg string) bool { kind, _, _ := parseName(arg, "ds", "pod", "node"); return kind == "node" }) {
+		s.namespace = ""
+	}
+	engine, err := o.read(command, s)
 	if err != nil {
 		return err
 	}
-	for n, arg := range o.names {
-		if n > 0 && o.output.format != formatJSON {
-			o.separate(o.output.format)
+	if len(engine.Nodes()) == 0 {
+		return errors.New("the cluster has no nodes")
+	}
+	if len(o.things) == 0 {
+		daemonSets, err := o.choose(engine)
+		if err != nil {
+			return err
 		}
-		if err := o.explain(command, engine, arg); err != nil {
+		if len(daemonSets) == 0 {
+			fmt.Fprintln(o.ErrOut, o.nothing())
+		}
+		for n, ds := range daemonSets {
+			o.separate(n, &o.output)
+			if err := o.explain(command, engine, ds, o.node); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for n, arg := range o.things {
+		o.separate(n, &o.output)
+		if err := o.explainThing(command, engine, arg); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// find returns the DaemonSet that arg names, or whose pod it names, and the node to look
-// at, "" for all.
-func (o *explainOptions) find(engine *explain.Engine, arg string) (ds *appsv1.DaemonSet, node string, err error) {
-	name, isPod := podName(arg)
-	if !isPod {
-		name, err := parseDaemonSet(arg)
-		if err != nil {
-			return nil, "", err
-		}
-		ds, err = find(engine, o.space, name)
-		return ds, o.node, err
-	}
-	ds, node, found := engine.OfPod(o.space, name)
-	switch {
-	case !found:
-		return nil, "", fmt.Errorf("there is no pod %s in namespace %s: name another namespace with -n", name, o.space)
-	case ds == nil:
-		return nil, "", fmt.Errorf("pod %s is of no DaemonSet: explain says why DaemonSets have pods on nodes or not", name)
-	default:
-		return ds, node, nil
-	}
-}
-
-func (o *explainOptions) explain(command *cobra.Command, engine *explain.Engine, arg string) error {
-	ds, name, err := o.find(engine, arg)
+// explainThing explains what arg names.
+func (o *explainOptions) explainThing(command *cobra.Command, engine *explain.Engine, arg string) error {
+	kind, name, err := parseName(arg, "ds", "pod", "node")
 	if err != nil {
 		return err
 	}
-	nodes := engine.Nodes()
-	if len(nodes) == 0 {
-		return errors.New("the cluster has no nodes")
+	switch kind {
+	case "node":
+		return o.explainNode(command, engine, name)
+	case "pod":
+		pod := engine.Pod(o.space, name)
+		if pod == nil {
+			return fmt.Errorf("there is no pod %s in namespace %s: name another namespace with -n", name, o.space)
+		}
+		if ds, node := engine.OfPod(pod); ds != nil {
+			return o.explain(command, engine, ds, node)
+		}
+		return o.explainPod(command, engine, pod)
+	default:
+		ds, err := find(engine, o.space, name)
+		if err != nil {
+			return err
+		}
+		return o.explain(command, engine, ds, o.node)
 	}
+}
+
+func (o *explainOptions) explain(command *cobra.Command, engine *explain.Engine, ds *appsv1.DaemonSet, name string) error {
+	if o.output.format == formatName {
+		fmt.Fprintln(o.Out, resourceName+ds.Name)
+		return nil
+	}
+	nodes := engine.Nodes()
 	if name != "" {
-		node := engine.Node(name)
-		if node == nil {
-			return fmt.Errorf("there is no node %s: see kubectl get nodes", name)
+		node, err := findNode(engine, name)
+		if err != nil {
+			return err
 		}
 		nodes = []*corev1.Node{node}
 	}
@@ -156,16 +182,154 @@ func (o *explainOptions) explain(command *cobra.Command, engine *explain.Engine,
 	if err != nil {
 		return err
 	}
-	if o.output.format == formatJSON || o.output.format == formatYAML {
-		return printObject(o.Out, o.output.format, "DaemonSetExplanation", explanation)
+	if o.output.isObject() {
+		return o.output.printObject(o.Out, "DaemonSetExplanation", explanation)
 	}
-	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide, all: o.all}
-	if name != "" {
+	if p := o.printer(); name != "" {
 		p.chain(explanation)
 	} else {
 		p.overview(explanation)
 	}
 	return nil
+}
+
+func findNode(engine *explain.Engine, name string) (*corev1.Node, error) {
+	node := engine.Node(name)
+	if node == nil {
+		return nil, fmt.Errorf("there is no node %s: see kubectl get nodes", name)
+	}
+	return node, nil
+}
+
+func (o *explainOptions) printer() *explanationPrinter {
+	p := &explanationPrinter{printer: o.newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide, all: o.whole}
+	p.markdown = o.output.format == formatMarkdown
+	return p
+}
+
+// explainNode says what is wrong with all DaemonSets on a node.
+func (o *explainOptions) explainNode(command *cobra.Command, engine *explain.Engine, name string) error {
+	node, err := findNode(engine, name)
+	if err != nil {
+		return err
+	}
+	x, err := engine.ExplainNode(command.Context(), node)
+	switch {
+	case err != nil:
+		return err
+	case o.output.isObject():
+		return o.output.printObject(o.Out, "NodeExplanation", x)
+	case o.output.format == formatName:
+		fmt.Fprintln(o.Out, "node/"+name)
+		return nil
+	}
+	p := o.printer()
+	p.heading(2, fmt.Sprintf("Node %s: %d of %s that belong there are Ready.", name, x.Diagnosis.Ready, explain.Count(x.Diagnosis.Desired, "DaemonSet")))
+	for _, fact := range x.Facts {
+		p.fold(2, 2, fact)
+	}
+	rows := [][]string{{"DAEMONSET", "STATE", "REASON", "FOR"}}
+	for n := range x.DaemonSets {
+		on := &x.DaemonSets[n]
+		since := "-"
+		if on.Since != nil {
+			since = p.age(on.Since.Time)
+		}
+		rows = append(rows, []string{on.DaemonSet, on.State.Words(), on.Reason.Words(), since})
+	}
+	if len(rows) > 1 {
+		p.line(0, "")
+		p.table(2, rows)
+	}
+	for n := range x.Diagnosis.Problems {
+		p.line(0, "")
+		p.problem("", &x.Diagnosis.Problems[n])
+	}
+	p.notChecked(x.Diagnosis.NotChecked)
+	return nil
+}
+
+// explainPod says why a pod that is of no DaemonSet does not run.
+func (o *explainOptions) explainPod(command *cobra.Command, engine *explain.Engine, pod *corev1.Pod) error {
+	x, err := engine.ExplainPod(command.Context(), pod)
+	switch {
+	case err != nil:
+		return err
+	case o.output.isObject():
+		return o.output.printObject(o.Out, "PodExplanation", x)
+	case o.output.format == formatName:
+		fmt.Fprintln(o.Out, "pod/"+pod.Name)
+		return nil
+	}
+	p := o.printer()
+	p.heading(2, fmt.Sprintf("Pod %s (%s ago, priority %d): %s", &x.Pod, p.age(x.Created.Time), x.Priority, x.Message))
+	if v := x.Verdict; v != nil {
+		p.fold(2, 2, p.word(v.Reason, v.Outcome)+": "+v.Message)
+		for _, fact := range v.Facts {
+			p.fold(2, 2, fact)
+		}
+		p.mending(v.Next, v.Fix)
+	}
+	if x.Said != "" && x.Verdict == nil {
+		p.fold(2, 2, "Its scheduler says: "+x.Said)
+	}
+	if x.Held != nil {
+		p.held(x.Held)
+	}
+	if x.Held == nil && x.Verdict == nil {
+		p.command(2, "Next: ", o.kubectlCommand("describe", "pod/"+pod.Name, "-n", pod.Namespace))
+	}
+	for n := range x.Refusals {
+		refusal := &x.Refusals[n]
+		p.line(0, "")
+		p.fold(0, 2, p.warn("REFUSED")+" by "+p.nodes(refusal.Nodes)+": "+refusal.Why)
+	}
+	p.notChecked(x.NotChecked)
+	return nil
+}
+
+// held writes where a pod is held back, and for whom.
+func (p *explanationPrinter) held(held *explain.HeldBack) {
+	p.line(0, "")
+	p.heading(2, p.warn("HELD BACK")+" on "+p.nodes(held.Nodes))
+	p.fold(2, 2, held.Room)
+	p.fold(2, 0, "For these DaemonSets:")
+	rows := [][]string{}
+	if p.markdown {
+		rows = append(rows, []string{"DaemonSet", "on", "which", "there"})
+	}
+	for n := range held.For {
+		by := &held.For[n]
+		what := "holds room"
+		if by.Gates {
+			what = "gates"
+		}
+		rows = append(rows, []string{by.String(), explain.Count(by.Nodes, "node"), what, by.Why})
+	}
+	p.table(4, rows)
+	p.fold(2, 2, held.Ends)
+	p.command(2, "Next: ", p.explainCommand(held.For[0].Namespace, held.For[0].Name))
+	p.fold(2, 2, "Fix: "+held.Fix())
+}
+
+// kubectlCommand returns a command that leads to the cluster, "" if none can be written.
+func (e *environment) kubectlCommand(words ...string) string {
+	kubectl := e.kubectl()
+	if kubectl == "" {
+		return ""
+	}
+	for _, word := range words {
+		kubectl += " " + explain.Quote(word)
+	}
+	return kubectl
+}
+
+// nodes writes names of nodes, all of them if details are wanted.
+func (p *explanationPrinter) nodes(names []string) string {
+	if p.wide {
+		return strings.Join(names, " ")
+	}
+	return explain.NodeList(names)
 }
 
 // explanationPrinter writes explanations for people.
@@ -186,7 +350,7 @@ const (
 
 // overview writes the groups of nodes.
 func (p *explanationPrinter) overview(x *explain.Explanation) {
-	p.fold(0, 2, fmt.Sprintf("DaemonSet %s/%s: %s", x.Namespace, x.Name, overall(x.Status)))
+	p.heading(2, fmt.Sprintf("DaemonSet %s/%s: %s", x.Namespace, x.Name, overall(x.Status)))
 	if x.Rollout != nil {
 		p.line(0, "")
 		p.fold(0, 2, p.rolloutWord(x.Rollout)+": "+x.Rollout.Message)
@@ -217,7 +381,7 @@ func (p *explanationPrinter) groups(groups []explain.Group) {
 		}
 		var text bytes.Buffer
 		to := *p
-		to.printer = &printer{palette: p.palette, out: &text}
+		to.printer = &printer{palette: p.palette, markdown: p.markdown, out: &text}
 		if detailed := g.Wanted && written < detailedLines || nowhere && n == 0 || g.Startup; p.all || detailed {
 			to.group(g)
 		} else {
@@ -263,7 +427,7 @@ func (p *explanationPrinter) word(reason explain.Reason, state explain.State) st
 
 // group writes the nodes with the same verdict, and what is to be said of them.
 func (p *explanationPrinter) group(g *explain.Group) {
-	p.fold(0, 4, p.where(g))
+	p.heading(4, p.where(g))
 	if g.Reason != explain.ReasonReady && g.Reason != explain.ReasonWouldRun {
 		p.details(g)
 	}
@@ -279,10 +443,7 @@ func (p *explanationPrinter) headline(g *explain.Group) {
 }
 
 func (p *explanationPrinter) where(g *explain.Group) string {
-	text := p.word(g.Reason, g.State) + " on " + explain.NodeList(g.Nodes)
-	if p.wide {
-		text = p.word(g.Reason, g.State) + " on " + strings.Join(g.Nodes, " ")
-	}
+	text := p.word(g.Reason, g.State) + " on " + p.nodes(g.Nodes)
 	if g.Since != nil {
 		text += ", for " + p.age(g.Since.Time)
 	}
@@ -294,7 +455,7 @@ func (p *explanationPrinter) where(g *explain.Group) string {
 
 // age returns how long ago a moment was, in words.
 func (e *environment) age(at time.Time) string {
-	return duration.HumanDuration(e.clock.Since(at))
+	return duration.HumanDuration(e.now().Sub(at))
 }
 
 // details writes what is to be said of a group.
@@ -309,7 +470,7 @@ func (p *explanationPrinter) details(g *explain.Group) {
 			p.fold(2, 2, describeShortage(&shortage))
 		}
 	}
-	p.blockers(g)
+	p.blockers(g.Blockers)
 	for _, sentence := range g.Preemption {
 		p.fold(2, 2, sentence)
 	}
@@ -320,19 +481,20 @@ func (p *explanationPrinter) details(g *explain.Group) {
 		p.fold(2, 2, fact)
 	}
 	if len(g.Admission) > 0 {
-		p.line(2, "Admission changed the pod:")
+		p.fold(2, 0, "Admission changed the pod:")
 		for _, change := range g.Admission {
 			p.fold(4, 2, change)
 		}
 	}
-	if g.Next != "" {
-		p.line(2, "Next: "+p.strong(g.Next))
-	}
-	if g.Fix != nil {
-		p.fold(2, 2, "Fix: "+g.Fix.Text)
-		if g.Fix.Command != "" {
-			p.line(4, p.strong(g.Fix.Command))
-		}
+	p.mending(g.Next, g.Fix)
+}
+
+// mending writes the command that shows more, and what mends it.
+func (p *explanationPrinter) mending(next string, fix *explain.Fix) {
+	p.command(2, "Next: ", next)
+	if fix != nil {
+		p.fold(2, 2, "Fix: "+fix.Text)
+		p.command(4, "", fix.Command)
 	}
 }
 
@@ -351,19 +513,22 @@ func describeShortage(s *explain.ShortageRange) string {
 // mostBlockers is how many owners of blockers are listed.
 const mostBlockers = 5
 
-func (p *explanationPrinter) blockers(g *explain.Group) {
-	if len(g.Blockers) == 0 {
+func (p *explanationPrinter) blockers(blockers []explain.BlockerGroup) {
+	if len(blockers) == 0 {
 		return
 	}
-	p.line(2, "In the way:")
-	rows := make([][]string, 0, len(g.Blockers))
-	for n := range g.Blockers {
-		b := &g.Blockers[n]
+	p.fold(2, 0, "In the way:")
+	rows := make([][]string, 0, len(blockers))
+	for n := range blockers {
+		b := &blockers[n]
 		rows = append(rows, []string{b.Text(), explain.Count(b.Pods, "pod"), b.Takes, fmt.Sprintf("priority %d", b.Priority), b.Spared})
 	}
 	shown := rows
 	if !p.wide && len(rows) > mostBlockers {
 		shown = rows[:mostBlockers]
+	}
+	if p.markdown {
+		shown = slices.Concat([][]string{{"Owner", "Pods", "Takes", "Priority", "Stays because"}}, shown)
 	}
 	p.table(4, shown)
 	if more := len(rows) - len(shown); more > 0 {
@@ -384,9 +549,12 @@ func (p *explanationPrinter) notChecked(what []string) {
 // chain writes the steps of one node.
 func (p *explanationPrinter) chain(x *explain.Explanation) {
 	v, g := &x.Verdicts[0], &x.Groups[0]
-	p.fold(0, 2, fmt.Sprintf("DaemonSet %s/%s on node %s: %s", x.Namespace, x.Name, v.Node, p.word(v.Reason, v.Outcome)))
+	p.heading(2, fmt.Sprintf("DaemonSet %s/%s on node %s: %s", x.Namespace, x.Name, v.Node, p.word(v.Reason, v.Outcome)))
 	p.line(0, "")
-	rows := make([][]string, 0, len(explain.Steps()))
+	var rows [][]string
+	if p.markdown {
+		rows = append(rows, []string{"Step", "Passed", ""})
+	}
 	reached := true
 	for _, step := range explain.Steps() {
 		row := []string{string(step), "-", ""}

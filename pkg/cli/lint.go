@@ -7,13 +7,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/component-base/version"
+	"sigs.k8s.io/yaml"
 
 	"everynode.dev/everynode/pkg/explain"
 	"everynode.dev/everynode/pkg/lint"
@@ -42,6 +45,7 @@ type lintOptions struct {
 	level      string
 	failOn     string
 	only, skip []string
+	settings   string
 	list       bool
 }
 
@@ -70,6 +74,9 @@ The exit code is 0 if all is well, 1 if there are findings that --fail-on names,
   # For a code host
   kubectl everynode lint -f filebeat.yaml --fail-on=none -o sarif > findings.sarif`,
 		RunE: func(command *cobra.Command, args []string) error {
+			if err := o.readSettings(command); err != nil {
+				return err
+			}
 			if err := o.complete(args); err != nil {
 				return err
 			}
@@ -77,7 +84,7 @@ The exit code is 0 if all is well, 1 if there are findings that --fail-on names,
 		},
 		ValidArgsFunction: e.completeDaemonSets,
 	}
-	o.output.addFlag(command, formatJSON, formatYAML, formatSARIF)
+	o.output.addFlag(command, formatSARIF)
 	flags := command.Flags()
 	flags.StringArrayVarP(&o.files, "filename", "f", nil, "File or folder with DaemonSets, - for the standard input. It may be given more than once.")
 	flags.BoolVarP(&o.recursive, "recursive", "R", false, "Look into the folders of folders, too.")
@@ -85,6 +92,7 @@ The exit code is 0 if all is well, 1 if there are findings that --fail-on names,
 	flags.StringVar(&o.failOn, "fail-on", string(lint.Error), "What makes the exit code 1: error, warning (errors too), info (all that is reported) or none.")
 	flags.StringSliceVar(&o.only, "only", nil, "Check these rules alone.")
 	flags.StringSliceVar(&o.skip, "skip", nil, "Leave these rules out.")
+	flags.StringVar(&o.settings, "settings", "", "File with values for level, fail-on, only and skip, in YAML. Flags come before it.")
 	flags.BoolVar(&o.list, "list", false, "List the rules.")
 	var ids []string
 	for _, rule := range lint.Rules() {
@@ -95,6 +103,34 @@ The exit code is 0 if all is well, 1 if there are findings that --fail-on names,
 		_ = command.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 	return command
+}
+
+// readSettings sets the flags that are in the file of settings and not on the command line.
+func (o *lintOptions) readSettings(command *cobra.Command) error {
+	if o.settings == "" {
+		return nil
+	}
+	content, err := os.ReadFile(o.settings)
+	if err != nil {
+		return err
+	}
+	var settings struct {
+		Level  string   `json:"level"`
+		FailOn string   `json:"fail-on"`
+		Only   []string `json:"only"`
+		Skip   []string `json:"skip"`
+	}
+	if err := yaml.UnmarshalStrict(content, &settings); err != nil {
+		return fmt.Errorf("%s: %w", o.settings, err)
+	}
+	for name, value := range map[string]string{
+		"level": settings.Level, "fail-on": settings.FailOn, "only": strings.Join(settings.Only, ","), "skip": strings.Join(settings.Skip, ","),
+	} {
+		if value != "" && !command.Flags().Changed(name) {
+			err = errors.Join(err, command.Flags().Set(name, value))
+		}
+	}
+	return err
 }
 
 func (o *lintOptions) complete(args []string) error {
@@ -118,7 +154,7 @@ func (o *lintOptions) complete(args []string) error {
 		}
 	}
 	for _, arg := range splitResource(args) {
-		name, err := parseDaemonSet(arg)
+		_, name, err := parseName(arg, "ds")
 		if err != nil {
 			return err
 		}
@@ -139,12 +175,12 @@ func (o *lintOptions) run(command *cobra.Command) error {
 	switch o.output.format {
 	case formatSARIF:
 		err = lint.WriteSARIF(o.Out, version.Get().GitVersion, results)
-	case formatJSON, formatYAML:
-		err = printObject(o.Out, o.output.format, "LintResultList", struct {
+	case formatTable:
+		o.print(results)
+	default:
+		err = o.output.printObject(o.Out, "LintResultList", struct {
 			Items []lint.Result `json:"items"`
 		}{results})
-	default:
-		o.print(results)
 	}
 	if err != nil {
 		return err
@@ -161,7 +197,7 @@ func (o *lintOptions) printRules() {
 	for _, rule := range lint.Rules() {
 		rows = append(rows, []string{rule.ID, string(rule.Severity), rule.Title})
 	}
-	newPrinter(o.Out).table(0, rows)
+	o.newPrinter(o.Out).table(0, rows)
 }
 
 // check returns what is wrong with the DaemonSets of the files, or of the cluster.
@@ -171,17 +207,23 @@ func (o *lintOptions) check(command *cobra.Command) ([]lint.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	documents := make(map[string][]document)
+	var objects []runtime.Object
 	for _, file := range files {
-		documents, err := o.readDocuments(file, strict)
-		if err != nil {
+		if documents[file], err = o.readDocuments(file, strict); err != nil {
 			return nil, err
 		}
-		for _, document := range documents {
+		for _, document := range documents[file] {
+			objects = append(objects, document.object)
+		}
+	}
+	for _, file := range files {
+		for _, document := range documents[file] {
 			ds, ok := document.object.(*appsv1.DaemonSet)
 			if !ok {
 				continue
 			}
-			findings, err := o.findings(command.Context(), ds)
+			findings, err := o.findings(command.Context(), ds, objects)
 			if err != nil {
 				return nil, err
 			}
@@ -194,6 +236,11 @@ func (o *lintOptions) check(command *cobra.Command) ([]lint.Result, error) {
 	if len(o.names) == 0 {
 		return results, nil
 	}
+	return o.checkCluster(command)
+}
+
+// checkCluster returns what is wrong with DaemonSets of the cluster.
+func (o *lintOptions) checkCluster(command *cobra.Command) ([]lint.Result, error) {
 	namespace, err := o.config.namespace()
 	if err != nil {
 		return nil, err
@@ -202,12 +249,13 @@ func (o *lintOptions) check(command *cobra.Command) ([]lint.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	var results []lint.Result
 	for _, name := range o.names {
 		ds, err := client.AppsV1().DaemonSets(namespace).Get(command.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			return nil, err
 		}
-		findings, err := o.findings(command.Context(), ds)
+		findings, err := o.findings(command.Context(), ds, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -219,13 +267,13 @@ func (o *lintOptions) check(command *cobra.Command) ([]lint.Result, error) {
 }
 
 // findings returns what the API server and the rules have against ds and is asked for,
-// the worst first.
-func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet) ([]lint.Finding, error) {
+// the worst first. objects are those of the same files.
+func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, objects []runtime.Object) ([]lint.Finding, error) {
 	findings, err := upstream.Check(ctx, ds)
 	if err != nil {
 		return nil, err
 	}
-	findings = append(findings, lint.Check(ds)...)
+	findings = slices.Concat(findings, lint.Check(ds), lint.CheckReferences(ds, objects))
 	findings = slices.DeleteFunc(findings, func(f lint.Finding) bool {
 		return !f.Severity.AtLeast(lint.Severity(o.level)) || len(o.only) > 0 && !slices.Contains(o.only, f.Rule) || slices.Contains(o.skip, f.Rule)
 	})
@@ -243,7 +291,7 @@ func (o *lintOptions) fails(results []lint.Result) bool {
 
 // print writes findings for people.
 func (o *lintOptions) print(results []lint.Result) {
-	p := newPrinter(o.Out)
+	p := o.newPrinter(o.Out)
 	counts := make(map[lint.Severity]int)
 	for n := range results {
 		result := &results[n]

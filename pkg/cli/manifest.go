@@ -5,6 +5,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"io/fs"
@@ -18,10 +19,11 @@ import (
 	"go.yaml.in/yaml/v3"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"everynode.dev/everynode/pkg/explain"
@@ -174,14 +176,18 @@ func decodeObject(raw []byte, decoder runtime.Decoder) ([]runtime.Object, error)
 	if gone := kind != nil && kind.Kind == "DaemonSet" && kind.GroupVersion() != appsv1.SchemeGroupVersion; gone {
 		return nil, fmt.Errorf("no API server takes a DaemonSet of %s since Kubernetes 1.16: write apiVersion apps/v1", kind.GroupVersion())
 	}
-	if runtime.IsNotRegisteredError(err) {
+	// What has no kind is no object of Kubernetes.
+	if runtime.IsNotRegisteredError(err) || runtime.IsMissingKind(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	list, ok := object.(*corev1.List)
-	if !ok {
+	switch {
+	case !ok && meta.IsListType(object):
+		return meta.ExtractList(object)
+	case !ok:
 		return []runtime.Object{object}, nil
 	}
 	var objects []runtime.Object
@@ -195,23 +201,25 @@ func decodeObject(raw []byte, decoder runtime.Decoder) ([]runtime.Object, error)
 	return objects, nil
 }
 
-// readDaemonSets returns the DaemonSets of a file, those without a namespace in the
-// given one, and the other objects beside them.
+// readDaemonSets returns the DaemonSets of a file and the other objects beside them, those
+// without a namespace in the given one.
 func (e *environment) readDaemonSets(path, namespace string) (daemonSets []*appsv1.DaemonSet, others []runtime.Object, err error) {
 	documents, err := e.readDocuments(path, strict)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, document := range documents {
-		ds, ok := document.object.(*appsv1.DaemonSet)
-		if !ok {
-			others = append(others, document.object)
+		switch object := document.object.(type) {
+		case *appsv1.DaemonSet:
+			object.Namespace = cmp.Or(object.Namespace, namespace)
+			daemonSets = append(daemonSets, object)
 			continue
+		case *corev1.ResourceQuota:
+			object.Namespace = cmp.Or(object.Namespace, namespace)
+		case *corev1.LimitRange:
+			object.Namespace = cmp.Or(object.Namespace, namespace)
 		}
-		if ds.Namespace == "" {
-			ds.Namespace = namespace
-		}
-		daemonSets = append(daemonSets, ds)
+		others = append(others, document.object)
 	}
 	if len(daemonSets) == 0 {
 		return nil, nil, noDaemonSet(path)
@@ -223,39 +231,87 @@ func noDaemonSet(path string) error {
 	return fmt.Errorf("%s: there is no DaemonSet of apps/v1 in it", path)
 }
 
-// readClusterFiles returns a cluster as kubectl get -o json has written it.
-func (e *environment) readClusterFiles(paths ...string) (*explain.Cluster, error) {
-	c := &explain.Cluster{}
-	for _, path := range paths {
+// readFiles returns the cluster whose objects are in files and folders. An object that is
+// in several of them counts once.
+func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
+	files, err := findFiles(paths, true)
+	if err != nil {
+		return nil, err
+	}
+	c, pods := &explain.Cluster{}, &sharer{}
+	seen := sets.New[string]()
+	for _, path := range files {
 		documents, err := e.readDocuments(path, lenient)
-		if err != nil {
+		// Folders have other files, too.
+		if err != nil && slices.Contains(paths, path) {
 			return nil, err
 		}
 		for _, document := range documents {
+			object, err := meta.Accessor(document.object)
+			// A document without metadata is of no kind that is looked at.
+			if err != nil || seen.Has(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName())) {
+				continue
+			}
+			seen.Insert(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName()))
+			if pod, ok := document.object.(*corev1.Pod); ok {
+				pods.shrink(pod)
+			}
 			addObject(c, document.object)
+			e.atLeast(document.object, object.GetCreationTimestamp())
 		}
 	}
-	if len(c.Nodes) == 0 {
-		return nil, fmt.Errorf("%s: there are no nodes in it: write it with kubectl get nodes -o json", strings.Join(paths, ", "))
+	if len(c.DaemonSets)+len(c.Nodes) == 0 {
+		return nil, fmt.Errorf("%s: there are no nodes and no DaemonSets in it", strings.Join(paths, ", "))
 	}
-	c.Unread = []string{"admission, and what else the files don't tell."}
+	c.Unread = []string{fmt.Sprintf("admission, and what else the files don't tell: they have %s, %s, %s and %s.", explain.Count(len(c.Nodes), "node"),
+		explain.Count(len(c.DaemonSets), "DaemonSet"), explain.Count(len(c.Pods), "pod"), explain.Count(len(c.Events), "event"))}
+	c.ClaimsUnread = len(c.Claims) == 0
+	if c.NodesUnread = len(c.Nodes) == 0; c.NodesUnread {
+		c.Partial = true
+		c.MakeUpNodes()
+	}
 	return c, nil
+}
+
+// atLeast notes that the files were written after what an object tells of.
+func (e *environment) atLeast(object runtime.Object, created metav1.Time) {
+	times := []metav1.Time{created}
+	switch object := object.(type) {
+	case *corev1.Event:
+		times = append(times, object.LastTimestamp, metav1.Time(object.EventTime))
+	case *corev1.Node:
+		for _, condition := range object.Status.Conditions {
+			times = append(times, condition.LastHeartbeatTime, condition.LastTransitionTime)
+		}
+	case *corev1.Pod:
+		for _, condition := range object.Status.Conditions {
+			times = append(times, condition.LastTransitionTime)
+		}
+	}
+	for _, at := range times {
+		if at.After(e.asOf) {
+			e.asOf = at.Time
+		}
+	}
 }
 
 // addObject adds an object of a kind that an engine looks at.
 func addObject(c *explain.Cluster, object runtime.Object) {
-	switch object := object.(type) {
-	case *corev1.Node:
-		c.Nodes = append(c.Nodes, object)
-	case *corev1.Pod:
-		c.Pods = append(c.Pods, object)
-	case *appsv1.DaemonSet:
-		c.DaemonSets = append(c.DaemonSets, object)
-	case *corev1.Namespace:
-		c.Namespaces = append(c.Namespaces, object)
-	case *schedulingv1.PriorityClass:
-		c.PriorityClasses = append(c.PriorityClasses, object)
-	case *policyv1.PodDisruptionBudget:
-		c.Budgets = append(c.Budgets, object)
+	for _, add := range []func(runtime.Object){
+		into(&c.Nodes), into(&c.Pods), into(&c.DaemonSets), into(&c.Revisions), into(&c.Namespaces), into(&c.Events),
+		into(&c.PriorityClasses), into(&c.Quotas), into(&c.LimitRanges), into(&c.RuntimeClasses), into(&c.Budgets),
+		into(&c.Claims), into(&c.Volumes), into(&c.StorageClasses), into(&c.CSINodes), into(&c.CSIDrivers),
+		into(&c.StorageCapacities), into(&c.Attachments),
+	} {
+		add(object)
+	}
+}
+
+// into returns what adds an object to a list if it is of its kind.
+func into[T runtime.Object](list *[]T) func(runtime.Object) {
+	return func(object runtime.Object) {
+		if object, ok := object.(T); ok {
+			*list = append(*list, object)
+		}
 	}
 }

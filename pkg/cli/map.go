@@ -5,10 +5,13 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +28,7 @@ type mapOptions struct {
 	groupBy string
 	html    string
 	svg     string
+	ascii   bool
 }
 
 func newMapCommand(e *environment) *cobra.Command {
@@ -54,11 +58,14 @@ cell. The page is a single file that loads nothing.`,
 		},
 		ValidArgsFunction: e.completeDaemonSets,
 	}
-	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	o.output.addFlag(command, formatWide)
 	e.addPatienceFlag(command)
+	e.addFromFlag(command)
 	o.addFlag(command)
 	flags := command.Flags()
 	flags.StringVar(&o.groupBy, "group-by", corev1.LabelTopologyZone, "Label of nodes whose values make the groups, empty for no groups.")
+	flags.BoolVar(&o.ascii, "ascii", !narrowSymbols(), "Draw with ASCII characters alone. It is on where the locale is not UTF-8 or East Asian.")
+	flags.Lookup("ascii").DefValue = ""
 	flags.StringVar(&o.html, "html", "", "Write a page for browsers into this file, - for the standard output.")
 	flags.StringVar(&o.svg, "svg", "", "Write a picture into this file, - for the standard output.")
 	return command
@@ -94,8 +101,8 @@ func (o *mapOptions) run(command *cobra.Command) error {
 		return err
 	}
 	switch {
-	case o.output.format == formatJSON || o.output.format == formatYAML:
-		return printObject(o.Out, o.output.format, "DaemonSetMap", m)
+	case o.output.isObject():
+		return o.output.printObject(o.Out, "DaemonSetMap", m)
 	case len(daemonSets) == 0:
 		fmt.Fprintln(o.ErrOut, o.nothing())
 		return nil
@@ -103,11 +110,12 @@ func (o *mapOptions) run(command *cobra.Command) error {
 		// Without all flags the page names no commands.
 		flags, ok := o.clusterFlags()
 		return o.write(o.html, m, func(out io.Writer) error {
-			return mapview.HTML(out, m, mapview.PageOptions{At: o.clock.Now(), Flags: flags, NoCommands: !ok})
+			return mapview.HTML(out, m, mapview.PageOptions{At: o.now(), Flags: flags, NoCommands: !ok})
 		})
 	case o.svg != "":
-		return o.write(o.svg, m, func(out io.Writer) error { return mapview.SVG(out, m, o.clock.Now()) })
+		return o.write(o.svg, m, func(out io.Writer) error { return mapview.SVG(out, m, o.now()) })
 	default:
+		o.notChecked(engine)
 		return o.print(m)
 	}
 }
@@ -132,7 +140,7 @@ func (o *mapOptions) write(path string, m *explain.Map, draw func(io.Writer) err
 
 // print writes the map for a terminal.
 func (o *mapOptions) print(m *explain.Map) error {
-	p := newPrinter(o.Out)
+	p := o.newPrinter(o.Out)
 	paint := func(state explain.State, text string) string {
 		switch state {
 		case explain.StateReady:
@@ -148,11 +156,18 @@ func (o *mapOptions) print(m *explain.Map) error {
 		}
 	}
 	err := mapview.Text(o.Out, m, mapview.TextOptions{
-		Width: terminalWidth(o.Out), Whole: o.output.format == formatWide, Paint: paint, Strong: p.strong,
+		Width: terminalWidth(o.Out), Whole: o.output.format == formatWide, Paint: paint, Strong: p.strong, ASCII: o.ascii,
 	})
 	if worst := mapview.Worst(m); worst != nil && err == nil {
 		p.line(0, "")
-		p.next(o.explainCommand(worst.Namespace, worst.Name))
+		p.command(2, "Next: ", o.explainCommand(worst.Namespace, worst.Name))
 	}
 	return err
+}
+
+// narrowSymbols says whether the terminal's locale has the symbols of the map, one column wide.
+func narrowSymbols() bool {
+	locale := strings.ToLower(cmp.Or(os.Getenv("LC_ALL"), os.Getenv("LC_CTYPE"), os.Getenv("LANG"), "c.utf-8"))
+	language, _, _ := strings.Cut(locale, "_")
+	return strings.Contains(strings.ReplaceAll(locale, "-", ""), "utf8") && !slices.Contains([]string{"ja", "zh", "ko"}, language)
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -26,8 +28,6 @@ type planOptions struct {
 	*environment
 	output output
 	file   string
-	nodes  string
-	pods   string
 	dryRun bool
 	space  string
 }
@@ -39,7 +39,9 @@ func newPlanCommand(e *environment) *cobra.Command {
 		Short: "Say what would happen if a DaemonSet were applied",
 		Long: `Say which nodes a DaemonSet would run on and which not, and why; how much room it
 takes; who would be evicted to make room, by the rules of everynode-scheduler and by
-those of kube-scheduler; and where it can never fit.
+those of kube-scheduler; and where it can never fit. PriorityClasses, namespaces, LimitRanges,
+RuntimeClasses, quotas and service accounts of the same file count as if they were there.
+It is said which pods are adopted, which are replaced at once, and which quota is too small.
 
 The cluster is the one that kubectl is set to, or what is in files. Nothing is
 created: the API server is asked what admission would make of a pod by a dry run.`,
@@ -49,7 +51,7 @@ created: the API server is asked what admission would make of a pod by a dry run
   # The same without a cluster
   kubectl get nodes -o json > nodes.json
   kubectl get pods,daemonsets,priorityclasses,poddisruptionbudgets -A -o json > pods.json
-  kubectl everynode plan -f filebeat.yaml --nodes nodes.json --pods pods.json`,
+  kubectl everynode plan -f filebeat.yaml --from nodes.json --from pods.json`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if err := o.complete(); err != nil {
@@ -58,21 +60,17 @@ created: the API server is asked what admission would make of a pod by a dry run
 			return o.run(command)
 		},
 	}
-	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	o.output.addFlag(command, formatWide, formatMarkdown)
+	e.addFromFlag(command)
 	flags := command.Flags()
 	flags.StringVarP(&o.file, "filename", "f", "", "File with the DaemonSet, - for the standard input.")
-	flags.StringVar(&o.nodes, "nodes", "", "File with the nodes of the cluster to plan for, as kubectl get nodes -o json writes it.")
-	flags.StringVar(&o.pods, "pods", "", "File with its pods; DaemonSets, PriorityClasses and PodDisruptionBudgets in it count too.")
 	flags.BoolVar(&o.dryRun, "dry-run-pod", true, "Ask the API server what admission would make of a pod, by creating one with a dry run.")
 	return command
 }
 
 func (o *planOptions) complete() (err error) {
-	switch {
-	case o.file == "":
+	if o.file == "" {
 		return errors.New("--filename is missing: name the file with the DaemonSet, or - for the standard input")
-	case (o.nodes == "") != (o.pods == ""):
-		return errors.New("--nodes and --pods belong together: to plan without a cluster takes both")
 	}
 	if err := o.output.validate(); err != nil {
 		return err
@@ -81,23 +79,17 @@ func (o *planOptions) complete() (err error) {
 	return err
 }
 
-func (o *planOptions) offline() bool {
-	return o.nodes != ""
-}
-
 func (o *planOptions) run(command *cobra.Command) error {
 	daemonSets, others, err := o.readDaemonSets(o.file, o.space)
 	if err != nil {
 		return err
 	}
-	cluster, client, err := o.cluster(command.Context())
+	cluster, client, err := o.cluster(command.Context(), scope{namespace: o.space, limits: true})
 	if err != nil {
 		return err
 	}
 	for n, ds := range daemonSets {
-		if n > 0 && o.output.format != formatJSON {
-			o.separate(o.output.format)
-		}
+		o.separate(n, &o.output)
 		if err := o.plan(command, cluster, client, ds, others); err != nil {
 			return err
 		}
@@ -105,33 +97,20 @@ func (o *planOptions) run(command *cobra.Command) error {
 	return nil
 }
 
-// separate comes between what is printed of several DaemonSets.
-func (e *environment) separate(format string) {
-	if format == formatYAML {
+// separate comes before what is printed of the nth of several objects.
+func (e *environment) separate(n int, o *output) {
+	switch {
+	case n == 0 || o.format == formatName:
+	case o.format == formatYAML:
 		fmt.Fprintln(e.Out, "---")
-		return
+	case o.format != formatJSON:
+		fmt.Fprintln(e.Out)
 	}
-	fmt.Fprintln(e.Out)
-}
-
-// cluster returns the cluster to plan for, and its client if it is a real one.
-func (o *planOptions) cluster(ctx context.Context) (*explain.Cluster, kubernetes.Interface, error) {
-	if o.offline() {
-		cluster, err := o.readClusterFiles(o.nodes, o.pods)
-		return cluster, nil, err
-	}
-	client, err := o.connect()
-	if err != nil {
-		return nil, nil, err
-	}
-	r := &reader{client: client, progress: newProgress(o.ErrOut, o.clock)}
-	cluster, err := r.read(ctx, scope{namespace: o.space})
-	return cluster, client, err
 }
 
 func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, client kubernetes.Interface, ds *appsv1.DaemonSet, others []runtime.Object) error {
 	ctx := command.Context()
-	changed, exists := cluster.With(ds)
+	changed, old := cluster.With(ds, others...)
 	engine, err := o.engine(command, changed)
 	if err != nil {
 		return err
@@ -142,23 +121,23 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 	if client != nil && o.dryRun {
 		admitted, unchecked, refusal = admit(ctx, client, engine.NewPod(ds), others)
 	}
-	plan, err := engine.Plan(ctx, ds, admitted)
+	plan, err := engine.Plan(ctx, ds, old, admitted)
 	if err != nil {
 		return err
 	}
-	plan.Exists = exists
 	plan.NotChecked = append(unchecked, plan.NotChecked...)
 	if refusal != nil {
 		plan.Refused = explain.DescribeRefusal(refusal)
 	}
-	if o.output.format == formatJSON || o.output.format == formatYAML {
-		return printObject(o.Out, o.output.format, "DaemonSetPlan", plan)
+	if o.output.isObject() {
+		return o.output.printObject(o.Out, "DaemonSetPlan", plan)
 	}
-	p := &explanationPrinter{printer: newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide}
+	p := &explanationPrinter{printer: o.newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide}
+	p.markdown = o.output.format == formatMarkdown
 	p.plan(plan)
-	if kubectl := o.kubectl(); o.file != "-" && !o.offline() && kubectl != "" {
+	if diff := o.kubectlCommand("diff", "-f", o.file, "-n", ds.Namespace); o.file != "-" && diff != "" {
 		p.line(0, "")
-		p.next(kubectl + " diff -f " + explain.Quote(o.file) + " -n " + explain.Quote(ds.Namespace))
+		p.command(2, "Next: ", diff)
 	}
 	return nil
 }
@@ -182,7 +161,7 @@ func admit(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, ot
 	}
 }
 
-// bringsAlong says whether the namespace or the service account of pod is among objects.
+// bringsAlong says whether objects have something that pod needs.
 func bringsAlong(objects []runtime.Object, pod *corev1.Pod) bool {
 	return slices.ContainsFunc(objects, func(object runtime.Object) bool {
 		switch object := object.(type) {
@@ -190,6 +169,10 @@ func bringsAlong(objects []runtime.Object, pod *corev1.Pod) bool {
 			return object.Name == pod.Namespace
 		case *corev1.ServiceAccount:
 			return object.Name == pod.Spec.ServiceAccountName
+		case *schedulingv1.PriorityClass:
+			return object.Name == pod.Spec.PriorityClassName
+		case *nodev1.RuntimeClass:
+			return pod.Spec.RuntimeClassName != nil && object.Name == *pod.Spec.RuntimeClassName
 		default:
 			return false
 		}
@@ -200,11 +183,14 @@ func bringsAlong(objects []runtime.Object, pod *corev1.Pod) bool {
 func (p *explanationPrinter) plan(plan *explain.Plan) {
 	kind := "new"
 	if plan.Exists {
-		kind = "exists, its pods are replaced"
+		kind = "exists"
 	}
-	p.fold(0, 2, fmt.Sprintf("DaemonSet %s/%s (%s): %s", plan.Namespace, plan.Name, kind, plan.Summary()))
+	p.heading(2, fmt.Sprintf("DaemonSet %s/%s (%s): %s", plan.Namespace, plan.Name, kind, plan.Summary()))
 	p.fold(2, 2, plan.Room())
 	p.fold(2, 2, fmt.Sprintf("Their priority is %d.", plan.Priority))
+	for _, remark := range plan.Remarks {
+		p.fold(2, 2, remark)
+	}
 	if plan.Refused != "" {
 		p.line(0, "")
 		p.fold(0, 2, p.bad("REFUSED")+": the API server would not take the pods: "+plan.Refused)
@@ -227,8 +213,12 @@ func (p *explanationPrinter) evictions(plan *explain.Plan) {
 			continue
 		}
 		p.line(0, "")
-		p.line(0, "WOULD BE EVICTED by "+scheduler.name)
-		p.table(2, p.victims(scheduler.victims))
+		p.heading(0, "WOULD BE EVICTED by "+scheduler.name)
+		rows := p.victims(scheduler.victims)
+		if p.markdown {
+			rows = slices.Concat([][]string{{"Owner", "Pods", "Priority"}}, rows)
+		}
+		p.table(2, rows)
 	}
 }
 

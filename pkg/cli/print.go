@@ -5,34 +5,34 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
 	"strings"
+	"text/tabwriter"
 	"unicode/utf8"
 
 	"golang.org/x/term"
-	"sigs.k8s.io/yaml"
+	"golang.org/x/text/width"
 )
 
-// width is how wide text is made where it can be folded.
-const width = 80
+// columnsOfText is how wide text is made where it can be folded.
+const columnsOfText = 80
 
 func isTerminal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// terminalWidth returns how many columns a terminal has, or width if out is none.
+// terminalWidth returns how many columns a terminal has, or columnsOfText if out is none.
 func terminalWidth(out io.Writer) int {
 	if file, ok := out.(*os.File); ok {
 		if columns, _, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 {
 			return columns
 		}
 	}
-	return width
+	return columnsOfText
 }
 
 // palette colours words on a terminal. What is coloured is also said in words.
@@ -40,9 +40,19 @@ type palette struct {
 	on bool
 }
 
-// newPalette follows https://no-color.org.
-func newPalette(out io.Writer) palette {
-	return palette{on: isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+// What --color can be.
+const (
+	colorAuto   = "auto"
+	colorAlways = "always"
+	colorNever  = "never"
+)
+
+// newPalette follows https://no-color.org, unless --color says otherwise.
+func (e *environment) newPalette(out io.Writer) palette {
+	if e.color == colorAuto || e.color == "" {
+		return palette{on: isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	}
+	return palette{on: e.color == colorAlways}
 }
 
 func (p palette) paint(code, text string) string {
@@ -59,19 +69,23 @@ func (p palette) strong(text string) string { return p.paint("1", text) }
 func (p palette) odd(text string) string    { return p.paint("35", text) }
 func (p palette) faint(text string) string  { return p.paint("2", text) }
 
-// printer writes text with indentation, and remembers nothing.
+// printer writes text with indentation, or the same as markdown.
 type printer struct {
 	palette
-	out io.Writer
+	out      io.Writer
+	markdown bool
 }
 
-func newPrinter(out io.Writer) *printer {
-	return &printer{palette: newPalette(out), out: out}
+func (e *environment) newPrinter(out io.Writer) *printer {
+	return &printer{palette: e.newPalette(out), out: out}
 }
 
 // line writes a line as it is, but for what a terminal would obey: messages come from
 // containers and registries.
 func (p *printer) line(indent int, text string) {
+	if p.markdown {
+		indent = 0
+	}
 	text = commands.ReplaceAllStringFunc(text, func(found string) string {
 		if strings.HasSuffix(found, "m") {
 			return found
@@ -84,10 +98,40 @@ func (p *printer) line(indent int, text string) {
 // commands are colours, and single characters that are none.
 var commands = regexp.MustCompile(`\x1b\[[0-9;]*m|[[:cntrl:]]|[\x{80}-\x{9f}]`)
 
-// fold writes text in lines of at most width characters. Further lines are indented
-// by hang more.
+// escape takes what markdown would obey for text.
+var escape = strings.NewReplacer("<", "&lt;", "*", `\*`, "_", `\_`, "`", "\\`", "|", `\|`, "[", `\[`)
+
+// heading writes what the lines below belong to.
+func (p *printer) heading(hang int, text string) {
+	if p.markdown {
+		p.line(0, "### "+escape.Replace(text))
+		p.line(0, "")
+		return
+	}
+	p.fold(0, hang, text)
+}
+
+// command writes a command for people to copy.
+func (p *printer) command(indent int, label, text string) {
+	switch {
+	case text == "":
+	case p.markdown:
+		p.line(0, "- "+label+"`"+text+"`")
+	default:
+		p.line(indent, label+p.strong(text))
+	}
+}
+
+// fold writes text in lines of at most columnsOfText. Further lines are indented by hang more.
 func (p *printer) fold(indent, hang int, text string) {
-	for _, line := range fold(text, width-indent, width-indent-hang) {
+	if p.markdown {
+		if text = escape.Replace(text); indent > 0 {
+			text = "- " + text
+		}
+		p.line(0, text)
+		return
+	}
+	for _, line := range fold(text, columnsOfText-indent, columnsOfText-indent-hang) {
 		p.line(indent, line)
 		if hang > 0 {
 			indent, hang = indent+hang, 0
@@ -116,70 +160,49 @@ func fold(text string, first, rest int) []string {
 
 // columns returns how many columns of a terminal text takes.
 func columns(text string) int {
-	return utf8.RuneCountInString(colours.ReplaceAllString(text, ""))
+	n := 0
+	for _, r := range colours.ReplaceAllString(text, "") {
+		n++
+		if kind := width.LookupRune(r).Kind(); kind == width.EastAsianWide || kind == width.EastAsianFullwidth {
+			n++
+		}
+	}
+	return n
 }
 
 // colours are what palette makes.
 var colours = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
-// table writes rows with aligned columns, two spaces apart. The last column is as wide
-// as it is.
+// table writes rows with aligned columns. In markdown the first has the names of the columns.
 func (p *printer) table(indent int, rows [][]string) {
-	widths := columnWidths(rows)
+	if !p.markdown {
+		for _, line := range aligned(rows) {
+			p.line(indent, line)
+		}
+		return
+	}
+	p.line(0, "")
+	for n, row := range rows {
+		cells := make([]string, len(row))
+		for m := range row {
+			cells[m] = escape.Replace(row[m])
+		}
+		p.line(0, "| "+strings.Join(cells, " | ")+" |")
+		if n == 0 {
+			p.line(0, strings.Repeat("|---", len(row))+"|")
+		}
+	}
+	p.line(0, "")
+}
+
+// aligned returns a line for each row, with two spaces between columns.
+func aligned(rows [][]string) []string {
+	var text bytes.Buffer
+	writer := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		p.line(indent, tableLine(row, widths))
+		// Nothing fails that is written to memory.
+		_, _ = fmt.Fprintln(writer, strings.Join(row, "\t"))
 	}
-}
-
-func columnWidths(rows [][]string) []int {
-	var widths []int
-	for _, row := range rows {
-		for n, cell := range row {
-			if n == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[n] = max(widths[n], utf8.RuneCountInString(cell))
-		}
-	}
-	return widths
-}
-
-func tableLine(row []string, widths []int) string {
-	var line strings.Builder
-	for n, cell := range row {
-		line.WriteString(cell)
-		if n < len(row)-1 {
-			line.WriteString(strings.Repeat(" ", widths[n]-utf8.RuneCountInString(cell)+2))
-		}
-	}
-	return line.String()
-}
-
-// apiVersion is the version of what verbs print for programs.
-const apiVersion = "everynode.dev/v1alpha1"
-
-// printObject writes object in format, formatJSON or formatYAML, under a kind.
-func printObject(out io.Writer, format, kind string, object any) error {
-	var content, text bytes.Buffer
-	encoder := json.NewEncoder(&content)
-	// Commands have ampersands.
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(object); err != nil {
-		return err
-	}
-	// The two fields come first, and the others as they are.
-	whole := fmt.Appendf(nil, `{"apiVersion":%q,"kind":%q,%s`, apiVersion, kind, content.Bytes()[1:])
-	if format == formatYAML {
-		lines, err := yaml.JSONToYAML(whole)
-		if err != nil {
-			return err
-		}
-		_, err = out.Write(lines)
-		return err
-	}
-	if err := json.Indent(&text, whole, "", "  "); err != nil {
-		return err
-	}
-	_, err := text.WriteTo(out)
-	return err
+	_ = writer.Flush()
+	return strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
 }

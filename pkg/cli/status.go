@@ -6,6 +6,8 @@ package cli
 import (
 	"bytes"
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -25,7 +27,17 @@ type statusOptions struct {
 	output   output
 	watch    bool
 	interval time.Duration
+	wait     string
+	timeout  time.Duration
 	palette  palette
+}
+
+// conditions are what --wait can wait for.
+var conditions = map[string]func(*explain.Status) bool{
+	"scheduled": func(s *explain.Status) bool { return s.Scheduled == s.Desired },
+	"updated":   func(s *explain.Status) bool { return s.Updated == s.Desired },
+	"available": func(s *explain.Status) bool { return s.Available == s.Desired },
+	"ready":     func(s *explain.Status) bool { return s.Ready == s.Desired && s.Updated == s.Desired },
 }
 
 func newStatusCommand(e *environment) *cobra.Command {
@@ -38,30 +50,50 @@ available or missing; how often its containers were restarted, and how old the
 oldest gap is. A gap is a node that the DaemonSet belongs on and is not Ready on.
 Below the table is what is wrong: the cause that most gaps have, and an update
 that goes no further. -o wide adds how many pods are bound and created, how many
-are where they don't belong, and the room that everynode-scheduler holds.`,
+are where they don't belong, and the room that everynode-scheduler holds.
+
+With --wait, it waits until the DaemonSets are on all nodes that they belong on:
+ready (and of the current template, the default), available, updated or scheduled.
+The exit code is 1 if they are not before the --timeout.`,
 		Example: `  # The DaemonSets of the current namespace
   kubectl everynode status
 
-  # All of them, again and again
-  kubectl everynode status -A --watch`,
+  # All of them, as they change
+  kubectl everynode status -A --watch
+
+  # In a pipeline, after kubectl apply
+  kubectl everynode status ds/filebeat --wait --timeout=10m
+
+  # Those that lack most, first
+  kubectl everynode status -A --sort-by=.missing`,
 		RunE: func(command *cobra.Command, args []string) error {
 			if err := o.complete(args); err != nil {
 				return err
 			}
-			o.palette = newPalette(o.Out)
-			if o.watch {
-				return o.runAgainAndAgain(command)
+			o.palette = o.newPalette(o.Out)
+			if o.watch || o.wait != "" {
+				return o.follow(command)
 			}
-			return o.run(command)
+			engine, err := o.read(command, o.scope())
+			if err != nil {
+				return err
+			}
+			_, err = o.look(command, engine)
+			return err
 		},
 		ValidArgsFunction: e.completeDaemonSets,
 	}
-	o.output.addFlag(command, formatWide, formatJSON, formatYAML)
+	o.output.addFlag(command, formatWide, formatName, formatMarkdown)
+	o.output.addTableFlags(command)
 	e.addPatienceFlag(command)
+	e.addFromFlag(command)
 	o.addFlag(command)
 	flags := command.Flags()
-	flags.BoolVarP(&o.watch, "watch", "w", false, "Show them again and again, until Ctrl-C.")
+	flags.BoolVarP(&o.watch, "watch", "w", false, "Show them as they change, until Ctrl-C.")
 	flags.DurationVar(&o.interval, "interval", 5*time.Second, "How long to wait between two looks with --watch, at least 1s.")
+	flags.StringVar(&o.wait, "wait", "", "Wait until all are ready, available, updated or scheduled.")
+	flags.Lookup("wait").NoOptDefVal = "ready"
+	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "How long to wait with --wait.")
 	return command
 }
 
@@ -69,57 +101,96 @@ func (o *statusOptions) complete(args []string) error {
 	if err := o.output.validate(); err != nil {
 		return err
 	}
-	if o.interval < time.Second {
+	switch {
+	case o.interval < time.Second:
 		return fmt.Errorf("--interval is %s, must be at least 1s", o.interval)
+	case o.wait != "" && conditions[o.wait] == nil:
+		return fmt.Errorf("--wait is %q, must be ready, available, updated or scheduled", o.wait)
+	case o.timeout <= 0:
+		return fmt.Errorf("--timeout is %s, must be more than 0", o.timeout)
+	case o.watch && o.wait != "":
+		return errors.New("--watch and --wait exclude each other: choose one")
+	case len(o.from) > 0 && (o.watch || o.wait != ""):
+		return errors.New("files don't change: leave out --watch and --wait with --from")
 	}
 	return o.selection.complete(o.environment, args)
 }
 
-func (o *statusOptions) run(command *cobra.Command) error {
-	engine, err := o.read(command, scope{namespace: o.space, podEvents: true})
-	if err != nil {
-		return err
-	}
+func (o *statusOptions) scope() scope {
+	return scope{namespace: o.space, podEvents: true}
+}
+
+// look prints how the DaemonSets fare.
+func (o *statusOptions) look(command *cobra.Command, engine *explain.Engine) ([]explain.Status, error) {
 	daemonSets, err := o.choose(engine)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	statuses, err := engine.Statuses(command.Context(), daemonSets)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if o.output.format == formatJSON || o.output.format == formatYAML {
-		return printObject(o.Out, o.output.format, "DaemonSetStatusList", struct {
+	if err := sorted(&o.output, statuses); err != nil {
+		return nil, err
+	}
+	switch {
+	case o.output.isObject():
+		return statuses, o.output.printObject(o.Out, "DaemonSetStatusList", struct {
 			Items []explain.Status `json:"items"`
 		}{statuses})
-	}
-	if len(statuses) == 0 {
+	case len(statuses) == 0:
 		fmt.Fprintln(o.ErrOut, o.nothing())
-		return nil
+	case o.output.format == formatName:
+		for n := range statuses {
+			fmt.Fprintln(o.Out, resourceName+statuses[n].Name)
+		}
+	default:
+		o.print(statuses)
+		o.notChecked(engine)
 	}
-	o.print(statuses)
-	return nil
+	return statuses, nil
 }
 
-// runAgainAndAgain looks until the command is interrupted, which is no failure. Neither
-// is a look that fails, if an earlier one did not.
-func (o *statusOptions) runAgainAndAgain(command *cobra.Command) error {
-	ticker := o.clock.NewTicker(o.interval)
+// follow looks until the command is interrupted, which is no failure, or until what is
+// waited for is there. What goes wrong after the first look ends nothing.
+func (o *statusOptions) follow(command *cobra.Command) error {
+	ctx, cancel := context.WithCancel(command.Context())
+	defer cancel()
+	r, err := o.followed(ctx)
+	if err != nil {
+		return err
+	}
+	interval := o.interval
+	if o.wait != "" {
+		interval = time.Second
+	}
+	ticker := o.clock.NewTicker(interval)
 	defer ticker.Stop()
-	out := o.Out
+	out, deadline := o.Out, o.clock.Now().Add(o.timeout)
 	for first := true; ; first = false {
 		var page bytes.Buffer
 		o.Out = &page
-		err := o.run(command)
+		there, err := o.lookAt(command, r)
+		late := o.wait != "" && !o.clock.Now().Before(deadline)
 		switch {
 		case command.Context().Err() != nil:
 			return nil
 		case err != nil && first:
 			return err
 		case err != nil:
-			fmt.Fprintln(o.ErrOut, "error:", err)
-		default:
+			r.complain(err)
+		case o.wait == "":
 			o.show(out, page.Bytes(), first)
+		case there, late:
+			// What cannot be written cannot be reported there either.
+			_, _ = page.WriteTo(out)
+		}
+		switch {
+		case there:
+			return nil
+		case late:
+			fmt.Fprintf(o.ErrOut, "Not %s within %s.\n", o.wait, o.timeout)
+			return ErrFindings
 		}
 		select {
 		case <-ticker.C():
@@ -127,6 +198,35 @@ func (o *statusOptions) runAgainAndAgain(command *cobra.Command) error {
 			return nil
 		}
 	}
+}
+
+// followed returns a reader that has read the cluster, and follows it until ctx ends.
+func (o *statusOptions) followed(ctx context.Context) (*reader, error) {
+	r, err := o.newReader()
+	if err != nil {
+		return nil, err
+	}
+	r.follow, r.complain = true, func(err error) { fmt.Fprintln(o.ErrOut, "error:", err) }
+	_, err = r.read(ctx, o.scope())
+	return r, err
+}
+
+// lookAt looks at what a reader knows, and says whether what is waited for is there.
+func (o *statusOptions) lookAt(command *cobra.Command, r *reader) (there bool, err error) {
+	cluster, err := r.cluster()
+	if err != nil {
+		return false, err
+	}
+	engine, err := o.engine(command, cluster)
+	if err != nil {
+		return false, err
+	}
+	statuses, err := o.look(command, engine)
+	if err != nil || o.wait == "" {
+		return false, err
+	}
+	lacks := func(s explain.Status) bool { return len(s.Controller) > 0 || !conditions[o.wait](&s) }
+	return !slices.ContainsFunc(statuses, lacks), nil
 }
 
 // show writes a page in place of the one before on a terminal, or else below it.
@@ -146,8 +246,8 @@ const clearScreen = "\033[H\033[2J"
 
 // print writes a table, and below it what is wrong.
 func (o *statusOptions) print(statuses []explain.Status) {
-	p := newPrinter(o.Out)
-	p.palette = o.palette
+	p := o.newPrinter(o.Out)
+	p.palette, p.markdown = o.palette, o.output.format == formatMarkdown
 	header := []string{"NAME", "DESIRED", "READY", "UP-TO-DATE", "AVAILABLE", "MISSING", "RESTARTS", "GAP", "AGE"}
 	if o.output.format == formatWide {
 		header = append(header, "SCHEDULED", "CREATED", "MISSCHEDULED", "HELD", "HELD ON")
@@ -159,10 +259,23 @@ func (o *statusOptions) print(statuses []explain.Status) {
 	for n := range statuses {
 		rows = append(rows, o.row(&statuses[n]))
 	}
-	widths := columnWidths(rows)
-	p.line(0, tableLine(rows[0], widths))
+	if p.markdown {
+		p.table(0, rows)
+	} else {
+		o.lines(p, aligned(rows), statuses)
+	}
 	for n := range statuses {
-		line := tableLine(rows[n+1], widths)
+		o.remarks(p, &statuses[n])
+	}
+}
+
+// lines writes the lines of a table in the colours of the states.
+func (o *statusOptions) lines(p *printer, lines []string, statuses []explain.Status) {
+	if !o.output.noHeaders {
+		p.line(0, lines[0])
+	}
+	for n := range statuses {
+		line := lines[n+1]
 		switch statuses[n].State {
 		case explain.StateStuck:
 			line = p.bad(line)
@@ -171,9 +284,6 @@ func (o *statusOptions) print(statuses []explain.Status) {
 		default:
 		}
 		p.line(0, line)
-	}
-	for n := range statuses {
-		o.remarks(p, &statuses[n])
 	}
 }
 
@@ -194,13 +304,14 @@ func (o *statusOptions) row(s *explain.Status) []string {
 	return row
 }
 
-// remarks writes what is wrong with a DaemonSet, and how to hear more.
+// remarks writes what is wrong with a DaemonSet, and how to hear more. Without headers,
+// rows are all that is wanted.
 func (o *statusOptions) remarks(p *printer, s *explain.Status) {
-	if s.Top == nil && s.Stalled == "" && s.Misscheduled == 0 && len(s.Controller) == 0 {
+	if s.Top == nil && s.Stalled == "" && s.Misscheduled == 0 && len(s.Controller) == 0 || o.output.noHeaders {
 		return
 	}
 	p.line(0, "")
-	p.line(0, s.Namespace+"/"+s.Name)
+	p.heading(0, s.Namespace+"/"+s.Name)
 	if s.Top != nil {
 		nodes := explain.NodeList(s.Top.Nodes)
 		if o.output.format == formatWide {
@@ -219,10 +330,10 @@ func (o *statusOptions) remarks(p *printer, s *explain.Status) {
 		p.fold(2, 2, "everynode-scheduler holds no room for it any more on "+explain.Count(s.LapsedNodes, "node")+": no pod appeared there")
 	}
 	if s.Misscheduled > 0 {
-		p.line(2, "pods on "+explain.Count(s.Misscheduled, "node")+" where it does not belong")
+		p.fold(2, 2, "pods on "+explain.Count(s.Misscheduled, "node")+" where it does not belong")
 	}
 	for _, difference := range s.Controller {
 		p.fold(2, 2, "The DaemonSet controller has not caught up: "+difference+".")
 	}
-	p.next(o.explainCommand(s.Namespace, s.Name))
+	p.command(2, "Next: ", o.explainCommand(s.Namespace, s.Name))
 }

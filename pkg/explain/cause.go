@@ -95,7 +95,7 @@ const fewValues = 3
 // ones and how many more there are.
 func summarize(values []string) string {
 	distinct := slices.Clone(values)
-	slices.SortFunc(distinct, compareNames)
+	slices.SortFunc(distinct, CompareNames)
 	distinct = slices.Compact(distinct)
 	_, err := strconv.Atoi(distinct[0])
 	last := distinct[len(distinct)-1]

@@ -57,6 +57,8 @@ type Engine struct {
 	schedulers *schedulers
 	// everynode says whether everynode-scheduler has been seen in the cluster.
 	everynode bool
+	// profiles are the names of schedulers that are everynode-scheduler.
+	profiles sets.Set[string]
 	// networks are the DaemonSets that give nodes their network.
 	networks []*subject
 	// agents are the DaemonSets that take a start-up taint off, by its key.
@@ -78,6 +80,8 @@ type subject struct {
 	hash       string
 	generation *int64
 	creation   *creationTrouble
+	// current: every pod counts as being of the current template.
+	current bool
 	// earlier is what earlierWorks has found out, nil before.
 	earlier *bool
 }
@@ -98,9 +102,10 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		events:     make(map[types.UID][]*corev1.Event),
 		nominated:  newNominations(cluster.Pods),
 		everynode:  slices.ContainsFunc(cluster.Pods, showsEverynode),
+		profiles:   everynodeProfiles(cluster.Pods),
 		agents:     make(map[string]*subject),
 	}
-	e.set = daemonset.NewSet(nil, cluster.DaemonSets, daemonset.Options{Priority: e.priorities.of})
+	e.set = daemonset.NewSet(nil, cluster.DaemonSets, daemonset.Options{Priority: e.priorities.of, LimitRanges: cluster.limitRanges, RuntimeClass: cluster.runtimeClass})
 	for _, node := range cluster.Nodes {
 		e.nodes[node.Name] = node
 	}
@@ -166,7 +171,7 @@ func (e *Engine) sortPods() {
 
 // updated says whether pod is of the current template, as the controller does.
 func (s *subject) updated(pod *corev1.Pod) bool {
-	return daemonutil.IsPodUpdated(pod, s.hash, s.generation)
+	return s.current || daemonutil.IsPodUpdated(pod, s.hash, s.generation)
 }
 
 // template is the pod's spec that the DaemonSet asks for.
@@ -193,25 +198,26 @@ func (e *Engine) Namespaces(name string) []string {
 	return namespaces
 }
 
-// OfPod returns the DaemonSet of a pod and the node that the pod is for. found says
-// whether there is such a pod; ds is nil if it is no daemon pod.
-func (e *Engine) OfPod(namespace, name string) (ds *appsv1.DaemonSet, node string, found bool) {
-	n := slices.IndexFunc(e.cluster.Pods, func(pod *corev1.Pod) bool { return pod.Name == name && pod.Namespace == namespace })
-	if n < 0 {
-		return nil, "", false
-	}
-	compiled := e.set.OwnerOf(e.cluster.Pods[n])
+// OfPod returns the DaemonSet of a pod, nil if it is no daemon pod, and the node that the
+// pod is for.
+func (e *Engine) OfPod(pod *corev1.Pod) (ds *appsv1.DaemonSet, node string) {
+	compiled := e.set.OwnerOf(pod)
 	if compiled == nil {
-		return nil, "", true
+		return nil, ""
 	}
-	node, _ = daemonset.TargetNode(e.cluster.Pods[n])
-	return e.subjects[compiled.UID].ds, node, true
+	node, _ = daemonset.TargetNode(pod)
+	return e.subjects[compiled.UID].ds, node
+}
+
+// NotChecked says what of the cluster could not be looked at, a sentence each.
+func (e *Engine) NotChecked() []string {
+	return e.cluster.Unread
 }
 
 // DaemonSets returns all DaemonSets in the order of their namespaces and names.
 func (e *Engine) DaemonSets() []*appsv1.DaemonSet {
 	return slices.SortedFunc(slices.Values(e.cluster.DaemonSets), func(a, b *appsv1.DaemonSet) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), compareNames(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), CompareNames(a.Name, b.Name))
 	})
 }
 
@@ -223,7 +229,7 @@ func (e *Engine) Node(name string) *corev1.Node {
 // Nodes returns all nodes in the order of their names, numbers as numbers: node-2 is
 // before node-10.
 func (e *Engine) Nodes() []*corev1.Node {
-	return slices.SortedFunc(maps.Values(e.nodes), func(a, b *corev1.Node) int { return compareNames(a.Name, b.Name) })
+	return slices.SortedFunc(maps.Values(e.nodes), func(a, b *corev1.Node) int { return CompareNames(a.Name, b.Name) })
 }
 
 // Verdict says why ds, one of the cluster's DaemonSets, has or has not a Ready pod on
@@ -240,9 +246,13 @@ func (e *Engine) Glance(ctx context.Context, ds *appsv1.DaemonSet, node *corev1.
 
 // verdict follows the chain. Without detail it stops where it knows the reason.
 func (e *Engine) verdict(ctx context.Context, s *subject, node *corev1.Node, detail bool) (Verdict, error) {
-	i := &inquiry{Engine: e, subject: s, node: node, detail: detail, v: Verdict{Node: node.Name}}
-	err := i.follow(ctx)
+	i, err := e.inquire(ctx, s, node, detail)
 	return i.v, err
+}
+
+func (e *Engine) inquire(ctx context.Context, s *subject, node *corev1.Node, detail bool) (*inquiry, error) {
+	i := &inquiry{Engine: e, subject: s, node: node, detail: detail, v: Verdict{Node: node.Name}}
+	return i, i.follow(ctx)
 }
 
 // inquiry is the making of one verdict.
@@ -262,11 +272,16 @@ type inquiry struct {
 // follow follows the chain.
 func (i *inquiry) follow(ctx context.Context) (err error) {
 	run, goOn := i.compiled.ShouldRun(i.node)
-	i.v.Wanted = run && i.ds.DeletionTimestamp == nil
 	pods := i.pods[i.node.Name]
+	if i.cluster.NodesUnread {
+		run = len(pods) > 0
+	}
+	i.v.Wanted = run && i.ds.DeletionTimestamp == nil
 	switch namespace := i.namespaces[i.ds.Namespace]; {
 	case i.ds.DeletionTimestamp != nil:
 		i.deleting("DaemonSet", i.ds.Finalizers)
+	case !run && i.cluster.NodesUnread:
+		i.endAt(StepController, ReasonNotKnown, nil)
 	case !run:
 		err = i.unwanted(ctx, pods, goOn)
 	case len(pods) == 0 && namespace != nil && namespace.DeletionTimestamp != nil:

@@ -660,6 +660,8 @@ func TestVerdict(t *testing.T) {
 				p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
 			})}},
 		},
+		"a node that may not be read, without a pod":   {cluster: Cluster{NodesUnread: true, Partial: true}},
+		"a node that may not be read, and a pod waits": {cluster: Cluster{NodesUnread: true, Partial: true, Pods: []*corev1.Pod{pod(unbound, refused(stockSaid))}}},
 		"a DaemonSet that the pod requires": {
 			cluster: Cluster{
 				DaemonSets: []*appsv1.DaemonSet{daemons("cilium").Obj()},

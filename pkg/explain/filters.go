@@ -12,10 +12,12 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/features"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
 
@@ -35,6 +37,9 @@ func (i *inquiry) filters(ctx context.Context, pod *corev1.Pod) error {
 // offer offers the node to pod, and makes the verdict of what is against it. gone are
 // pods on the node that are taken to have left.
 func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Pod) (fits bool, err error) {
+	if i.cluster.NodesUnread {
+		return true, nil
+	}
 	node, err := i.schedulers.snapshot.Get(i.node.Name)
 	if err != nil {
 		return false, fmt.Errorf("node %s: %w", i.node.Name, err)
@@ -140,6 +145,8 @@ func (i *inquiry) refusal(ctx context.Context, pod *corev1.Pod, node fwk.NodeInf
 		return Cause{ReasonTaint, args}, err
 	case readiness.Name:
 		return Cause{ReasonRequires, Args{"why": why}}, nil
+	case names.InterPodAffinity:
+		i.repelledBy(pod)
 	case names.NodeAffinity:
 		if added := i.addedSelector(pod); len(added) > 0 {
 			return Cause{ReasonNarrowed, i.narrowed(added)}, nil
@@ -152,6 +159,43 @@ func (i *inquiry) refusal(ctx context.Context, pod *corev1.Pod, node fwk.NodeInf
 		}
 	}
 	return Cause{ReasonUnschedulable, Args{"plugin": r.plugin, "why": why}}, nil
+}
+
+// repelledBy names the pods whose anti-affinity, or against whom the pod's own, keeps pod
+// off the node: they are in the same domain, which may be more than the node.
+func (i *inquiry) repelledBy(pod *corev1.Pod) {
+	own, err := framework.NewPodInfo(pod)
+	if err != nil || !i.detail {
+		return
+	}
+	repels := func(terms []fwk.AffinityTerm, other *corev1.Pod, at *corev1.Node) bool {
+		return slices.ContainsFunc(terms, func(term fwk.AffinityTerm) bool {
+			domain, ok := i.node.Labels[term.TopologyKey]
+			return ok && at.Labels[term.TopologyKey] == domain && term.Matches(other, i.labelsOf(other.Namespace))
+		})
+	}
+	for _, at := range i.cluster.Nodes {
+		for _, holder := range i.on[at.Name] {
+			// Few pods have an anti-affinity of their own.
+			var theirs []fwk.AffinityTerm
+			if affinity := holder.Spec.Affinity; affinity != nil && affinity.PodAntiAffinity != nil {
+				if info, err := framework.NewPodInfo(holder); err == nil {
+					theirs = info.GetRequiredAntiAffinityTerms()
+				}
+			}
+			if repels(own.GetRequiredAntiAffinityTerms(), holder, at) || repels(theirs, pod, at) {
+				i.v.Blockers = append(i.v.Blockers, Blocker{Pod: i.describe(holder), Takes: "anti-affinity", holder: holder})
+			}
+		}
+	}
+}
+
+// labelsOf returns the labels of a namespace.
+func (e *Engine) labelsOf(namespace string) labels.Set {
+	if n := e.namespaces[namespace]; n != nil {
+		return n.Labels
+	}
+	return nil
 }
 
 // resourcesRefusal says of what the node has too little.
@@ -264,7 +308,7 @@ func (i *inquiry) findBlockers(pod *corev1.Pod, gone []*corev1.Pod) {
 		}
 		first := i.v.Shortages[0].Resource
 		slices.SortStableFunc(i.v.Blockers, func(a, b Blocker) int {
-			return cmp.Or(cmp.Compare(b.amounts[first], a.amounts[first]), compareNames(a.Name, b.Name))
+			return cmp.Or(cmp.Compare(b.amounts[first], a.amounts[first]), CompareNames(a.Name, b.Name))
 		})
 	}
 	for n := range i.v.Blockers {

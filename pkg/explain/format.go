@@ -80,11 +80,11 @@ func Count(n int, noun string) string {
 
 // SortNames puts names in the order that people expect: node-2 before node-10.
 func SortNames(names []string) {
-	slices.SortFunc(names, compareNames)
+	slices.SortFunc(names, CompareNames)
 }
 
-// compareNames orders names with numbers in them as people do: node-2 before node-10.
-func compareNames(a, b string) int {
+// CompareNames orders names with numbers in them as people do: node-2 before node-10.
+func CompareNames(a, b string) int {
 	x, y := a, b
 	for x != "" && y != "" {
 		digitsX, digitsY := leadingDigits(x), leadingDigits(y)

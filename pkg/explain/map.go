@@ -169,5 +169,5 @@ func compareGroups(a, b string) int {
 	if (a == "") != (b == "") {
 		return cmp.Compare(b, a)
 	}
-	return compareNames(a, b)
+	return CompareNames(a, b)
 }

@@ -117,10 +117,10 @@ func FuzzCompareNames(f *testing.F) {
 	f.Add("a01", "a1", "a001")
 	f.Add("ip-10-0-0-1.example", "ip-10-0-0-10.example", "ip-10-0-0-2")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
-		if compareNames(a, b) != -compareNames(b, a) || (compareNames(a, b) == 0) != (a == b) {
-			t.Errorf("%q and %q: %d, and back: %d", a, b, compareNames(a, b), compareNames(b, a))
+		if CompareNames(a, b) != -CompareNames(b, a) || (CompareNames(a, b) == 0) != (a == b) {
+			t.Errorf("%q and %q: %d, and back: %d", a, b, CompareNames(a, b), CompareNames(b, a))
 		}
-		if compareNames(a, b) < 0 && compareNames(b, c) < 0 && compareNames(a, c) >= 0 {
+		if CompareNames(a, b) < 0 && CompareNames(b, c) < 0 && CompareNames(a, c) >= 0 {
 			t.Errorf("%q < %q < %q, but not %q < %q", a, b, c, a, c)
 		}
 	})

@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 
@@ -38,6 +37,8 @@ type Plan struct {
 	Total corev1.ResourceList `json:"total"`
 	// Priority is that of its pods.
 	Priority int32 `json:"priority"`
+	// Remarks are what becomes of pods that are there, and quotas that have no room for all.
+	Remarks []string `json:"remarks,omitempty"`
 	// Refused is why the API server would not take the pods, if it would not.
 	Refused string `json:"refused,omitempty"`
 	// Evicted are whom each scheduler would evict.
@@ -67,32 +68,14 @@ func (p *Plan) Room() string {
 	return fmt.Sprintf("Each pod takes %s; all together %s.", each, cmp.Or(describeRequests(p.total), "no more than that"))
 }
 
-// With returns a copy of c in which ds is as given. A DaemonSet that is new gets a UID.
-func (c *Cluster) With(ds *appsv1.DaemonSet) (_ *Cluster, exists bool) {
-	changed := *c
-	changed.DaemonSets = slices.Clone(c.DaemonSets)
-	n := slices.IndexFunc(changed.DaemonSets, func(other *appsv1.DaemonSet) bool {
-		return other.Name == ds.Name && other.Namespace == ds.Namespace
-	})
-	if n < 0 {
-		ds.UID = types.UID("planned/" + ds.Namespace + "/" + ds.Name)
-		changed.DaemonSets = append(changed.DaemonSets, ds)
-		return &changed, false
-	}
-	old := changed.DaemonSets[n]
-	ds.UID, ds.CreationTimestamp, ds.Status = old.UID, old.CreationTimestamp, old.Status
-	changed.DaemonSets[n] = ds
-	return &changed, true
-}
-
-// Plan says what would happen if ds were applied, one of the cluster's DaemonSets
-// ([Cluster.With]). admitted is a pod of it as the API server would admit it, or nil
+// Plan says what would happen if ds were applied, one of the cluster's DaemonSets, and what
+// it was before ([Cluster.With]). admitted is a pod of it as the API server would admit it, or nil
 // if that is not known: then it is made from the template.
-func (e *Engine) Plan(ctx context.Context, ds *appsv1.DaemonSet, admitted *corev1.Pod) (*Plan, error) {
+func (e *Engine) Plan(ctx context.Context, ds, old *appsv1.DaemonSet, admitted *corev1.Pod) (*Plan, error) {
 	s := e.subjects[ds.UID]
 	pods := e.newPods(s, admitted)
 	p := &Plan{
-		Namespace: ds.Namespace, Name: ds.Name, Exists: len(s.pods) > 0 || !ds.CreationTimestamp.IsZero(),
+		Namespace: ds.Namespace, Name: ds.Name, Exists: old != nil,
 		Priority: s.compiled.Priority, NotChecked: e.notChecked(ds),
 	}
 	for _, node := range e.Nodes() {
@@ -105,6 +88,7 @@ func (e *Engine) Plan(ctx context.Context, ds *appsv1.DaemonSet, admitted *corev
 	}
 	p.Least, p.Most, p.Total = p.least.List(), p.most.List(), p.total.List()
 	p.Groups = groups(p.Verdicts)
+	p.Remarks = append(e.changesOf(s, old), e.quotas(s, pods.pattern, p.Wanted)...)
 	return p, nil
 }
 
@@ -218,6 +202,7 @@ func (e *Engine) newPod(s *subject) *corev1.Pod {
 	}
 	pod.Spec.Priority = new(s.compiled.Priority)
 	pod.Spec.PreemptionPolicy = e.preemptionPolicy(template.Spec.PriorityClassName)
+	e.cluster.limit(pod)
 	corev1defaults.SetObjectDefaults_Pod(pod)
 	return pod
 }

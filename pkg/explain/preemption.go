@@ -4,6 +4,7 @@
 package explain
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -13,11 +14,15 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	fwk "k8s.io/kube-scheduler/framework"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/headroom"
+	"everynode.dev/everynode/pkg/plugins/placement"
 	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
+	"everynode.dev/everynode/pkg/plugins/readiness"
 )
 
 // everynodeProfile is the name under which everynode-scheduler can be asked for beside
@@ -79,7 +84,7 @@ func (e *Engine) eviction(ctx context.Context, s *scheduler, pod *corev1.Pod, a 
 // that of SelectVictimsOnNode in k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption.
 func explainNoVictims(why string, priority int32) string {
 	switch {
-	case strings.Contains(why, "No preemption victims found"):
+	case strings.Contains(why, stockWords):
 		return fmt.Sprintf("no pod on the node has a lower priority than %d", priority)
 	case strings.Contains(why, everynodepreemption.ErrReasonNoVictims):
 		return fmt.Sprintf("none of the pods of priority %d and lower may make room, or it would not be enough", priority)
@@ -94,7 +99,7 @@ func explainNoVictims(why string, priority int32) string {
 // everynode's has words of its own for what it refuses.
 func (e *Engine) inForce(pod *corev1.Pod) string {
 	switch said := saidOf(pod); {
-	case saysEverynode(said), pod.Spec.SchedulerName == everynodeProfile:
+	case saysEverynode(said), e.profiles.Has(pod.Spec.SchedulerName) && !strings.Contains(said, stockWords):
 		return Everynode
 	case strings.Contains(said, "preemption: "):
 		return Stock
@@ -102,6 +107,9 @@ func (e *Engine) inForce(pod *corev1.Pod) string {
 		return ""
 	}
 }
+
+// stockWords are in messages of kube-scheduler's preemption, which everynode-scheduler does not use.
+const stockWords = "No preemption victims found"
 
 // saidOf returns why the scheduler has not placed pod, "" if it has not said.
 func saidOf(pod *corev1.Pod) string {
@@ -111,11 +119,35 @@ func saidOf(pod *corev1.Pod) string {
 	return ""
 }
 
-// everynodeWords are in messages of everynode-scheduler alone: what its plugins preemption, readiness and headroom say.
-var everynodeWords = []string{everynodepreemption.ErrReasonNoVictims, everynodepreemption.ErrReasonTerminating, "node(s) waited for DaemonSet ", " held for DaemonSet pods"}
+// everynodeWords are in messages of everynode-scheduler alone: what its plugins say, without
+// the names in it.
+var everynodeWords = func() []string {
+	const name = "x/y"
+	words := []string{everynodepreemption.ErrReasonNoVictims, everynodepreemption.ErrReasonTerminating, everynodepreemption.ErrReasonPaced,
+		placement.ErrReasonPresent, placement.ErrReasonShutdown}
+	for _, reason := range []string{
+		readiness.ErrReasonUnready(&daemonset.DaemonSet{Namespace: "x", Name: "y"}), readiness.ErrReasonNotExpected(name), headroom.ErrReason(name),
+	} {
+		before, after, _ := strings.Cut(reason, name)
+		words = append(words, slices.MaxFunc([]string{before, after}, func(a, b string) int { return cmp.Compare(len(a), len(b)) }))
+	}
+	return words
+}()
 
 func saysEverynode(said string) bool {
 	return said != "" && slices.ContainsFunc(everynodeWords, func(words string) bool { return strings.Contains(said, words) })
+}
+
+// everynodeProfiles are the names under which everynode-scheduler is asked for: its own, and
+// those of pods that it has refused in its words.
+func everynodeProfiles(pods []*corev1.Pod) sets.Set[string] {
+	profiles := sets.New(everynodeProfile)
+	for _, pod := range pods {
+		if saysEverynode(saidOf(pod)) {
+			profiles.Insert(pod.Spec.SchedulerName)
+		}
+	}
+	return profiles
 }
 
 // showsEverynode says whether everynode-scheduler is in the cluster as far as pod tells:

@@ -21,6 +21,7 @@ const (
 	ReasonNodeAffinity Reason = "NodeAffinityMismatch"
 	ReasonTaint        Reason = "TaintNotTolerated"
 	ReasonDeleting     Reason = "DaemonSetDeleting"
+	ReasonNotKnown     Reason = "NotKnown"
 
 	ReasonCreateFailed Reason = "CreateFailed"
 	ReasonNotCreated   Reason = "NotCreated"
@@ -80,6 +81,8 @@ type Row struct {
 	Step Step `json:"step"`
 	// Ages says how a gap with the reason becomes trouble.
 	Ages aging `json:"ages"`
+	// Shared: what is behind it is not the DaemonSet's own, so that others have the same problem.
+	Shared bool `json:"shared,omitempty"`
 	// Words are the reason as an operator would say it.
 	Words string `json:"words"`
 	// Message is one sentence, or a few. A value that is each node's own has a star.

@@ -112,7 +112,7 @@ func (i *inquiry) next() string {
 	case row.Next == "":
 		return ""
 	default:
-		return cmp.Or(i.command(row.Next), i.command(describeDaemonSet))
+		return cmp.Or(i.command(row.Next), i.command(describePod), i.command(describeDaemonSet))
 	}
 }
 

@@ -68,7 +68,7 @@ func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 		}
 	}
 	r.Desired = wanted.Len()
-	for _, node := range slices.SortedFunc(maps.Keys(nodes.Union(wanted)), compareNames) {
+	for _, node := range slices.SortedFunc(maps.Keys(nodes.Union(wanted)), CompareNames) {
 		present := slices.DeleteFunc(slices.Clone(s.pods[node]), func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil && podutil.IsPodTerminal(pod) })
 		if len(present) == 0 && !wanted.Has(node) {
 			continue

@@ -187,16 +187,29 @@ func (a *attempt) final() bool {
 
 // try offers node to pod. gone are pods on node that are taken to have left.
 func (s *scheduler) try(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone ...*corev1.Pod) (*attempt, error) {
-	ctx = quiet(ctx)
-	a := &attempt{state: framework.NewCycleState(), node: node}
-	_, status, _ := s.framework.RunPreFilterPlugins(ctx, a.state, pod)
-	if !status.IsSuccess() {
-		if !status.IsRejected() {
-			return nil, status.AsError()
-		}
+	a, err := s.prepare(ctx, pod)
+	if err != nil || !a.fits() {
+		a.node = node
+		return a, err
+	}
+	return s.filter(ctx, pod, a, node, gone...)
+}
+
+// prepare computes what is the same for all nodes. It fits unless no node can take pod.
+func (s *scheduler) prepare(ctx context.Context, pod *corev1.Pod) (*attempt, error) {
+	a := &attempt{state: framework.NewCycleState()}
+	_, status, _ := s.framework.RunPreFilterPlugins(quiet(ctx), a.state, pod)
+	if status.IsRejected() {
 		a.add(status)
 		return a, nil
 	}
+	return a, status.AsError()
+}
+
+// filter offers node to a pod that has been prepared.
+func (s *scheduler) filter(ctx context.Context, pod *corev1.Pod, prepared *attempt, node fwk.NodeInfo, gone ...*corev1.Pod) (*attempt, error) {
+	ctx = quiet(ctx)
+	a := &attempt{state: prepared.state, node: node}
 	if err := s.remove(ctx, pod, a, gone); err != nil {
 		return nil, err
 	}

@@ -139,7 +139,9 @@ func (e *Engine) status(ds *appsv1.DaemonSet, verdicts []Verdict) Status {
 		status.Stalled = rollout.Message
 	}
 	status.Top = topReason(verdicts, status.Desired)
-	status.Controller = differences(&status, ds)
+	if !e.cluster.Partial {
+		status.Controller = differences(&status, ds)
+	}
 	return status
 }
 
@@ -243,24 +245,29 @@ func differences(s *Status, ds *appsv1.DaemonSet) []string {
 // many nodes.
 func (e *Engine) held() (map[types.UID]daemonset.Resources, map[types.UID]int) {
 	held, nodes := make(map[types.UID]daemonset.Resources), make(map[types.UID]int)
-	if !e.everynode {
+	if !e.everynode || e.cluster.Partial {
 		return held, nodes
 	}
 	for _, node := range e.cluster.Nodes {
-		scope := daemonset.Scope{Startup: daemonset.DefaultStartupTaints(), Kinds: daemonset.DefaultKinds()}
-		expected := e.set.Expected(node, scope.Startup)
+		expected := e.set.Expected(node, daemonset.DefaultStartupTaints())
 		// Most nodes have all their pods, and to sum those up is what takes time.
 		if !slices.ContainsFunc(expected, func(ds *daemonset.DaemonSet) bool { return ds.Holds && !e.settled(ds, node.Name) }) {
 			continue
 		}
 		var before daemonset.Resources
-		for _, hold := range daemonset.NewView(e.set, scope, node, expected, e.present(node.Name)).Held {
+		for _, hold := range e.view(node, expected).Held {
 			held[hold.DaemonSet.UID] = held[hold.DaemonSet.UID].Plus(hold.Total.Minus(before))
 			nodes[hold.DaemonSet.UID]++
 			before = hold.Total
 		}
 	}
 	return held, nodes
+}
+
+// view is what everynode-scheduler knows of a node that the DaemonSets expected belong on.
+func (e *Engine) view(node *corev1.Node, expected []*daemonset.DaemonSet) *daemonset.View {
+	scope := daemonset.Scope{Startup: daemonset.DefaultStartupTaints(), Kinds: daemonset.DefaultKinds()}
+	return daemonset.NewView(e.set, scope, node, expected, e.present(node.Name))
 }
 
 // lapsed returns the nodes on which everynode-scheduler holds room no longer for each

@@ -215,6 +215,9 @@ func (i *inquiry) networkRoot(ctx context.Context) (string, error) {
 		return "", nil
 	}
 	best := "no DaemonSet of a network plugin is known"
+	if i.cluster.Partial {
+		best = "its network plugin is nowhere where you may look"
+	}
 	for _, network := range i.networks {
 		words, ready, err := i.trace(ctx, network)
 		if err != nil || ready == nil {

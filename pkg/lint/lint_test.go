@@ -723,7 +723,8 @@ func TestEveryRuleSpeaksAndIsSilent(t *testing.T) {
 			speaks = speaks || tc.rule == rule.ID && len(tc.want) > 0
 			silent = silent || tc.rule == rule.ID && len(tc.want) == 0
 		}
-		if ours := !strings.HasPrefix(rule.ID, "api-"); ours && (!speaks || !silent) {
+		// TestReferences is about the one.
+		if ours := !strings.HasPrefix(rule.ID, "api-") && rule.ID != "absent-reference"; ours && (!speaks || !silent) {
 			t.Errorf("%s: there is a case where it speaks: %v; where it is silent: %v", rule.ID, speaks, silent)
 		}
 	}

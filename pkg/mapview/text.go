@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -19,6 +20,8 @@ type TextOptions struct {
 	Width int
 	// Whole has every node named, on a line of its own.
 	Whole bool
+	// ASCII has it written without characters that fonts may lack, or draw two columns wide.
+	ASCII bool
 	// Paint colours a symbol, if it is not nil.
 	Paint func(state explain.State, text string) string
 	// Strong makes a title stand out, if it is not nil.
@@ -28,20 +31,16 @@ type TextOptions struct {
 // leastText is how many columns are kept for names beside the cells.
 const leastText = 40
 
+// symbols stand for the states, in the order of [explain.States], where there is nothing
+// but text; then come the lines of the columns.
+const (
+	symbols      = "■◌✗▲·│┌─…"
+	asciiSymbols = "#oX^.|+-~"
+)
+
 // Symbol is what stands for a state where there is nothing but text.
 func Symbol(state explain.State) string {
-	switch state {
-	case explain.StateReady:
-		return "■"
-	case explain.StateWaiting:
-		return "◌"
-	case explain.StateStuck:
-		return "✗"
-	case explain.StateStray:
-		return "▲"
-	default:
-		return "·"
-	}
+	return string([]rune(symbols)[slices.Index(explain.States(), state)])
 }
 
 // Text writes a map with a line for each node, or for all nodes with the same states. If
@@ -61,7 +60,16 @@ func Text(out io.Writer, m *explain.Map, options TextOptions) error {
 	for first := 0; first < len(m.DaemonSets); first += size {
 		t.part(first, min(first+size, len(m.DaemonSets)))
 	}
-	_, err := io.WriteString(out, t.out.String())
+	drawing := t.out.String()
+	if options.ASCII {
+		drawing = strings.Map(func(r rune) rune {
+			if n := slices.Index([]rune(symbols), r); n >= 0 {
+				return rune(asciiSymbols[n])
+			}
+			return r
+		}, drawing)
+	}
+	_, err := io.WriteString(out, drawing)
 	return err
 }
 

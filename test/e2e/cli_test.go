@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -446,7 +447,7 @@ func TestAccessAndCompletion(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
 	c.apply(daemonSet("agent", "cpu: 100m", ""))
-	const want = "no access: RBAC has to allow you the verb list on daemonsets.apps, nodes, pods in all namespaces"
+	const want = "no access: RBAC has to allow you the verb list on daemonsets.apps, pods, in all namespaces or in default"
 	for _, verb := range []string{"status", "map", "explain ds/agent"} {
 		if _, err := c.everynode(append(strings.Fields(verb), "--as=nobody")...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", verb, err, want)
@@ -465,6 +466,117 @@ func TestAccessAndCompletion(t *testing.T) {
 	if !strings.HasPrefix(output, "ds/agent\n") {
 		t.Errorf("Tab offers %q", output)
 	}
+}
+
+// E12: an ordinary pod is held back for a DaemonSet whose pods a quota refuses. explain names
+// both, doctor ends with 1, and status --wait ends with 1 when the time is over, and with 0
+// when the DaemonSet is there.
+func TestE12ExplainHeldBack(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Nodes(1, 2)...)
+	c.kubectl("create", "namespace", "agents")
+	c.kubectl("create", "quota", "none", "-n", "agents", "--hard=pods=0")
+	c.apply(inNamespace(daemonSet("agent", "cpu: '2'", ""), "agents"))
+	c.eventually(30*time.Second, "the quota refuses the pods", func(context.Context) error {
+		text, err := c.everynode("doctor", "-n", "agents")
+		if err == nil || !strings.Contains(text, "the quota none is used up") {
+			return fmt.Errorf("doctor says: %s (%w)", text, err)
+		}
+		return nil
+	})
+	c.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: main, image: 'example/web:1', resources: {requests: {cpu: '3'}}}]}\n")
+	c.eventually(30*time.Second, "the pod is held back", func(context.Context) error {
+		text, err := c.everynode("explain", "pod/web")
+		if flat := strings.Join(strings.Fields(text), " "); err != nil || !strings.Contains(flat, "It is held back on 2 nodes for agents/agent.") ||
+			!strings.Contains(flat, "Its scheduler says: 0/2 nodes are available: 2 node(s) had cpu held for DaemonSet pods") {
+			return fmt.Errorf("explain says: %s (%w)", text, err)
+		}
+		return nil
+	})
+	if _, err := c.everynode("status", "-n", "agents", "--wait", "--timeout=2s"); err == nil || !strings.Contains(err.Error(), "Not ready within 2s.") {
+		t.Errorf("status --wait ends with %v", err)
+	}
+	c.kubectl("delete", "quota", "none", "-n", "agents")
+	c.kubectl("rollout", "restart", "ds/agent", "-n", "agents")
+	if text, err := c.everynode("status", "-n", "agents", "--wait", "--timeout=60s"); err != nil {
+		t.Errorf("status --wait: %v\n%s", err, text)
+	}
+	if text, err := c.everynode("doctor", "-n", "agents"); err != nil {
+		t.Errorf("doctor: %v\n%s", err, text)
+	}
+}
+
+// Each command that the golden files print as Fix is taken by the API server as it stands,
+// and neither those nor the ones that are printed as Next change anything.
+func TestPrintedCommandsChangeNothing(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Node{Name: "n"})
+	c.kubectl("taint", "node", "n", "efs.csi.aws.com/agent-not-ready:NoSchedule")
+	surging := strings.Replace(daemonSet("agent", "cpu: 100m", ""), "spec:", "spec:\n  updateStrategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}", 1)
+	c.apply(surging)
+	c.apply(strings.ReplaceAll(surging, "cpu: 100m", "cpu: 101m"))
+	c.kubectl("run", "agent-n", "--image=example/agent:1")
+	c.eventually(60*time.Second, "two revisions, so that an update can be undone", func(ctx context.Context) error {
+		revisions, err := c.Client.AppsV1().ControllerRevisions("default").List(ctx, metav1.ListOptions{})
+		if err != nil || len(revisions.Items) < 2 {
+			return fmt.Errorf("%d revisions: %w", len(revisions.Items), err)
+		}
+		return nil
+	})
+	state := func() string {
+		return c.kubectl("get", "nodes", "-o", "jsonpath={range .items[*]}{.metadata.labels}{.spec}{end}") +
+			c.kubectl("get", "daemonsets,pods,serviceaccounts", "-A", "-o", "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.generation} {.spec}{end}")
+	}
+	before := state()
+	fixes := 0
+	for _, command := range printedCommands(t) {
+		// What is watched is looked at for a moment.
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		if strings.Contains(command, "--watch") && !strings.Contains(command, "--watch=false") {
+			ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		}
+		output, err := c.run(exec.CommandContext(ctx, "bash", "-euc", command))
+		cancel()
+		if strings.Contains(command, "--dry-run=server") {
+			fixes++
+			if err != nil {
+				t.Errorf("%s: %v\n%s", command, err, output)
+			}
+		}
+	}
+	if fixes < 10 {
+		t.Errorf("only %d commands are printed as Fix", fixes)
+	}
+	if diff := cmp.Diff(before, state()); diff != "" {
+		t.Errorf("commands have changed the cluster (-before,+after):\n%s", diff)
+	}
+}
+
+// printedCommands returns the commands of kubectl in the golden files.
+func printedCommands(t *testing.T) []string {
+	t.Helper()
+	var commands []string
+	for _, pattern := range []string{"../../pkg/explain/testdata/*.txt", "../../pkg/cli/testdata/*.txt"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(content)) {
+				line = strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(line), "Next:"), "next:"))
+				if strings.HasPrefix(line, "kubectl ") && !slices.Contains(commands, line) {
+					commands = append(commands, line)
+				}
+			}
+		}
+	}
+	return commands
 }
 
 // completeScript returns the script that docs/cli.md shows.

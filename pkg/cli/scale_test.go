@@ -1,0 +1,86 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"runtime"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/explain/explaintest"
+)
+
+// What 100,000 pods keep of the memory that they came in, and status of all DaemonSets.
+func BenchmarkShrunkPods(b *testing.B) {
+	for b.Loop() {
+		cluster := explaintest.Cluster(5_000, 50, 100_000)
+		shrinkAll(b, cluster)
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		b.ReportMetric(float64(stats.HeapAlloc>>20), "read-MiB")
+		engine, err := explain.New(b.Context(), cluster, explain.Options{Now: explaintest.Now.Time})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := engine.Statuses(b.Context(), engine.DaemonSets()); err != nil {
+			b.Fatal(err)
+		}
+		runtime.ReadMemStats(&stats)
+		b.ReportMetric(float64(stats.HeapSys>>20), "heap-MiB")
+	}
+}
+
+// shrinkAll has the pods come over the wire one after the other.
+func shrinkAll(tb testing.TB, cluster *explain.Cluster) {
+	tb.Helper()
+	s := &sharer{}
+	for n, pod := range cluster.Pods {
+		content, err := pod.Marshal()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		read := &corev1.Pod{}
+		if err := read.Unmarshal(content); err != nil {
+			tb.Fatal(err)
+		}
+		s.shrink(read)
+		cluster.Pods[n] = read
+	}
+}
+
+// Pods of a controller share what is the same in them, and nothing else.
+func TestPodsShare(t *testing.T) {
+	t.Parallel()
+	cluster := explaintest.Cluster(200, 2, 1_000)
+	s := &sharer{}
+	first := make(map[string]*corev1.Pod)
+	shared, requests := 0, ""
+	for _, pod := range cluster.Pods {
+		pod = pod.DeepCopy()
+		if pod.Name == cluster.Pods[1].Name {
+			pod.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = *pod.Spec.Containers[0].Resources.Requests.Memory()
+			requests = pod.Spec.Containers[0].Resources.Requests.Cpu().String()
+		}
+		s.shrink(pod)
+		owner := ""
+		if len(pod.OwnerReferences) > 0 {
+			owner = string(pod.OwnerReferences[0].UID)
+		}
+		switch before := first[owner]; {
+		case owner == "":
+		case before == nil:
+			first[owner] = pod
+		case &before.Spec.Containers[0] == &pod.Spec.Containers[0]:
+			shared++
+		case pod.Name == cluster.Pods[1].Name && pod.Spec.Containers[0].Resources.Requests.Cpu().String() != requests:
+			t.Errorf("%s asks for %s", pod.Name, pod.Spec.Containers[0].Resources.Requests.Cpu())
+		}
+	}
+	if shared < 900 {
+		t.Errorf("%d of 1000 pods share their containers", shared)
+	}
+}

@@ -1,0 +1,69 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package lint_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"everynode.dev/everynode/pkg/lint"
+)
+
+// A name is found absent only where there are others of its kind, in its namespace.
+func TestReferences(t *testing.T) {
+	t.Parallel()
+	named := func(namespace, name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: namespace, Name: name}
+	}
+	claim := []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
+	from := func(optional *bool) []corev1.Container {
+		return []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "key"}, Optional: optional}}}}}
+	}
+	tests := map[string]struct {
+		pod     corev1.PodSpec
+		ignore  string
+		objects []runtime.Object
+		want    []string
+	}{
+		"a claim, and another one": {
+			pod: corev1.PodSpec{Volumes: claim}, objects: []runtime.Object{&corev1.PersistentVolumeClaim{ObjectMeta: named("logging", "dat")}},
+			want: []string{"spec.template.spec.volumes[0].persistentVolumeClaim.claimName"},
+		},
+		"the claim": {pod: corev1.PodSpec{Volumes: claim}, objects: []runtime.Object{&corev1.PersistentVolumeClaim{ObjectMeta: named("", "data")}}},
+		"no claims": {pod: corev1.PodSpec{Volumes: claim}, objects: []runtime.Object{&corev1.ConfigMap{ObjectMeta: named("logging", "dat")}}},
+		"claims of another namespace": {
+			pod: corev1.PodSpec{Volumes: claim}, objects: []runtime.Object{&corev1.PersistentVolumeClaim{ObjectMeta: named("other", "dat")}},
+		},
+		"a secret, and another one": {
+			pod: corev1.PodSpec{InitContainers: from(nil)}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "x")}},
+			want: []string{"spec.template.spec.initContainers[0].envFrom[0].secretRef.name"},
+		},
+		"a secret that is optional": {pod: corev1.PodSpec{Containers: from(new(true))}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "x")}}},
+		"a rule that is ignored": {
+			pod: corev1.PodSpec{Containers: from(nil)}, ignore: "absent-reference", objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "x")}},
+		},
+		"the default account": {
+			pod: corev1.PodSpec{ServiceAccountName: "default"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "x")}},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ds := &appsv1.DaemonSet{ObjectMeta: named("logging", "agent"), Spec: appsv1.DaemonSetSpec{Template: corev1.PodTemplateSpec{Spec: tc.pod}}}
+			ds.Annotations = map[string]string{lint.IgnoreAnnotation: tc.ignore}
+			var fields []string
+			for _, finding := range lint.CheckReferences(ds, tc.objects) {
+				fields = append(fields, finding.Field)
+			}
+			if diff := cmp.Diff(tc.want, fields); diff != "" {
+				t.Errorf("(-want,+got):\n%s", diff)
+			}
+		})
+	}
+}
