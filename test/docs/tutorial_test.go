@@ -46,12 +46,11 @@ func (h home) bash(t *testing.T, page, kubeconfig string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script(blocks))
+	// The programs are built: make up has only to start them.
+	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", "make() { command make -o build \"$@\"; }\n"+script(blocks))
 	command.Dir = filepath.Join("..", "..")
 	command.Env = append(os.Environ(), "HOME="+string(h), "XDG_CACHE_HOME="+filepath.Join(string(h), ".cache"),
-		"KUBECONFIG="+kubeconfig, "PATH="+*binDir+string(filepath.ListSeparator)+os.Getenv("PATH"),
-		// The programs are built: make up has only to start them.
-		"MAKEFLAGS=-o build", "NO_COLOR=1")
+		"KUBECONFIG="+kubeconfig, "PATH="+*binDir+string(filepath.ListSeparator)+os.Getenv("PATH"), "NO_COLOR=1")
 	// What a shell leaves in the background does not hold up the test.
 	command.WaitDelay = 5 * time.Second
 	output, err := command.CombinedOutput()
