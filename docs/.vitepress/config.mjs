@@ -59,7 +59,7 @@ function keepBraces(md) {
 
 // A line break in Chinese is no space.
 function joinChinese(md) {
-  const chinese = /[\p{Script=Han},。;:、?!()“”《》]/u
+  const chinese = /[\p{Script=Han}\u3000-\u303f\uff00-\uffef]/u
   md.core.ruler.push('chinese-line-breaks', ({ tokens }) => {
     for (const { children } of tokens) {
       children?.forEach((token, i) => {
@@ -100,12 +100,12 @@ const sidebar = [
 ]
 
 const chineseSidebar = [
-  group('入门', [item('快速开始', '/zh/start'), item('安装(英文)', '/install'), item('支持与升级(英文)', '/support')]),
+  group('入门', [item('快速开始', '/zh/start'), item('安装（英文）', '/install'), item('支持与升级（英文）', '/support')]),
   group('教程', [item('概览', '/zh/tutorial/'), ...tutorial('/zh/', [
     'DaemonSet 是什么', '创建与查看', '谁来调度', '选择节点', '污点和容忍度', '滚动更新与回滚', '与 Deployment 的对比',
     '四个节点代理', '常见问题', '最佳实践'])]),
-  group('概念', [item('概念', '/zh/concepts'), item('工作原理(英文)', '/design')]),
-  group('参考(英文)', [
+  group('概念', [item('概念', '/zh/concepts'), item('工作原理（英文）', '/design')]),
+  group('参考（英文）', [
     item('故障排查', '/troubleshooting'), item('配置', '/configuration'), item('kubectl 插件', '/cli'),
     item('原因一览', '/reasons'), item('检查规则', '/lint'), item('指标', '/metrics')], true),
   group('对比', [item('对比', '/zh/compare'), item('常见问题', '/zh/faq')]),
