@@ -1,6 +1,6 @@
 // The docs as a site: the repository's own Markdown, unchanged. Links in it are those of a
 // code host, from file to file; here they become links of the site.
-import { copyFileSync, existsSync, mkdirSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitepress'
@@ -76,11 +76,19 @@ function joinChinese(md) {
 
 const item = (text, link) => ({ text, link })
 const group = (text, items, collapsed = false) => ({ text, items, collapsed })
+// The pages of a folder, by their headings.
+function pagesIn(folder) {
+  const from = path.join(repository, 'docs', folder)
+  if (!existsSync(from)) return []
+  return readdirSync(from).filter((file) => file.endsWith('.md')).sort().map((file) =>
+    item(readFileSync(path.join(from, file), 'utf8').match(/^# (.*)$/m)[1], `/${folder}/${file.replace(/(README)?\.md$/, '')}`))
+}
+
 const lessons = ['what', 'create', 'scheduling', 'nodes', 'taints', 'updates', 'deployments', 'agents', 'questions', 'practices']
 const tutorial = (base, titles) => lessons.map((name, i) => item(titles[i], `${base}tutorial/${name}`))
 
 const sidebar = [
-  group('Start', [item('Start', '/start'), item('Install', '/install'), item('Support and upgrades', '/support')]),
+  group('Start', [item('Start', '/start'), { ...item('Install', '/install'), items: pagesIn('install'), collapsed: true }, item('Support and upgrades', '/support')]),
   group('Tutorial', [item('Overview', '/tutorial/'), ...tutorial('/', [
     'What a DaemonSet is', 'Create and inspect', 'Who schedules', 'Choose nodes', 'Taints', 'Update and undo',
     'Compared with Deployments', 'Four agents', 'Common questions', 'Best practices'])], true),
