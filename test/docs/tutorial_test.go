@@ -100,6 +100,9 @@ func TestTutorial(t *testing.T) {
 				t.Run(page, func(t *testing.T) {
 					before := state(t, c)
 					h.bash(t, filepath.Join(folder, page), c.Kubeconfig)
+					if t.Failed() {
+						return // It has not cleaned up.
+					}
 					clustertest.Eventually(t, 2*time.Minute, "the cluster is as it was", func(context.Context) error {
 						if diff := cmp.Diff(before, state(t, c)); diff != "" {
 							return errors.New("(-before,+after):\n" + diff)
