@@ -212,6 +212,26 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s)
 conformance: build ## Run Kubernetes' own end-to-end tests of DaemonSets against everynode
 	go test ./test/conformance -timeout 60m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)'
 
+.PHONY: test-docs
+test-docs: build ## Run the commands of Start and of the tutorial, in both languages, on local clusters
+	go test ./test/docs -timeout 15m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts'
+
+##@ Docs
+
+site := docs/.vitepress
+$(site)/node_modules: $(site)/package-lock.json
+	@hack/progress.sh 'Installing VitePress' npm --prefix $(site) ci --no-audit --no-fund
+	@touch $@
+
+.PHONY: docs
+docs: $(site)/node_modules ## Build the docs as a site, into docs/.vitepress/dist (needs Node.js 20 and npm)
+	@hack/progress.sh 'Building the docs' npm --prefix $(site) run build
+	@echo 'make docs-serve shows them.'
+
+.PHONY: docs-serve
+docs-serve: docs ## Show the docs in a browser, until Ctrl-C
+	@npm --prefix $(site) run preview
+
 ##@ Check
 
 .PHONY: lint

@@ -5,12 +5,10 @@
 package docs_test
 
 import (
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -25,25 +23,6 @@ import (
 	"everynode.dev/everynode/pkg/webhook/policy"
 )
 
-// pages returns the text of every page by its path.
-func pages(t *testing.T) map[string]string {
-	t.Helper()
-	pages := make(map[string]string)
-	for _, pattern := range []string{"../*.md", "*.md", "../pkg/plugins/*/*.md", "../charts/*/*.md", "../deploy/*/*.md"} {
-		paths, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range paths {
-			pages[path] = read(t, path)
-		}
-	}
-	if len(pages) < 5 {
-		t.Fatalf("these pages were found: %v", slices.Sorted(maps.Keys(pages)))
-	}
-	return pages
-}
-
 func read(t *testing.T, path string) string {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -51,20 +30,6 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(content)
-}
-
-func TestLinksLeadSomewhere(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
-	for path, page := range pages(t) {
-		for _, match := range link.FindAllStringSubmatch(page, -1) {
-			if strings.Contains(match[1], "://") {
-				continue
-			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(path), match[1])); err != nil {
-				t.Errorf("%s: %v", path, err)
-			}
-		}
-	}
 }
 
 func TestMakeTargetsExist(t *testing.T) {
