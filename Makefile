@@ -126,7 +126,7 @@ clean: ## Remove what was built; Go's caches are kept
 ##@ Test
 
 .PHONY: test
-test: test-unit test-browser test-e2e test-install test-dashboard ## Run all tests; those on real nodes where the machine has what they need
+test: test-unit test-browser test-e2e test-docs test-install test-dashboard ## Run all tests; those on real nodes where the machine has what they need
 	@if needs=$$($(BIN)/localcluster needs 2>&1); then $(MAKE) test-real; else echo "Not running make test-real: $${needs#localcluster: }"; fi
 
 .PHONY: test-unit

@@ -30,6 +30,7 @@ import (
 
 	"everynode.dev/everynode/deploy"
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/plugins/binding"
 	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/placement"
@@ -134,6 +135,7 @@ func registry() frameworkruntime.Registry {
 		headroom.Name:            headroom.NewFactory(clusters),
 		placement.Name:           placement.NewFactory(clusters),
 		everynodepreemption.Name: everynodepreemption.NewFactory(clusters),
+		binding.Name:             binding.New,
 		queuesort.Name:           queuesort.New,
 		readiness.Name:           readiness.NewFactory(clusters),
 	})

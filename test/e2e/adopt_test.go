@@ -73,7 +73,7 @@ func (c *cluster) startSecondScheduler() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	config := c.file("second.yaml", fmt.Sprintf("%s\nclientConnection: {kubeconfig: %q}\n", shipped, c.Kubeconfig))
+	config := c.file("second.yaml", string(localcluster.WithKubeconfig(shipped, c.Kubeconfig)))
 	port, err := c.ReservePort()
 	if err != nil {
 		c.t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"everynode.dev/everynode/test/localcluster"
 )
 
 // nowhere is a kubeconfig of an API server that does not exist.
@@ -75,8 +77,7 @@ func TestSchedulerBadInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := strings.ReplaceAll(string(shipped), "leaderElect: true", "leaderElect: false") +
-		"clientConnection: {kubeconfig: " + kubeconfig + "}\n"
+	config := strings.ReplaceAll(string(localcluster.WithKubeconfig(shipped, kubeconfig)), "leaderElect: true", "leaderElect: false")
 	withArgs := func(args string) string {
 		return strings.Replace(config, "    plugins:\n", "    pluginConfig: [{name: DaemonSetHeadroom, args: "+args+"}]\n    plugins:\n", 1)
 	}

@@ -88,8 +88,7 @@ func (c *cluster) staticPod(name string) *process {
 		c.Fatal(err)
 	}
 	// As its README says.
-	content := string(deploy.ReplaceConfig) + "clientConnection: {kubeconfig: " + kubeconfig + "}\n"
-	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+	if err := os.WriteFile(config, localcluster.WithKubeconfig(deploy.ReplaceConfig, kubeconfig), 0o600); err != nil {
 		c.Fatal(err)
 	}
 	port, err := c.ReservePort()

@@ -43,7 +43,7 @@ func (c *Cluster) PodProgram(ctx context.Context, namespace string, pod *corev1.
 		for name, content := range files {
 			// In a pod the scheduler finds the API server by itself.
 			if bytes.Contains(content, []byte("kind: KubeSchedulerConfiguration")) {
-				content = fmt.Appendf(content, "\nclientConnection: {kubeconfig: %s}\n", kubeconfig)
+				content = WithKubeconfig(content, kubeconfig)
 			}
 			if err := os.WriteFile(filepath.Join(target, name), content, 0o600); err != nil {
 				return "", nil, err
@@ -103,4 +103,9 @@ func (c *Cluster) tokenKubeconfig(ctx context.Context, namespace, account, dir s
 	config.CurrentContext = "localcluster"
 	file := filepath.Join(dir, account+".kubeconfig")
 	return file, clientcmd.WriteToFile(*config, file)
+}
+
+// WithKubeconfig returns a KubeSchedulerConfiguration of everynode with the path of the kubeconfig in it.
+func WithKubeconfig(config []byte, kubeconfig string) []byte {
+	return bytes.Replace(config, []byte("\nclientConnection:\n"), fmt.Appendf(nil, "\nclientConnection:\n  kubeconfig: %s\n", kubeconfig), 1)
 }
