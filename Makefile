@@ -190,6 +190,16 @@ perf: ## Measure the throughput beside the stock scheduler, PAIRS (5) times each
 	@hack/progress.sh 'Building benchstat' $(tool_build) golang.org/x/perf/cmd/benchstat
 	hack/perf.sh $(PAIRS) _artifacts/perf.txt
 
+# What joins at once, and what waits.
+NODES ?= 40
+PODS ?= 2000
+DAEMONSETS ?= 20
+ROUNDS ?= 5
+.PHONY: perf-join
+perf-join: build ## Measure how long daemon pods wait when NODES (40) join while PODS (2000) wait, beside kube-scheduler (20 minutes)
+	@mkdir -p _artifacts
+	go run ./test/perf/join -bin '$(BIN)' -nodes $(NODES) -pods $(PODS) -daemonsets $(DAEMONSETS) -rounds $(ROUNDS) -json _artifacts/join.json
+
 .PHONY: perf-webhook
 perf-webhook: build ## Measure how many requests the webhook answers, beside a server that does nothing
 	go test ./test/perf/webhook -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -pairs $(PAIRS)
