@@ -170,7 +170,7 @@ func TestLinesFit(t *testing.T) {
 
 // What the pages teach is the same in both languages: the same pages, commands and output.
 func TestChineseHasTheSameBlocks(t *testing.T) {
-	block := regexp.MustCompile("(?ms)^```(?:sh|text|yaml)\n.*?^```$")
+	block := regexp.MustCompile("(?m)^```(?:sh|text|yaml)\n(?:.*\n)*?```$")
 	all := pages(t)
 	for path, page := range all {
 		name, chinese := strings.CutPrefix(path, "zh/")
@@ -203,7 +203,7 @@ func TestTutorialShowsTheExamples(t *testing.T) {
 			examples = append(examples, decode(t, path, document))
 		}
 	}
-	snippet := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
+	snippet := regexp.MustCompile("(?m)^```yaml\n((?:.*\n)*?)```$")
 	for path, page := range pages(t) {
 		if !strings.HasPrefix(path, "tutorial/") {
 			continue

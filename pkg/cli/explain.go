@@ -288,6 +288,15 @@ func (o *explainOptions) explainPod(command *cobra.Command, engine *explain.Engi
 	return nil
 }
 
+// explanationPrinter writes explanations for people.
+type explanationPrinter struct {
+	*printer
+	*environment
+	wide bool
+	// all: nothing is cut short.
+	all bool
+}
+
 // held writes where a pod is held back, and for whom.
 func (p *explanationPrinter) held(held *explain.HeldBack) {
 	p.line(0, "")
@@ -318,10 +327,11 @@ func (e *environment) kubectlCommand(words ...string) string {
 	if kubectl == "" {
 		return ""
 	}
+	quoted := []string{kubectl}
 	for _, word := range words {
-		kubectl += " " + explain.Quote(word)
+		quoted = append(quoted, explain.Quote(word))
 	}
-	return kubectl
+	return strings.Join(quoted, " ")
 }
 
 // nodes writes names of nodes, all of them if details are wanted.
@@ -330,15 +340,6 @@ func (p *explanationPrinter) nodes(names []string) string {
 		return strings.Join(names, " ")
 	}
 	return explain.NodeList(names)
-}
-
-// explanationPrinter writes explanations for people.
-type explanationPrinter struct {
-	*printer
-	*environment
-	wide bool
-	// all: nothing is cut short.
-	all bool
 }
 
 // Two screens of 40 lines have room for this many lines of groups with details, and

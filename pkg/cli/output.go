@@ -45,7 +45,7 @@ type output struct {
 }
 
 func (o *output) addFlag(command *cobra.Command, formats ...string) {
-	o.formats = append(formats, objectFormats...)
+	o.formats = slices.Concat(formats, objectFormats)
 	command.Flags().StringVarP(&o.format, "output", "o", "", "Output format: "+o.list()+".")
 	// The flag exists.
 	_ = command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(o.formats, cobra.ShellCompDirectiveNoFileComp))

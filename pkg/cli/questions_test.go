@@ -156,7 +156,7 @@ func TestQuestions(t *testing.T) {
 }
 
 // notChecked is what was not looked at, which is more in a dump.
-var notChecked = regexp.MustCompile(`(?m)^Not checked: .*\n(  .*\n)*\n?`)
+var notChecked = regexp.MustCompile(`(?m)^Not checked: .*\n( {2}.*\n)*\n?`)
 
 // What is said of a dump is what is said of the cluster, at the time of the dump.
 func TestFrom(t *testing.T) {
@@ -329,15 +329,17 @@ func TestPlanOfAWholeFile(t *testing.T) {
 	}
 	agent := ""
 	for _, object := range world() {
-		if ds, ok := object.(*appsv1.DaemonSet); ok && ds.Name == "agent" {
-			ds = ds.DeepCopy()
-			ds.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "DaemonSet"}
-			content, err := json.Marshal(ds)
-			if err != nil {
-				t.Fatal(err)
-			}
-			agent = string(content)
+		ds, ok := object.(*appsv1.DaemonSet)
+		if !ok || ds.Name != "agent" {
+			continue
 		}
+		ds = ds.DeepCopy()
+		ds.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "DaemonSet"}
+		content, err := json.Marshal(ds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		agent = string(content)
 	}
 	tests := map[string]struct {
 		file    string

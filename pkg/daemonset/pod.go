@@ -60,6 +60,19 @@ func IsReady(pod *corev1.Pod) bool {
 	return false
 }
 
+// IsPinnedDaemon says whether pod says of itself that it belongs to a DaemonSet and to a node. Such a pod takes a
+// moment to place and to bind, and stands in nobody's way.
+//
+// Owner references are believed here: what a pod says of itself never changes, so neither does its place in a queue,
+// and the garbage collector soon removes a pod whose owner does not exist.
+func IsPinnedDaemon(pod *corev1.Pod) bool {
+	if OwnerOf(pod) == nil {
+		return false
+	}
+	_, pinned := PinnedNode(pod)
+	return pinned
+}
+
 // PinnedNode returns the only node that pod can run on: the one it is bound to,
 // or its [NamedNode].
 func PinnedNode(pod *corev1.Pod) (node string, ok bool) {

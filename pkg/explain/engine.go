@@ -252,7 +252,8 @@ func (e *Engine) verdict(ctx context.Context, s *subject, node *corev1.Node, det
 
 func (e *Engine) inquire(ctx context.Context, s *subject, node *corev1.Node, detail bool) (*inquiry, error) {
 	i := &inquiry{Engine: e, subject: s, node: node, detail: detail, v: Verdict{Node: node.Name}}
-	return i, i.follow(ctx)
+	err := i.follow(ctx)
+	return i, err
 }
 
 // inquiry is the making of one verdict.

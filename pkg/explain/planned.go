@@ -151,7 +151,8 @@ func (e *Engine) quotas(s *subject, pod *corev1.Pod, wanted int) []string {
 		for name, hard := range q.Spec.Hard {
 			n, has := 0, used[name]
 			for total := has.DeepCopy(); n < fits; n++ {
-				if total.Add(each[name]); total.Cmp(hard) > 0 {
+				total.Add(each[name])
+				if total.Cmp(hard) > 0 {
 					break
 				}
 			}
@@ -196,7 +197,8 @@ func (e *Engine) changesOf(s *subject, old *appsv1.DaemonSet) []string {
 			unavailable = append(unavailable, node)
 		}
 	}
-	if SortNames(unavailable); len(unavailable) > 1 {
+	if len(unavailable) > 1 {
+		SortNames(unavailable)
 		texts = append(texts, fmt.Sprintf("Its pods on %s are not available. All of them are replaced at once, whatever maxUnavailable says.", NodeList(unavailable)))
 	}
 	return texts

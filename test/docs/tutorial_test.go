@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,6 +86,7 @@ func order(t *testing.T, folder string) []string {
 // TestTutorial runs all pages, one after the other. Each leaves the cluster as it was, so
 // that a reader may begin with any of them.
 func TestTutorial(t *testing.T) {
+	t.Parallel()
 	for language, folder := range map[string]string{"en": "../../docs/tutorial", "zh": "../../docs/zh/tutorial"} {
 		t.Run(language, func(t *testing.T) {
 			t.Parallel()
@@ -118,6 +118,7 @@ func TestTutorial(t *testing.T) {
 // TestStart runs what a newcomer runs first: the kubectl plugin, on a cluster that knows
 // nothing of everynode, and then a local cluster, as the Makefile starts it.
 func TestStart(t *testing.T) {
+	t.Parallel()
 	for language, page := range map[string]string{"en": "../../docs/start.md", "zh": "../../docs/zh/start.md"} {
 		t.Run(language, func(t *testing.T) {
 			t.Parallel()
@@ -190,5 +191,5 @@ func state(t *testing.T, c *localcluster.Cluster) []string {
 	t.Helper()
 	nodes := clustertest.Kubectl(t, c, "get", "nodes", "-o",
 		`jsonpath={range .items[*]}{.metadata.name} {.metadata.labels} {.spec.taints}{"\n"}{end}`)
-	return append(clustertest.Objects(t, c), fmt.Sprint(nodes))
+	return append(clustertest.Objects(t, c), nodes)
 }

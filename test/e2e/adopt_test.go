@@ -6,6 +6,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -96,7 +97,7 @@ func (c *cluster) startSecondScheduler() {
 	c.eventually(30*time.Second, "everynode leads", func(ctx context.Context) error {
 		lease, err := c.Client.CoordinationV1().Leases("everynode-system").Get(ctx, localcluster.EverynodeScheduler, metav1.GetOptions{})
 		if err == nil && (lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "") {
-			err = fmt.Errorf("nobody does")
+			err = errors.New("nobody does")
 		}
 		return err
 	})
@@ -157,7 +158,7 @@ func (c *cluster) adoptDefault() {
 func (c *cluster) file(name, content string) string {
 	c.t.Helper()
 	path := filepath.Join(c.t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(strings.TrimLeft(content, "\n")), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(strings.TrimLeft(content, "\n")), 0o600); err != nil { //nolint:gosec // the tests name the files
 		c.t.Fatal(err)
 	}
 	return path

@@ -65,7 +65,7 @@ func TestExamplesOnOlderServers(t *testing.T) {
 func TestSchedulerVersion(t *testing.T) {
 	minor := regexp.MustCompile(`\tk8s\.io/kubernetes v1\.(\d+)\.`).FindStringSubmatch(string(read(t, "../../go.mod")))
 	helpers := string(read(t, chartDir+"templates/_helpers.tpl"))
-	if minor == nil || !strings.Contains(helpers, "if lt (int $server.Minor) "+minor[1]+" ") {
+	if len(minor) != 2 || !strings.Contains(helpers, "if lt (int $server.Minor) "+minor[1]+" ") {
 		t.Errorf("_helpers.tpl does not compare with %v: set everynode.emulatedVersion to the version of go.mod", minor)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultbinder"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 
+	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/plugins/pluginargs"
-	"everynode.dev/everynode/pkg/plugins/queuesort"
 )
 
 // Binding binds pods as DefaultBinder does, which it replaces. At most Args.MaxInFlight requests for ordinary
@@ -53,7 +53,7 @@ func (pl *Binding) Name() string {
 
 // Bind binds pod to the node. It returns when the API server has answered, or with an error when ctx ends.
 func (pl *Binding) Bind(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodeName string) *fwk.Status {
-	if !queuesort.IsFirst(pod) {
+	if !daemonset.IsPinnedDaemon(pod) {
 		select {
 		case pl.inFlight <- struct{}{}:
 			defer func() { <-pl.inFlight }()

@@ -8,7 +8,6 @@ package queuesort
 import (
 	"context"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
@@ -45,24 +44,10 @@ func (pl *Sort) Less(a, b fwk.QueuedEntityInfo) bool {
 	return a.GetTimestamp().Before(b.GetTimestamp())
 }
 
-// pinnedDaemon says whether entity is a pod for which IsFirst holds. A pod group is none.
+// pinnedDaemon says whether entity is a pinned DaemonSet pod. A pod group is none.
 func pinnedDaemon(entity fwk.QueuedEntityInfo) bool {
 	queued, ok := entity.(*framework.QueuedPodInfo)
-	return ok && IsFirst(queued.GetPod())
-}
-
-// IsFirst says whether pod comes before the ordinary pods of its priority: it belongs to a DaemonSet and is pinned
-// to a node. It takes a moment to place and stands in nobody's way.
-//
-// Owner references are believed here: what a pod says of itself never changes, so
-// neither does its place in the order, and the garbage collector soon removes a pod
-// whose owner does not exist.
-func IsFirst(pod *corev1.Pod) bool {
-	if daemonset.OwnerOf(pod) == nil {
-		return false
-	}
-	_, pinned := daemonset.PinnedNode(pod)
-	return pinned
+	return ok && daemonset.IsPinnedDaemon(queued.GetPod())
 }
 
 // New is the factory of the plugin, which takes no args.

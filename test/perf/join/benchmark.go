@@ -25,7 +25,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/utils/ptr"
 
 	"everynode.dev/everynode/test/localcluster"
 )
@@ -240,7 +239,7 @@ func (b *benchmark) createWorkloads(ctx context.Context) error {
 		return nil
 	}
 	web := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}}
-	web.Spec.Replicas = ptr.To(int32(b.size.Pods))
+	web.Spec.Replicas = new(int32(b.size.Pods))
 	web.Spec.Selector, web.Spec.Template = template(web.Name, ordinaryCPU)
 	if _, err := apps.Deployments(namespace).Create(ctx, web, metav1.CreateOptions{}); err != nil {
 		return err

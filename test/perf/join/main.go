@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/signal"
@@ -96,7 +97,9 @@ func main() {
 			all = append(all, measured)
 		}
 	}
-	print(of, *rounds, all)
+	if err := write(os.Stdout, of, *rounds, all); err != nil {
+		fatal(err)
+	}
 	if *output != "" {
 		content, err := json.MarshalIndent(all, "", "  ")
 		if err == nil {
@@ -125,9 +128,9 @@ clientConnection: {qps: %d, burst: %d}
 `, qps, 2*qps)
 }
 
-// print prints the medians, and the lowest and highest values, as a table in Markdown.
-func print(of size, rounds int, all []*result) {
-	fmt.Printf("%d nodes join, %d ordinary pods wait, %d DaemonSets; medians of %d runs (lowest to highest)\n\n", of.Nodes, of.Pods, of.DaemonSets, rounds)
+// write writes the medians, and the lowest and highest values, as a table in Markdown.
+func write(w io.Writer, of size, rounds int, all []*result) error {
+	fmt.Fprintf(w, "%d nodes join, %d ordinary pods wait, %d DaemonSets; medians of %d runs (lowest to highest)\n\n", of.Nodes, of.Pods, of.DaemonSets, rounds)
 	byName := make(map[string][]*result)
 	var names []string
 	for _, r := range all {
@@ -136,8 +139,7 @@ func print(of size, rounds int, all []*result) {
 		}
 		byName[r.Contender] = append(byName[r.Contender], r)
 	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
-	defer table.Flush()
+	table := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
 	row := func(title string, cell func([]*result) string) {
 		fmt.Fprintf(table, "| %s", title)
 		for _, name := range names {
@@ -184,4 +186,5 @@ func print(of size, rounds int, all []*result) {
 	}
 	seconds("the scheduler's CPU time", func(r *result) time.Duration { return r.CPU })
 	counts("the scheduler's memory at most", func(r *result) float64 { return float64(r.Memory) / (1 << 20) }, "%.0f MiB")
+	return table.Flush()
 }
