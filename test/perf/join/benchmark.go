@@ -239,7 +239,7 @@ func (b *benchmark) createWorkloads(ctx context.Context) error {
 		return nil
 	}
 	web := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}}
-	web.Spec.Replicas = new(int32(b.size.Pods))
+	web.Spec.Replicas = new(int32(b.Pods))
 	web.Spec.Selector, web.Spec.Template = template(web.Name, ordinaryCPU)
 	if _, err := apps.Deployments(namespace).Create(ctx, web, metav1.CreateOptions{}); err != nil {
 		return err
@@ -251,7 +251,7 @@ func (b *benchmark) createWorkloads(ctx context.Context) error {
 				tried++
 			}
 		}
-		return tried == b.size.Pods
+		return tried == b.Pods
 	})
 }
 
