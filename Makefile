@@ -198,7 +198,7 @@ ROUNDS ?= 5
 .PHONY: perf-join
 perf-join: build ## Measure how long daemon pods wait when NODES (40) join while PODS (2000) wait, beside kube-scheduler (20 minutes)
 	@mkdir -p _artifacts
-	go run ./test/perf/join -bin '$(BIN)' -nodes $(NODES) -pods $(PODS) -daemonsets $(DAEMONSETS) -rounds $(ROUNDS) -json _artifacts/join.json
+	go run ./test/perf/join -bin '$(CURDIR)/$(BIN)' -nodes $(NODES) -pods $(PODS) -daemonsets $(DAEMONSETS) -rounds $(ROUNDS) -json _artifacts/join.json
 
 .PHONY: perf-webhook
 perf-webhook: build ## Measure how many requests the webhook answers, beside a server that does nothing
