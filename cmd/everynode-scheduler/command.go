@@ -134,9 +134,7 @@ const (
 // wait, there are several events for each pod. At the rate of clientConnection, which bindings need, they fill
 // the queues in which the bindings wait too.
 func slowEvents(ctx context.Context, c *config.Config) error {
-	slow := rest.CopyConfig(c.KubeConfig)
-	slow.QPS, slow.Burst = min(slow.QPS, eventQPS), min(slow.Burst, eventBurst)
-	client, err := kubernetes.NewForConfig(slow)
+	client, err := kubernetes.NewForConfig(eventConfig(c.KubeConfig))
 	if err != nil {
 		return err
 	}
@@ -151,4 +149,13 @@ func slowEvents(ctx context.Context, c *config.Config) error {
 	}
 	lock.LockConfig.EventRecorder = c.EventBroadcaster.DeprecatedNewLegacyRecorder(c.ComponentConfig.Profiles[0].SchedulerName)
 	return nil
+}
+
+// eventConfig returns the configuration of the client that writes events. A negative QPS of config means no limit.
+func eventConfig(config *rest.Config) *rest.Config {
+	slow := rest.CopyConfig(config)
+	if slow.QPS < 0 || slow.QPS > eventQPS {
+		slow.QPS, slow.Burst = eventQPS, eventBurst
+	}
+	return slow
 }

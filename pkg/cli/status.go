@@ -182,8 +182,9 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 		case o.wait == "":
 			o.show(out, page.Bytes(), first)
 		case there, late:
-			// What cannot be written cannot be reported there either.
-			_, _ = page.WriteTo(out)
+			if _, err := page.WriteTo(out); err != nil {
+				return err
+			}
 		}
 		switch {
 		case there:

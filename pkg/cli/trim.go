@@ -16,7 +16,7 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// trim drops what nobody looks at and what can be large.
+// trim drops the fields that no verb reads and that can be large.
 func trim[P metav1.Object](object P) {
 	object.SetManagedFields(nil)
 	if annotations := object.GetAnnotations(); annotations != nil {
@@ -101,8 +101,8 @@ func trimContainers(containers []corev1.Container) {
 	}
 }
 
-// sharer lets the pods of one controller share what is the same in all of them. Nobody
-// changes pods that were read.
+// sharer lets the pods of one controller share what is the same in all of them. Pods
+// that were read are never changed.
 type sharer struct {
 	first map[types.UID]*corev1.Pod
 	texts map[string]string

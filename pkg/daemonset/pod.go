@@ -60,8 +60,8 @@ func IsReady(pod *corev1.Pod) bool {
 	return false
 }
 
-// IsPinnedDaemon says whether pod says of itself that it belongs to a DaemonSet and to a node. Such a pod takes a
-// moment to place and to bind, and stands in nobody's way.
+// IsPinnedDaemon says whether pod says of itself that it belongs to a DaemonSet and to a node. Such a pod has
+// one node to be tried on, so it delays other pods only for a moment.
 //
 // Owner references are believed here: what a pod says of itself never changes, so neither does its place in a queue,
 // and the garbage collector soon removes a pod whose owner does not exist.

@@ -58,7 +58,7 @@ type Problem struct {
 	first  *inquiry
 }
 
-// Stuck says whether somebody has to do something about p.
+// Stuck says whether p stays until a person or a program mends it.
 func (p *Problem) Stuck() bool {
 	return p.State == StateStuck
 }

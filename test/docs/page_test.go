@@ -93,8 +93,8 @@ func missing(want []string, output string) []string {
 // mark begins the line that says which block's output follows.
 const mark = "@@@@ line "
 
-// script returns what has bash run all blocks, one after the other, as somebody does who
-// pastes them into one terminal.
+// script returns what has bash run all blocks, one after the other, as in one
+// terminal.
 func script(blocks []block) string {
 	var s strings.Builder
 	s.WriteString("exec 2>&1\n")

@@ -29,7 +29,7 @@ var (
 
 func TestMain(m *testing.M) { clustertest.Main(m, binDir, "localcluster", "build") }
 
-// home is a home of its own for a test: what it has in ~/.cache and ~/.kube is nobody else's.
+// home is the home directory of one test. Its ~/.cache and ~/.kube are not shared with other tests.
 type home string
 
 // cache is where localcluster keeps the cluster with its default name.

@@ -151,7 +151,7 @@ func (r *release) check() {
 			return
 		}
 		pod.Status.Phase = corev1.PodSucceeded
-		// If somebody else was quicker, the next time.
+		// A conflict is tried again at the next poll.
 		_, _ = pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
 	}, 100*time.Millisecond)
 

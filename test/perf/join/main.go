@@ -1,8 +1,8 @@
 // Copyright The everynode Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// join measures how long daemon pods wait on nodes that join while ordinary pods wait for room: with nobody
-// else waiting, with kube-scheduler, with kube-scheduler and a PriorityClass, and with everynode. Each has a
+// join measures how long daemon pods wait on nodes that join while ordinary pods wait for room: without
+// ordinary pods, with kube-scheduler, with kube-scheduler and a PriorityClass, and with everynode. Each has a
 // control plane of its own, one after the other.
 package main
 
