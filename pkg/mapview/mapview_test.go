@@ -17,6 +17,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/tdewolff/parse/v2"
+	"github.com/tdewolff/parse/v2/js"
 
 	"everynode.dev/everynode/pkg/explain"
 	"everynode.dev/everynode/pkg/explain/explaintest"
@@ -165,5 +167,16 @@ func TestSymbolsDiffer(t *testing.T) {
 			t.Errorf("%s and %s are both %s", state, other, symbol)
 		}
 		seen[symbol] = state
+	}
+}
+
+// A browser is not everywhere where the tests run, so the script's syntax is checked without one.
+func TestScriptIsJavaScript(t *testing.T) {
+	content, err := os.ReadFile("page/map.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Parse(parse.NewInputBytes(content), js.Options{}); err != nil {
+		t.Errorf("page/map.js: %v", err)
 	}
 }

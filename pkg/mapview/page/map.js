@@ -115,7 +115,8 @@
     const node = items[row], n = columns[column], ds = data.daemonSets[n], v = verdictOf(node, n);
     verdict.replaceChildren(
       element('h2', {}, symbols[v.state].cloneNode(true), data.names[n] + ' on ' + node.name + ': ' + sentence(v)),
-XX, {}, 'kubectl everynode explain ds/' + ds.name + ' -n ' + ds.namespace + ' --node ' + node.name + data.flags)));
+      element('p', {}, v.message),
+      element('p', {}, element('code', {}, 'kubectl everynode explain ds/' + ds.name + ' -n ' + ds.namespace + ' --node ' + node.name + data.flags)));
   }
 
   function mark() {
