@@ -151,6 +151,15 @@ func (o *statusOptions) look(command *cobra.Command, engine *explain.Engine) ([]
 	return statuses, nil
 }
 
+// conclude writes the last page of what is waited for, and says whether it is there in time.
+func (o *statusOptions) conclude(out io.Writer, page *bytes.Buffer, there bool) error {
+	if _, err := page.WriteTo(out); err != nil || there {
+		return err
+	}
+	fmt.Fprintf(o.ErrOut, "Not %s within %s.\n", o.wait, o.timeout)
+	return ErrFindings
+}
+
 // follow looks until the command is interrupted, which is no failure, or until what is
 // waited for is there. What goes wrong after the first look ends nothing.
 func (o *statusOptions) follow(command *cobra.Command) error {
@@ -179,19 +188,12 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 			return err
 		case err != nil:
 			r.complain(err)
+			page.Reset()
 		case o.wait == "":
 			o.show(out, page.Bytes(), first)
-		case there, late:
-			if _, err := page.WriteTo(out); err != nil {
-				return err
-			}
 		}
-		switch {
-		case there:
-			return nil
-		case late:
-			fmt.Fprintf(o.ErrOut, "Not %s within %s.\n", o.wait, o.timeout)
-			return ErrFindings
+		if there || late {
+			return o.conclude(out, &page, there)
 		}
 		select {
 		case <-ticker.C():
