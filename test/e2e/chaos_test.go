@@ -28,6 +28,9 @@ var (
 // chaosEvictionTimeout is longer than it takes another scheduler to take the lead.
 const chaosEvictionTimeout = 15 * time.Second
 
+// settled is how long all has to be well: components may just be about to act.
+const settled = 2 * time.Second
+
 // Chaos: random clusters as in TestRandomClusters, whose components are killed, halted
 // and cut off meanwhile. In the end all is as if nothing had failed; no pod was bound
 // twice, and none was refused because of the webhook.
@@ -79,15 +82,24 @@ func (s *storm) endure(random *rand.Rand, check *checker, what string, n int, wi
 	}
 	s.rage(faults, within, steps...)
 	began := time.Now()
+	var well time.Time
 	s.eventually(2*time.Minute, "the cluster is as it should be when "+what, func(ctx context.Context) error {
 		for _, check := range []func(context.Context) error{s.isBack, s.controllersAreDone, check.noNodeHasTwo, check.everyPodIsWhereItShouldBe} {
 			if err := check(ctx); err != nil {
+				well = time.Time{}
 				return err
 			}
 		}
+		if well.IsZero() {
+			well = time.Now()
+		}
+		if lasts := time.Since(well); lasts < settled {
+			return fmt.Errorf("all is well for %s only", lasts)
+		}
 		return nil
 	})
-	s.t.Logf("when %s, all is well %.1fs after the last fault", what, time.Since(began).Seconds())
+	s.t.Logf("when %s, all is well %.1fs after the last fault; so far %d pods were bound and %d evicted",
+		what, well.Sub(began).Seconds(), check.log.bound(), len(s.evictions()))
 	for _, problem := range check.wrongEvictions(s.t.Context()) {
 		s.t.Error(problem)
 	}
