@@ -176,7 +176,7 @@ func (s *storm) read(ctx context.Context, name, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	content, err := client.Get().AbsPath(path).Do(ctx).Raw()
+	content, err := client.Get().RequestURI(path).Do(ctx).Raw()
 	return string(content), err
 }
 
@@ -210,12 +210,13 @@ func (s *storm) watches() float64 {
 // scheduler's heap is made of is among the logs that are kept.
 func (s *storm) usage(name, file string) usage {
 	s.t.Helper()
-	get := func(path string) string {
+	get := func(path string) (content string) {
 		s.t.Helper()
-		content, err := s.read(s.t.Context(), name, path)
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		// It may just be being started.
+		s.eventually(30*time.Second, name+" serves "+path, func(ctx context.Context) (err error) {
+			content, err = s.read(ctx, name, path)
+			return err
+		})
 		return content
 	}
 	isScheduler := slices.Contains(schedulerReplicas(), name)
