@@ -85,6 +85,8 @@ type storm struct {
 	service *service
 	// toAPI leads from a component to the API server, and fromAPI to a webhook.
 	toAPI, fromAPI map[string]*clustertest.Link
+	// touched is when an object was last changed for those who have to look at it again.
+	touched time.Time
 	// ports are the replicas' own.
 	ports map[string]int
 	// api is held by whoever needs the API server, or takes it away.
@@ -107,9 +109,7 @@ func newStorm(t *testing.T) *storm {
 	s.cluster = newCluster(t, func(o *localcluster.Options) {
 		o.Webhook = false
 		o.Args = map[string][]string{localcluster.ControllerManager: leases, schedulerProcess(): leases}
-		o.PluginArgs = map[string]map[string]any{
-			"DaemonSetHeadroom": {"holdFor": holdFor.String()}, "DaemonSetPreemption": {"evictionTimeout": chaosEvictionTimeout.String()},
-		}
+		randomArgs(o)
 	})
 	s.patience = time.Minute
 	s.apply(webhookService)
