@@ -40,12 +40,12 @@ type faultKind string
 // halted one goes on later. Of the others the network fails: their connections to the
 // API server, or its connections to them, break, or nothing that is sent arrives.
 const (
-	killed        faultKind = "killed"
-	halted        faultKind = "halted"
-	cutOff        faultKind = "cut off"
-	silenced      faultKind = "cut off silently"
-	unreachable   faultKind = "unreachable"
-	unreachableBy faultKind = "unreachable silently"
+	killed              faultKind = "killed"
+	halted              faultKind = "halted"
+	cutOff              faultKind = "cut off"
+	cutOffSilently      faultKind = "cut off silently"
+	unreachable         faultKind = "unreachable"
+	unreachableSilently faultKind = "unreachable silently"
 )
 
 var webhookReplicas = []string{"webhook-1", "webhook-2"}
@@ -63,10 +63,10 @@ func drawFaults(random *rand.Rand, n int, within time.Duration) []fault {
 			[]string{localcluster.Etcd, localcluster.APIServer, localcluster.ControllerManager})...)
 		kinds := []faultKind{killed, halted}
 		if component != localcluster.Etcd && component != localcluster.APIServer {
-			kinds = append(kinds, cutOff, silenced)
+			kinds = append(kinds, cutOff, cutOffSilently)
 		}
 		if slices.Contains(webhookReplicas, component) {
-			kinds = append(kinds, unreachable, unreachableBy)
+			kinds = append(kinds, unreachable, unreachableSilently)
 		}
 		faults[i] = fault{
 			at:        time.Duration(random.Int64N(int64(within))).Round(100 * time.Millisecond),
@@ -248,13 +248,13 @@ func (s *storm) suffer(ctx context.Context, f fault) {
 	case cutOff:
 		s.toAPI[f.component].Break()
 		defer s.toAPI[f.component].Mend()
-	case silenced:
+	case cutOffSilently:
 		s.toAPI[f.component].Silence()
 		defer s.toAPI[f.component].Mend()
 	case unreachable:
 		s.fromAPI[f.component].Break()
 		defer s.fromAPI[f.component].Mend()
-	case unreachableBy:
+	case unreachableSilently:
 		s.fromAPI[f.component].Silence()
 		defer s.fromAPI[f.component].Mend()
 	}
