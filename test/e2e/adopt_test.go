@@ -41,7 +41,7 @@ func TestM1AdoptedJoinStorm(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	result, err := joinstorm.Run(ctx, c.Cluster, nil)
+	result, err := joinstorm.Run(ctx, c.Cluster, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
