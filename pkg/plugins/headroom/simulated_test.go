@@ -61,14 +61,14 @@ func (s *simulation) filter(tb testing.TB) *fwk.Status {
 	return s.plugin.Filter(tb.Context(), s.state, s.pod, s.node)
 }
 
-// busyNode returns a node with pods of all but the first DaemonSets, ordinary pods and a
+// busyNode returns a node with pods of all but the first, missing DaemonSets, ordinary pods and a
 // static one, and these objects.
-func busyNode(daemonSets, missing, ordinary int) (*framework.NodeInfo, []runtime.Object) {
+func busyNode(daemonSets, missing, ordinary int, daemonCPU string) (*framework.NodeInfo, []runtime.Object) {
 	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "16", "memory": "64Gi", "pods": "250"}).Obj()
 	objects := []runtime.Object{node}
 	var pods []*corev1.Pod
 	for i := range daemonSets {
-		ds := daemonsettest.Make(fmt.Sprintf("ds-%02d", i)).Requests(resources{"cpu": "100m", "memory": "64Mi"}).Obj()
+		ds := daemonsettest.Make(fmt.Sprintf("ds-%02d", i)).Requests(resources{"cpu": daemonCPU, "memory": "64Mi"}).Obj()
 		objects = append(objects, ds)
 		if i >= missing {
 			pods = append(pods, daemonsettest.BoundPod(ds, "node"))
@@ -87,11 +87,11 @@ func busyNode(daemonSets, missing, ordinary int) (*framework.NodeInfo, []runtime
 // A simulation on which pods of all kinds come and go gives the same answers as a look at
 // the node as it is then.
 func TestSimulatedNodesAreJudgedAsRealOnes(t *testing.T) {
-	info, objects := busyNode(8, 3, 40)
+	info, objects := busyNode(8, 3, 40, "1")
 	pl := newHeadroom(t, "", objects...)
 	for seed := range uint64(20) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		pod := st.MakePod().Name("pod").UID("pod").Req(resources{"cpu": fmt.Sprintf("%dm", 100+random.IntN(9000))}).Obj()
+		pod := st.MakePod().Name("pod").UID("pod").Req(resources{"cpu": fmt.Sprintf("%dm", 100+random.IntN(7000))}).Obj()
 		s := newSimulation(t, pl, pod, info)
 		var gone []fwk.PodInfo
 		for step := range 60 {
@@ -120,7 +120,7 @@ func TestSimulatedNodesAreJudgedAsRealOnes(t *testing.T) {
 // BenchmarkSimulation takes all ordinary pods from a node with pods of 50 DaemonSets and puts
 // them back one by one, with a Filter after each, as preemption does.
 func BenchmarkSimulation(b *testing.B) {
-	info, objects := busyNode(50, 2, 50)
+	info, objects := busyNode(50, 2, 50, "100m")
 	pl := newHeadroom(b, "", objects...)
 	var ordinary []fwk.PodInfo
 	for _, pod := range info.GetPods() {
