@@ -9,6 +9,9 @@ pairs=$1 output=$2
 mkdir -p "$(dirname "$output")"
 output=$(realpath "$output")
 bin=$PWD/bin
+# The benchmark reads files beside its API server's source. With trimmed paths, it finds them by these.
+export TEST_WORKSPACE=. TEST_SRCDIR
+TEST_SRCDIR=$(go env GOMODCACHE)
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 : >"$output"

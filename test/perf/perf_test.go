@@ -18,7 +18,7 @@ import (
 	_ "k8s.io/component-base/logs/json/register"
 	"k8s.io/kubernetes/pkg/controller/daemon"
 	benchmark "k8s.io/kubernetes/test/integration/scheduler_perf"
-	"k8s.io/kubernetes/test/utils/ktesting"
+	"k8s.io/kubernetes/test/utils/client-go/ktesting"
 
 	"everynode.dev/everynode/pkg/plugins"
 )
