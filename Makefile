@@ -155,6 +155,13 @@ CHURN ?= 0
 test-e2e: build build-vpa $(if $(INSTALLED),build-helm) ## Run the end-to-end tests; SCHEDULER=stock shows which need everynode, INSTALLED=1 tries the chart
 	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN) $(if $(INSTALLED),-installed)
 
+# Which storms, and how many at a time. SEED=N is the one with that seed only.
+SEEDS ?= 20
+SEED ?= 0
+.PHONY: test-chaos
+test-chaos: build ## Kill, halt and cut off every component in SEEDS (20) random storms; SEED=N repeats one
+	go test ./test/e2e -timeout 120m -parallel $(E2E_PARALLEL) -count 1 -v -run '^TestChaos$$' $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -chaos-seeds $(SEEDS) -chaos-seed $(SEED)
+
 .PHONY: test-install
 test-install: build build-helm ## Install the chart, and run the programs with its rights alone
 	go test ./test/install -timeout 15m -count 1 -v -args -bin '$(CURDIR)/$(BIN)'

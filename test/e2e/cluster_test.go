@@ -34,6 +34,8 @@ func TestMain(m *testing.M) { clustertest.Main(m, binDir, "localcluster", "build
 type cluster struct {
 	*localcluster.Cluster
 	t *testing.T
+	// patience is how much longer than usual things may take.
+	patience time.Duration
 }
 
 // newCluster starts a cluster without nodes. edit may change what it is made of.
@@ -140,7 +142,7 @@ func (c *cluster) addNodes(nodes ...localcluster.Node) {
 // eventually waits until check returns nil, within at most the given time.
 func (c *cluster) eventually(within time.Duration, what string, check func(context.Context) error) {
 	c.t.Helper()
-	clustertest.Eventually(c.t, within, what, check)
+	clustertest.Eventually(c.t, within+c.patience, what, check)
 }
 
 // pods returns the pods with those labels in the namespace default.

@@ -22,7 +22,7 @@ import (
 // service does for connections what kube-proxy does: each goes to an endpoint that
 // was ready when it was asked last, as kubelets ask.
 type service struct {
-	listener net.Listener
+	port     int
 	mu       sync.Mutex
 	ready    map[int]bool // by port
 	failures map[int]int  // in a row, by port
@@ -34,34 +34,16 @@ const failureThreshold = 3
 
 func newService(t *testing.T) *service {
 	t.Helper()
-	var config net.ListenConfig
-	listener, err := config.Listen(t.Context(), "tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &service{listener: listener, ready: make(map[int]bool), failures: make(map[int]int)}
+	s := &service{ready: make(map[int]bool), failures: make(map[int]int)}
+	s.port = clustertest.Serve(t, s.forward)
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
-	group.Go(func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			group.Go(func() { s.forward(ctx, connection) })
-		}
-	})
 	group.Go(func() { wait.UntilWithContext(ctx, s.probe, 100*time.Millisecond) })
 	t.Cleanup(func() {
 		cancel()
-		listener.Close()
 		group.Wait()
 	})
 	return s
-}
-
-func (s *service) port() int {
-	return s.listener.Addr().(*net.TCPAddr).Port
 }
 
 // add adds an endpoint, which is not ready.
@@ -132,7 +114,7 @@ func TestRollingRestart(t *testing.T) {
 	c := newCluster(t, func(o *localcluster.Options) { o.Scheduler, o.Webhook = localcluster.None, false })
 	c.apply(webhookService + "---" + daemonSet("owner", "", ""))
 	service := newService(t)
-	r := &replicas{cluster: c, ports: map[string]int{"service": service.port()}}
+	r := &replicas{cluster: c, ports: map[string]int{"service": service.port}}
 	start := func(number int) {
 		t.Helper()
 		port, err := c.StartReplica(t.Context(), fmt.Sprintf("webhook-%d", number))

@@ -388,3 +388,66 @@ func TestPodsOfJobsAreEvictedIfTheJobSurvives(t *testing.T) {
 		})
 	}
 }
+
+// A pod of another kind is not nominated for the room of a pod that is stuck: it would
+// wait for ever, and keep what is free on the node from pods of lower priority.
+func TestNobodyIsNominatedForTheRoomOfAStuckPod(t *testing.T) {
+	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "2", "pods": "10"}).Obj()
+	for name, ahead := range map[string]time.Duration{"about to end": 0, "stuck": -preemption.TerminationSlack} {
+		t.Run(name, func(t *testing.T) {
+			clock := newClock()
+			going := filler("going", "1", 0).Obj()
+			going.DeletionTimestamp, going.Finalizers = &metav1.Time{Time: clock.Now().Add(ahead)}, []string{"example.com/slow"}
+			pod := filler("pod", "2", 0).Node("").Priority(10).Obj()
+			w := newWorldAt(t, clock, "", node, going, pod)
+			result, status := w.cycle(t, pod)
+			if isStuck := ahead < 0; status.IsSuccess() == isStuck || result.NominatedNodeName != "" == isStuck {
+				t.Errorf("result is %v, %v", result, status)
+			}
+			w.finish(t, pod)
+			if ahead < 0 {
+				return
+			}
+
+			// It was nominated for a pod that was evicted for it, and is stuck later.
+			going.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler}}
+			pod.Status.NominatedNodeName = "node"
+			w = newWorldAt(t, clock, "", node, going, pod)
+			if result, status := w.cycle(t, pod); status.IsSuccess() || result != nil {
+				t.Errorf("result is %v, %v; want the pod to keep its nomination", result, status)
+			}
+			clock.Step(preemption.TerminationSlack)
+			w.woken(t)
+			if result, status := w.cycle(t, pod); status.IsSuccess() || result == nil || result.NominatedNodeName != "" {
+				t.Errorf("result is %v, %v; want the nomination to end", result, status)
+			}
+		})
+	}
+}
+
+// One of several replicas may go when the others are Ready. A DaemonSet pod that came
+// before is tried again then.
+func TestDaemonPodWaitsForReplicasToTurnReady(t *testing.T) {
+	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "1"}).Obj()
+	pod := daemonsettest.Pod(ds, "node")
+	objects := []runtime.Object{ds, pod,
+		st.MakeNode().Name("node").Capacity(resources{"cpu": "3", "pods": "10"}).Obj(),
+		st.MakeNode().Name("elsewhere").Capacity(resources{"cpu": "3", "pods": "10"}).Taints([]corev1.Taint{{Key: "team", Effect: corev1.TaintEffectNoSchedule}}).Obj(),
+	}
+	for i, name := range []string{"a", "b", "c"} {
+		objects = append(objects, filler(name, "1", i).Obj())
+	}
+	w := newWorld(t, "", objects...)
+	if _, status := w.cycle(t, pod); !strings.Contains(status.Message(), preemption.ErrReasonNoVictims) {
+		t.Errorf("status is %v while the replicas are not Ready", status)
+	}
+	w.becomeReady(t, "a")
+	if got := w.woken(t); !slices.Equal(got, []string{"default/" + pod.Name}) {
+		t.Errorf("tried again: %v, want the DaemonSet pod", got)
+	}
+	// The snapshot is of before: the pod is to be tried again at once.
+	if _, status := w.cycle(t, pod); !strings.Contains(status.Message(), preemption.ErrReasonNoVictims) {
+		t.Errorf("status is %v with an old snapshot", status)
+	}
+	w.woken(t)
+}

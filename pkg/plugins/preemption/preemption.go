@@ -212,16 +212,23 @@ func (l *lowestPriorities) of(node fwk.NodeInfo) int32 {
 
 // PodEligibleToPreemptOthers has a pod wait, as upstream does, while pods that were
 // evicted for it are terminating on its nominated node. Those of equal priority have
-// another condition than upstream looks for. The wait ends when they are stuck.
+// another condition than upstream looks for. The wait ends when they are stuck: the
+// nomination would keep the room for ever.
 func (pl *Preemption) PodEligibleToPreemptOthers(ctx context.Context, pod *corev1.Pod, nominatedNodeStatus *fwk.Status) (eligible bool, reason string) {
 	node, err := pl.handle.SnapshotSharedLister().NodeInfos().Get(pod.Status.NominatedNodeName)
-	if err != nil || nominatedNodeStatus.Code() == fwk.UnschedulableAndUnresolvable || pl.mayPreemptEqual(pod) == nil {
+	if err != nil || nominatedNodeStatus.Code() == fwk.UnschedulableAndUnresolvable || pod.Spec.SchedulingGroup != nil {
 		return pl.DefaultPreemption.PodEligibleToPreemptOthers(ctx, pod, nominatedNodeStatus)
+	}
+	isAwaited := func(other *corev1.Pod) bool {
+		return preemption.PodTerminatingByPreemption(other) && corev1helper.PodPriority(other) < corev1helper.PodPriority(pod)
+	}
+	if pl.mayPreemptEqual(pod) != nil {
+		isAwaited = isEvicted
 	}
 	var stuck time.Time
 	now := pl.clock.Now()
 	for _, info := range node.GetPods() {
-		if terminating := info.GetPod(); isEvicted(terminating) && now.Before(stuckAt(terminating)) {
+		if terminating := info.GetPod(); isAwaited(terminating) && now.Before(stuckAt(terminating)) {
 			if at := stuckAt(terminating); stuck.IsZero() || at.Before(stuck) {
 				stuck = at
 			}
@@ -269,6 +276,7 @@ func (pl *Preemption) mayPreemptEqual(pod *corev1.Pod) *daemonset.DaemonSet {
 func (pl *Preemption) SelectVictimsOnNode(ctx context.Context, state fwk.CycleState, preemptor *corev1.Pod, nodeInfo fwk.NodeInfo,
 	possible []*preemption.DomainVictim, pdbs []*policyv1.PodDisruptionBudget) (victims []*corev1.Pod, violations int, status *fwk.Status) {
 	if pl.mayPreemptEqual(preemptor) == nil {
+		possible = slices.DeleteFunc(slices.Clone(possible), pl.isStuck)
 		return pl.DefaultPreemption.SelectVictimsOnNode(ctx, state, preemptor, nodeInfo, possible, pdbs)
 	}
 	if pl.attempt == nil {
@@ -287,6 +295,13 @@ func (pl *Preemption) SelectVictimsOnNode(ctx context.Context, state fwk.CycleSt
 	}
 	victims, status = t.selectVictims(possible)
 	return victims, 0, status
+}
+
+// isStuck says whether a victim is terminating for longer than that takes. Whoever were
+// nominated for its room would wait for ever, and keep free room from others.
+func (pl *Preemption) isStuck(victim *preemption.DomainVictim) bool {
+	pod := victim.Pods()[0].GetPod()
+	return len(victim.Pods()) == 1 && pod.DeletionTimestamp != nil && !pl.clock.Now().Before(stuckAt(pod))
 }
 
 // moreImportant is upstream's order of victims, except that of two victims of the

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -42,7 +43,9 @@ type shared struct {
 	pacer   *pacer
 	plans   *plans
 	// blocked holds pods that a PodDisruptionBudget keeps from making room.
-	blocked  *refused.Pods[struct{}]
+	blocked *refused.Pods[struct{}]
+	// unready holds pods that wait for replicas to turn Ready.
+	unready  *refused.Pods[[]*corev1.Pod]
 	profiles *profiles
 }
 
@@ -106,7 +109,10 @@ func newShared(ctx context.Context, clusters *cluster.Pool, clock clock.WithDela
 	if s.blocked, err = refused.New[struct{}](pods); err != nil {
 		return nil, fmt.Errorf("watching pods: %w", err)
 	}
-	if _, err := pods.AddEventHandler(s.podHandler()); err != nil {
+	if s.unready, err = refused.New[[]*corev1.Pod](pods); err != nil {
+		return nil, fmt.Errorf("watching pods: %w", err)
+	}
+	if _, err := pods.AddEventHandler(s.podHandler(logger, handle)); err != nil {
 		return nil, fmt.Errorf("watching pods: %w", err)
 	}
 	budgets := handle.SharedInformerFactory().Policy().V1().PodDisruptionBudgets().Informer()
@@ -116,9 +122,9 @@ func newShared(ctx context.Context, clusters *cluster.Pool, clock clock.WithDela
 	return s, nil
 }
 
-// podHandler follows replacements of evicted pods, and forgets preemptors that are
-// bound or deleted.
-func (s *shared) podHandler() cache.ResourceEventHandler {
+// podHandler follows replacements of evicted pods and replicas that turn Ready, and
+// forgets preemptors that are bound or deleted.
+func (s *shared) podHandler(logger klog.Logger, activator fwk.PodActivator) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
 			if pod, ok := obj.(*corev1.Pod); ok && daemonset.IsReady(pod) {
@@ -132,6 +138,12 @@ func (s *shared) podHandler() cache.ResourceEventHandler {
 			}
 			if daemonset.IsReady(after) && (before.UID != after.UID || !daemonset.IsReady(before)) {
 				s.pacer.ready(after)
+				isAwaited := func(_ *corev1.Pod, unready []*corev1.Pod) bool {
+					return slices.ContainsFunc(unready, func(pod *corev1.Pod) bool { return pod.UID == after.UID })
+				}
+				if woken := s.unready.Take(isAwaited); len(woken) > 0 {
+					activator.Activate(logger, woken)
+				}
 			}
 			if before.Spec.NodeName == "" && after.Spec.NodeName != "" {
 				s.forget(after)

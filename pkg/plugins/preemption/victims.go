@@ -62,6 +62,8 @@ type trial struct {
 	// blockedByBudget and blockedByPace say that a pod was left alone for a
 	// PodDisruptionBudget, and for an eviction under way.
 	blockedByBudget, blockedByPace bool
+	// unready are pods that are not Ready yet. When they are, a pod like them may go.
+	unready []*corev1.Pod
 }
 
 // takeTerminating takes the terminating pods out of possible, and those that are
@@ -124,6 +126,9 @@ func (t *trial) selectVictims(possible []*preemption.DomainVictim) ([]*corev1.Po
 	}
 	if len(chosen) > 0 || !t.blockedByBudget {
 		t.plugin.blocked.Remove(t.preemptor)
+	}
+	if len(chosen) == 0 {
+		t.awaitReplicas()
 	}
 	switch {
 	case len(chosen) > 0:
@@ -204,14 +209,42 @@ func (t *trial) isReplica(pod *corev1.Pod) bool {
 // apart from pod and chosen.
 func (t *trial) readySiblings(pod *corev1.Pod, chosen []*preemption.DomainVictim) int {
 	siblings := 0
+	var unready []*corev1.Pod
 	for _, info := range t.nodeInfo.GetPods() {
 		other := info.GetPod()
 		isChosen := slices.ContainsFunc(chosen, func(victim *preemption.DomainVictim) bool { return victim.Pods()[0].GetPod().UID == other.UID })
-		if other.UID != pod.UID && !isChosen && controllerUID(other) == controllerUID(pod) && other.DeletionTimestamp == nil && daemonset.IsReady(other) {
+		switch {
+		case other.UID == pod.UID || isChosen || controllerUID(other) != controllerUID(pod) || other.DeletionTimestamp != nil:
+		case daemonset.IsReady(other):
 			siblings++
+		default:
+			unready = append(unready, other)
 		}
 	}
+	if siblings < minSiblings && siblings+len(unready) >= minSiblings {
+		t.unready = append(t.unready, unready...)
+	}
 	return siblings
+}
+
+// awaitReplicas has preemptor tried again when a pod turns Ready without which no other of
+// its ReplicaSet may go. No event of the queue tells it.
+func (t *trial) awaitReplicas() {
+	if t.plugin.attempt.isDryRun() {
+		return
+	}
+	t.plugin.unready.Remove(t.preemptor)
+	if len(t.unready) == 0 {
+		return
+	}
+	t.plugin.unready.Add(t.preemptor, t.unready)
+	for _, pod := range t.unready {
+		// It may have turned Ready since the snapshot was made.
+		if current, err := t.plugin.current(pod); err == nil && current != nil && daemonset.IsReady(current) {
+			t.plugin.retryAt(klog.FromContext(t.ctx), map[string]*corev1.Pod{klog.KObj(t.preemptor).String(): t.preemptor}, t.plugin.clock.Now())
+			return
+		}
+	}
 }
 
 // controllerUID returns the UID of the controller of pod, or "" if it has none.
