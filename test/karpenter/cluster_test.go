@@ -22,8 +22,8 @@ var (
 	binDir    = flag.String("bin", "../../bin", "folder with the programs that make build and make build-karpenter make")
 	artifacts = flag.String("artifacts", "", "folder that receives the table of K1, and the logs of the clusters of failed tests")
 	rounds    = flag.Int("rounds", 1, "how often K1 is measured")
-	// Karpenter looks for nodes to consolidate every 10 s, waits 15 s before it acts, and the tests have it wait 15 s
-	// after the last pod (consolidateAfter): a loop turns round three times in two minutes.
+	// Karpenter looks for nodes to consolidate every 10 s, and waits 15 s before it acts and, in these tests, 15 s after
+	// the last pod (consolidateAfter): a loop turns round three times in two minutes.
 	watch = flag.Duration("watch", 2*time.Minute, "how long K2 and K3 look for a loop of buying and removing")
 )
 

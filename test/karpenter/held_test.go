@@ -101,23 +101,15 @@ func TestK4HeldBackIsUnderstood(t *testing.T) {
 			return errors.New(c.story())
 		}
 		pod = waiting[0]
-		text, err := c.everynode(ctx, "explain", "pod/"+pod.Name)
-		if err != nil {
-			return err
-		}
-		for _, want := range []string{
+		return c.says(ctx, []string{"explain", "pod/" + pod.Name},
 			"It is held back on 2 nodes for agents/agent.",
+			"2 node(s) had cpu held for DaemonSet pods",
 			"It needs cpu 500m, memory 64Mi.",
-			"of which is held: cpu 2",
-			"the quota none is used up",
-			"node(s) had cpu held for DaemonSet pods",
-		} {
-			if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
-				return fmt.Errorf("explain does not say %q:\n%s", want, text)
-			}
-		}
-		c.t.Log(text)
-		return nil
+			"of which is held: cpu 2,",
+			"Next: kubectl everynode explain ds/agent -n agents")
+	})
+	c.eventually(patience, "the command that it names says what to mend", func(ctx context.Context) error {
+		return c.says(ctx, []string{"explain", "ds/agent", "-n", "agents"}, "the quota none is used up")
 	})
 	c.event(pod, "FailedScheduling", "limits")
 	c.apply(nodePool(`"8"`, "32", "15s"))
@@ -149,13 +141,20 @@ func (c *cluster) event(pod *corev1.Pod, reason, words string) {
 	})
 }
 
-// everynode runs kubectl everynode and returns what it prints.
-func (c *cluster) everynode(ctx context.Context, args ...string) (string, error) {
+// says checks that kubectl everynode prints all of these, in whatever lines.
+func (c *cluster) says(ctx context.Context, args []string, all ...string) error {
 	command := exec.CommandContext(ctx, filepath.Join(*binDir, "kubectl-everynode"), args...)
 	command.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
 	output, err := command.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, output)
+		return fmt.Errorf("%w: %s", err, output)
 	}
-	return string(output), nil
+	flat := strings.Join(strings.Fields(string(output)), " ")
+	for _, words := range all {
+		if !strings.Contains(flat, words) {
+			return fmt.Errorf("it does not say %q:\n%s", words, output)
+		}
+	}
+	c.t.Logf("kubectl everynode %s\n%s", strings.Join(args, " "), output)
+	return nil
 }

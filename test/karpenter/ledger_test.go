@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
@@ -92,8 +94,9 @@ func (l *ledger) untaint(ctx context.Context, t *testing.T, c *localcluster.Clus
 		}
 		node = node.DeepCopy()
 		node.Spec.Taints = slices.Delete(node.Spec.Taints, n, n+1)
-		// A conflict is tried again in the next round.
-		if _, err := c.Client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{}); err != nil && ctx.Err() == nil {
+		// A node that has changed, or gone, is the next round's.
+		_, err := c.Client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
+		if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 			t.Log(err)
 		}
 	}
@@ -174,6 +177,36 @@ func (l *ledger) bought(until time.Time) (nodes int, cpu int64, age time.Duratio
 		age += max(0, end.Sub(machine.bought))
 	}
 	return nodes, cpu, age
+}
+
+// purchases returns when the nodes were bought, in seconds after the given time.
+func (l *ledger) purchases(since time.Time) []float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []float64
+	for _, machine := range l.machines {
+		all = append(all, machine.bought.Sub(since).Round(time.Second).Seconds())
+	}
+	slices.Sort(all)
+	return all
+}
+
+// placed returns when the last ordinary pod and the last daemon pod were given to their nodes, in seconds after the
+// given time.
+func (l *ledger) placed(since time.Time) (ordinary, daemon float64) {
+	for _, pod := range l.pods() {
+		_, condition := podutil.GetPodCondition(&pod.Status, corev1.PodScheduled)
+		if condition == nil || pod.Spec.NodeName == "" {
+			continue
+		}
+		after := condition.LastTransitionTime.Sub(since).Round(time.Second).Seconds()
+		if isDaemonPod(pod) {
+			daemon = max(daemon, after)
+		} else {
+			ordinary = max(ordinary, after)
+		}
+	}
+	return ordinary, daemon
 }
 
 // moves returns how many nodes were bought, and how many have gone.

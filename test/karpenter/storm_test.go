@@ -120,6 +120,8 @@ func storm(t *testing.T, of contender) *result {
 		t.Errorf("daemon pods had to go: %q", lost)
 	}
 	nodes, cpu, age := c.bought(settled)
+	lastOrdinary, lastDaemon := c.placed(began)
+	t.Logf("nodes were bought after %v s, the last ordinary pod was placed after %v s, the last daemon pod after %v s", c.purchases(began), lastOrdinary, lastDaemon)
 	ready, _ := c.ordinary()
 	return &result{
 		Contender: of.name, DaemonPods: nodes*len(names) - missing, Missing: missing, Ordinary: ready, Evicted: len(evicted),
