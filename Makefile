@@ -28,6 +28,7 @@ go_build = go build -o $(BIN)/
 tool_build = go build -modfile=tools.mod -ldflags '-s -w' -o $(BIN)/
 hack_build = go build -modfile=hack/tools.mod -ldflags '-s -w' -o $(BIN)/
 manifests_build = go build -modfile=test/manifests/tools.mod -ldflags '-s -w' -o $(BIN)/
+karpenter_mod := -modfile=test/localcluster/karpenter.mod
 node_build = go build -modfile=test/localcluster/node.mod -ldflags '-s -w' -o $(BIN)/node/
 
 .PHONY: help
@@ -144,6 +145,13 @@ build-vpa:
 	  $(vpa)/pkg/admission-controller
 	@install -m 0644 "$$(go list -modfile=tools.mod -m -f '{{.Dir}}' $(vpa))/deploy/vpa-v1-crd-gen.yaml" $(BIN)/
 
+karpenter := sigs.k8s.io/karpenter
+.PHONY: build-karpenter
+build-karpenter:
+	@hack/progress.sh 'Building Karpenter, with the provider whose nodes kwok plays' \
+	  go build $(karpenter_mod) -ldflags '-s -w' -o $(BIN)/karpenter $(karpenter)/kwok
+	@dir=$$(go list $(karpenter_mod) -m -f '{{.Dir}}' $(karpenter)); cat "$$dir"/pkg/apis/crds/*.yaml "$$dir"/kwok/apis/crds/*.yaml > $(BIN)/karpenter-crds.yaml
+
 # The tests start clusters; more at a time than this wait for one another.
 E2E_PARALLEL ?= 3
 E2E_FLAGS ?=
@@ -184,6 +192,13 @@ test-real: build build-helm ## Run the tests on real nodes, with kubelets and co
 	@$(BIN)/localcluster needs
 	@$(MAKE) build-real
 	go test ./test/real -timeout 15m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts'
+
+# How often K1 is measured, and how long K2 watches.
+K1_ROUNDS ?= 1
+K2_WATCH ?= 2m
+.PHONY: test-karpenter
+test-karpenter: build build-karpenter ## Run the tests with Karpenter (15 minutes); K1_ROUNDS=5 K2_WATCH=10m measures for the docs
+	go test ./test/karpenter -timeout 120m -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts' -rounds $(K1_ROUNDS) -watch $(K2_WATCH)
 
 .PHONY: bench
 bench: ## Run the benchmarks of the hot paths

@@ -31,6 +31,8 @@ type upOptions struct {
 	detach    bool
 	real      int
 	images    []string
+	// autoscaler is empty for none.
+	autoscaler string
 }
 
 func newUpCommand() *cobra.Command {
@@ -43,6 +45,9 @@ func newUpCommand() *cobra.Command {
 
   # The same with the scheduler that Kubernetes ships, to compare
   localcluster up --scheduler stock --webhook off
+
+  # No node but those that Karpenter buys for pods that wait
+  localcluster up --autoscaler karpenter --nodes 0
 
   # Three nodes with real kubelets and containers
   sudo localcluster up --real 3`,
@@ -65,6 +70,7 @@ func newUpCommand() *cobra.Command {
 	flags.StringVar(&o.config, "scheduler-config", "", "file with the KubeSchedulerConfiguration of everynode-scheduler (default: deploy/scheduler-config/replace.yaml)")
 	flags.IntVar(&o.real, "real", 0, "number of nodes with real kubelets and containers, 1-100, in place of --nodes; needs root and more, see 'localcluster needs'")
 	flags.StringArrayVar(&o.images, "image", nil, "file with container images for the real nodes, which have no registry; can be repeated")
+	flags.StringVar(&o.autoscaler, "autoscaler", "", "who buys nodes for pods that wait: karpenter, which 'make build-karpenter' builds (default: nobody)")
 	flags.BoolVar(&o.detach, "detach", false, "leave the cluster running in the background; end it with 'localcluster down'")
 	return command
 }
@@ -75,6 +81,9 @@ func (o *upOptions) validate(changed func(flag string) bool) error {
 	}
 	if o.webhook != "on" && o.webhook != "off" {
 		return fmt.Errorf("--webhook is %q, must be on or off", o.webhook)
+	}
+	if o.autoscaler != "" && (o.autoscaler != localcluster.Karpenter || changed("real")) {
+		return fmt.Errorf("--autoscaler is %q, must be %s, without --real", o.autoscaler, localcluster.Karpenter)
 	}
 	if o.nodes < 0 || o.nodes > 10000 {
 		return fmt.Errorf("--nodes is %d, must be between 0 and 10000", o.nodes)
@@ -112,11 +121,12 @@ func (o *upOptions) run(ctx context.Context, out io.Writer) error {
 	defer unlock()
 
 	options := localcluster.Options{
-		Dir:       o.state.dir(),
-		Scheduler: localcluster.Scheduler(o.scheduler),
-		Webhook:   o.webhook == "on",
-		RealNodes: o.real,
-		Images:    o.images,
+		Dir:        o.state.dir(),
+		Scheduler:  localcluster.Scheduler(o.scheduler),
+		Webhook:    o.webhook == "on",
+		RealNodes:  o.real,
+		Images:     o.images,
+		Autoscaler: o.autoscaler,
 		Progress: func(component string, took time.Duration) {
 			fmt.Fprintf(out, "%-26s ready in %4.1fs\n", component, took.Seconds())
 		},

@@ -68,6 +68,8 @@ type Options struct {
 	// does not run. Default: none, and kwok plays the kubelets of the nodes that are
 	// added. It takes what MissingForRealNodes looks for.
 	RealNodes int
+	// Autoscaler buys nodes for the pods that wait: Karpenter, which make build-karpenter makes. Default: nobody.
+	Autoscaler string
 	// Images are files with container images, as ctr imports them, for all real nodes.
 	Images []string
 	// Args are further flags by the name of the component.
@@ -163,7 +165,7 @@ func (c *Cluster) findBinaries() error {
 
 // prepare makes all that components need to start.
 func (c *Cluster) prepare() error {
-	steps := []func() error{c.checkBinaries, c.makeDir, c.reservePorts, c.issueCertificates, c.connect}
+	steps := []func() error{c.checkBinaries, c.checkAutoscaler, c.makeDir, c.reservePorts, c.issueCertificates, c.connect}
 	if c.machines != nil {
 		steps = append(steps, c.bootControlPlane)
 	}
@@ -298,6 +300,9 @@ func (c *Cluster) startAll(ctx context.Context) error {
 	}
 	if c.options.Webhook {
 		others.Go(timed(EverynodeWebhook, c.startWebhook))
+	}
+	if c.options.Autoscaler != "" {
+		others.Go(timed(c.options.Autoscaler, c.startAutoscaler))
 	}
 	if err := others.Wait(); err != nil || c.machines == nil {
 		return err
