@@ -265,7 +265,7 @@ func (c *Cluster) makeDir() error {
 		}
 		c.dir, c.temporary = dir, true
 	}
-	if socket := c.path("etcd.sock.peer"); len(socket) > maxSocket {
+	if socket := c.path("etcd.sock"); len(socket) > maxSocket {
 		return fmt.Errorf("the folder's name is too long for a socket in it: %s", socket)
 	}
 	return nil

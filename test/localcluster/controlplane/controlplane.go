@@ -59,10 +59,11 @@ func runEtcd(args []string) int {
 	}
 	config := embed.NewConfig()
 	config.Dir = args[0]
-	client := url.URL{Scheme: "unix", Path: args[1]}
-	peer := url.URL{Scheme: "unix", Path: args[1] + ".peer"}
-	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	config.ListenClientUrls = []url.URL{{Scheme: "unix", Path: args[1]}}
+	// It has no peers. What it advertises has to be an address, and nobody reads it.
+	config.ListenPeerUrls = nil
+	advertised := []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+	config.AdvertiseClientUrls, config.AdvertisePeerUrls = advertised, advertised
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
 	// A cluster that lives as long as its process has nothing to save from a power cut.
 	config.UnsafeNoFsync = true
