@@ -23,14 +23,15 @@ import (
 
 // upOptions are the flags of up.
 type upOptions struct {
-	state     state
-	nodes     int
-	scheduler string
-	webhook   string
-	config    string
-	detach    bool
-	real      int
-	images    []string
+	state      state
+	nodes      int
+	kubernetes string
+	scheduler  string
+	webhook    string
+	config     string
+	detach     bool
+	real       int
+	images     []string
 	// autoscaler is empty for none.
 	autoscaler string
 }
@@ -49,6 +50,9 @@ func newUpCommand() *cobra.Command {
   # No node but those that Karpenter buys for pods that wait
   localcluster up --autoscaler karpenter --nodes 0
 
+  # Four nodes on Kubernetes 1.36
+  localcluster up --kubernetes 1.36
+
   # Three nodes with real kubelets and containers
   sudo localcluster up --real 3`,
 		Args: cobra.NoArgs,
@@ -65,6 +69,7 @@ func newUpCommand() *cobra.Command {
 	flags := command.Flags()
 	o.state.addFlags(flags)
 	flags.IntVar(&o.nodes, "nodes", 4, "number of nodes")
+	flags.StringVar(&o.kubernetes, "kubernetes", "", "version of Kubernetes: "+strings.Join(localcluster.Versions(), ", ")+" (default: the newest; the others take make build-versions)")
 	flags.StringVar(&o.scheduler, "scheduler", "everynode", "who places pods: everynode, stock or none")
 	flags.StringVar(&o.webhook, "webhook", "on", "whether everynode-webhook sees DaemonSet pods: on or off")
 	flags.StringVar(&o.config, "scheduler-config", "", "file with the KubeSchedulerConfiguration of everynode-scheduler (default: deploy/scheduler-config/replace.yaml)")
@@ -78,6 +83,9 @@ func newUpCommand() *cobra.Command {
 func (o *upOptions) validate(changed func(flag string) bool) error {
 	if schedulers := []string{"everynode", "stock", "none"}; !slices.Contains(schedulers, o.scheduler) {
 		return fmt.Errorf("--scheduler is %q, must be one of %s", o.scheduler, strings.Join(schedulers, ", "))
+	}
+	if versions := localcluster.Versions(); o.kubernetes != "" && !slices.Contains(versions, o.kubernetes) {
+		return fmt.Errorf("--kubernetes is %q, must be one of %s", o.kubernetes, strings.Join(versions, ", "))
 	}
 	if o.webhook != "on" && o.webhook != "off" {
 		return fmt.Errorf("--webhook is %q, must be on or off", o.webhook)
@@ -122,6 +130,7 @@ func (o *upOptions) run(ctx context.Context, out io.Writer) error {
 
 	options := localcluster.Options{
 		Dir:        o.state.dir(),
+		Kubernetes: o.kubernetes,
 		Scheduler:  localcluster.Scheduler(o.scheduler),
 		Webhook:    o.webhook == "on",
 		RealNodes:  o.real,
