@@ -308,7 +308,13 @@ func find(engine *explain.Engine, namespace, name string) (*appsv1.DaemonSet, er
 	if ds := engine.Find(namespace, name); ds != nil {
 		return ds, nil
 	}
-	if elsewhere := engine.Namespaces(name); len(elsewhere) > 0 {
+	var elsewhere []string
+	for _, ds := range engine.DaemonSets() {
+		if ds.Name == name {
+			elsewhere = append(elsewhere, ds.Namespace)
+		}
+	}
+	if len(elsewhere) > 0 {
 		return nil, fmt.Errorf("there is no DaemonSet %s in namespace %s, but in %s: add -n %s", name, namespace, strings.Join(elsewhere, ", "), elsewhere[0])
 	}
 	return nil, fmt.Errorf("there is no DaemonSet %s in any namespace", name)

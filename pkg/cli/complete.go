@@ -57,7 +57,7 @@ func (e *environment) names(command *cobra.Command, prefix string, there []strin
 	if err != nil {
 		cobra.CompDebugln(err.Error(), true)
 	}
-	explain.SortNames(names)
+	slices.SortFunc(names, explain.CompareNames)
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 

@@ -238,7 +238,7 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, pods := &explain.Cluster{}, &sharer{}
+	c, t := &explain.Cluster{}, &trimmer{noManagers: true}
 	seen := sets.New[string]()
 	for _, path := range files {
 		documents, err := e.readDocuments(path, lenient)
@@ -253,10 +253,8 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 				continue
 			}
 			seen.Insert(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName()))
-			if pod, ok := document.object.(*corev1.Pod); ok {
-				pods.shrink(pod)
-			}
-			addObject(c, document.object)
+			t.trim(document.object)
+			c.Add(document.object)
 			e.atLeast(document.object, object.GetCreationTimestamp())
 		}
 	}
@@ -291,27 +289,6 @@ func (e *environment) atLeast(object runtime.Object, created metav1.Time) {
 	for _, at := range times {
 		if at.After(e.asOf) {
 			e.asOf = at.Time
-		}
-	}
-}
-
-// addObject adds an object of a kind that an engine looks at.
-func addObject(c *explain.Cluster, object runtime.Object) {
-	for _, add := range []func(runtime.Object){
-		into(&c.Nodes), into(&c.Pods), into(&c.DaemonSets), into(&c.Revisions), into(&c.Namespaces), into(&c.Events),
-		into(&c.PriorityClasses), into(&c.Quotas), into(&c.LimitRanges), into(&c.RuntimeClasses), into(&c.Budgets),
-		into(&c.Claims), into(&c.Volumes), into(&c.StorageClasses), into(&c.CSINodes), into(&c.CSIDrivers),
-		into(&c.StorageCapacities), into(&c.Attachments),
-	} {
-		add(object)
-	}
-}
-
-// into returns what adds an object to a list if it is of its kind.
-func into[T runtime.Object](list *[]T) func(runtime.Object) {
-	return func(object runtime.Object) {
-		if object, ok := object.(T); ok {
-			*list = append(*list, object)
 		}
 	}
 }
