@@ -787,7 +787,8 @@ func TestColoursSayNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			(&explanationPrinter{printer: &printer{palette: palette{on: colours}, out: &out}, environment: e}).overview(x)
+			e.colored = colours
+			e.newPrinter(&out).overview(x)
 		}
 		return out.String()
 	}

@@ -38,6 +38,7 @@ var lenient = scheme.Codecs.UniversalDeserializer()
 // document is an object of a file, and where it is there.
 type document struct {
 	object runtime.Object
+	file   string
 	part
 }
 
@@ -116,7 +117,7 @@ func (e *environment) readDocuments(path string, decoder runtime.Decoder) ([]doc
 			return nil, fmt.Errorf("%s:%d: %w", path, part.line, err)
 		}
 		for _, object := range objects {
-			documents = append(documents, document{object, part})
+			documents = append(documents, document{object, path, part})
 		}
 	}
 	return documents, nil
@@ -222,13 +223,9 @@ func (e *environment) readDaemonSets(path, namespace string) (daemonSets []*apps
 		others = append(others, document.object)
 	}
 	if len(daemonSets) == 0 {
-		return nil, nil, noDaemonSet(path)
+		return nil, nil, fmt.Errorf("%s: there is no DaemonSet of apps/v1 in it", path)
 	}
 	return daemonSets, others, nil
-}
-
-func noDaemonSet(path string) error {
-	return fmt.Errorf("%s: there is no DaemonSet of apps/v1 in it", path)
 }
 
 // readFiles returns the cluster whose objects are in files and folders. An object that is
@@ -249,10 +246,14 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 		for _, document := range documents {
 			object, err := meta.Accessor(document.object)
 			// A document without metadata is of no kind that is looked at.
-			if err != nil || seen.Has(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName())) {
+			if err != nil {
 				continue
 			}
-			seen.Insert(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName()))
+			key := fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName())
+			if seen.Has(key) {
+				continue
+			}
+			seen.Insert(key)
 			t.trim(document.object)
 			c.Add(document.object)
 			e.atLeast(document.object, object.GetCreationTimestamp())
