@@ -14,20 +14,23 @@ export GOFLAGS = -buildvcs=false -mod=readonly -trimpath
 
 BIN := bin
 VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo v0.0.0-$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))
-KUBERNETES := $(shell sed -n 's|^\tk8s.io/kubernetes \(v[0-9.]*\)$$|\1|p' go.mod)
-# The two parts of a Kubernetes version that clients compare.
-MINOR := $(word 2,$(subst ., ,$(KUBERNETES)))
+# The version of Kubernetes that a module file names.
+kubernetes_of = $(shell sed -n 's|^\tk8s.io/kubernetes \(v[0-9.]*\)$$|\1|p' $(1))
+KUBERNETES := $(call kubernetes_of,go.mod)
 
-version_flags = $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(package).gitVersion=$(1))
+version_packages := k8s.io/component-base/version k8s.io/client-go/pkg/version
+version_flags = $(foreach package,$(version_packages),-X $(package).gitVersion=$(1))
 LDFLAGS := -s -w $(call version_flags,$(VERSION))
-# What is Kubernetes' own says which Kubernetes it is.
-KUBERNETES_LDFLAGS := -s -w $(call version_flags,$(KUBERNETES)) \
-  $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(package).gitMajor=1 -X $(package).gitMinor=$(MINOR))
+# What is Kubernetes' own says which Kubernetes it is. Clients compare the two parts of its version.
+kubernetes_ldflags = -s -w $(call version_flags,$(1)) \
+  $(foreach package,$(version_packages),-X $(package).gitMajor=1 -X $(package).gitMinor=$(word 2,$(subst ., ,$(1))))
+KUBERNETES_LDFLAGS := $(call kubernetes_ldflags,$(KUBERNETES))
 
 go_build = go build -o $(BIN)/
 tool_build = go build -modfile=tools.mod -ldflags '-s -w' -o $(BIN)/
 hack_build = go build -modfile=hack/tools.mod -ldflags '-s -w' -o $(BIN)/
 manifests_build = go build -modfile=test/manifests/tools.mod -ldflags '-s -w' -o $(BIN)/
+karpenter_mod := -modfile=test/localcluster/karpenter.mod
 node_build = go build -modfile=test/localcluster/node.mod -ldflags '-s -w' -o $(BIN)/node/
 
 .PHONY: help
@@ -69,6 +72,26 @@ build-real: build ## Build what real nodes are made of, into bin/node/ (needs li
 	  github.com/containernetworking/plugins/plugins/{ipam/host-local,main/ptp,meta/portmap}
 	@hack/progress.sh 'Building what the containers run' go build -ldflags '-s -w' -o $(BIN)/node/ \
 	  ./test/localcluster/pause ./test/real/workload
+
+# Older versions of Kubernetes, each with a module file of its own.
+versions_dir := test/localcluster
+older := $(patsubst $(versions_dir)/kubernetes-%.mod,%,$(wildcard $(versions_dir)/kubernetes-*.mod))
+.PHONY: build-versions
+build-versions: $(older:%=build-kubernetes-%) ## Build the control planes of older versions of Kubernetes, into bin/
+
+build-kubernetes-%:
+	@hack/progress.sh 'Building the Kubernetes $(call kubernetes_of,$(versions_dir)/kubernetes-$*.mod) control plane' \
+	  go build -modfile=$(versions_dir)/kubernetes-$*.mod -ldflags '$(call kubernetes_ldflags,$(call kubernetes_of,$(versions_dir)/kubernetes-$*.mod))' \
+	  -o $(BIN)/kubernetes-$* ./$(versions_dir)/controlplane/kubernetes
+
+.PHONY: tidy-versions
+tidy-versions: # Complete the module files of older versions after a change of the version in them
+	@for version in $(older); do \
+	  dir=$$(mktemp -d); mkdir -p "$$dir/$(versions_dir)"; cp -r $(versions_dir)/controlplane "$$dir/$(versions_dir)/"; \
+	  for file in mod sum; do cp $(versions_dir)/kubernetes-$$version.$$file "$$dir/go.$$file"; done; \
+	  (cd "$$dir" && GOFLAGS= go mod tidy); \
+	  for file in mod sum; do mv "$$dir/go.$$file" $(versions_dir)/kubernetes-$$version.$$file; done; rm -rf "$$dir"; \
+	done
 
 DIST := dist
 PROGRAMS := everynode-scheduler everynode-webhook kubectl-everynode
@@ -144,6 +167,13 @@ build-vpa:
 	  $(vpa)/pkg/admission-controller
 	@install -m 0644 "$$(go list -modfile=tools.mod -m -f '{{.Dir}}' $(vpa))/deploy/vpa-v1-crd-gen.yaml" $(BIN)/
 
+karpenter := sigs.k8s.io/karpenter
+.PHONY: build-karpenter
+build-karpenter:
+	@hack/progress.sh 'Building Karpenter, with the provider whose nodes kwok plays' \
+	  go build $(karpenter_mod) -ldflags '-s -w' -o $(BIN)/karpenter $(karpenter)/kwok
+	@dir=$$(go list $(karpenter_mod) -m -f '{{.Dir}}' $(karpenter)); cat "$$dir"/pkg/apis/crds/*.yaml "$$dir"/kwok/apis/crds/*.yaml > $(BIN)/karpenter-crds.yaml
+
 # The tests start clusters; more at a time than this wait for one another.
 E2E_PARALLEL ?= 3
 E2E_FLAGS ?=
@@ -184,6 +214,13 @@ test-real: build build-helm ## Run the tests on real nodes, with kubelets and co
 	@$(BIN)/localcluster needs
 	@$(MAKE) build-real
 	go test ./test/real -timeout 15m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts'
+
+# How often K1 is measured, and how long K2 watches.
+K1_ROUNDS ?= 1
+K2_WATCH ?= 2m
+.PHONY: test-karpenter
+test-karpenter: build build-karpenter ## Run the tests with Karpenter (15 minutes); K1_ROUNDS=5 K2_WATCH=10m measures for the docs
+	go test ./test/karpenter -timeout 120m -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts' -rounds $(K1_ROUNDS) -watch $(K2_WATCH)
 
 .PHONY: bench
 bench: ## Run the benchmarks of the hot paths
@@ -228,6 +265,18 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s)
 .PHONY: conformance
 conformance: build ## Run Kubernetes' own end-to-end tests of DaemonSets against everynode
 	go test ./test/conformance -timeout 60m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)'
+
+# The versions of Kubernetes to test on, and the scenarios: daemon pods and their room, adoption, the webhook, the plugin.
+VERSIONS ?= $(older) 1.$(word 2,$(subst ., ,$(KUBERNETES)))
+versions_run := ^Test((A(1|2|4|5|9|10|14|16|17|18|19|20|21|22|23|25)|T[1-8]|M1|W[134]|E12)[A-Z]|Admission|Quota|WebhookOutage|SecondWebhook|Explain|Map|Access|Printed)
+.PHONY: test-versions
+test-versions: build build-helm $(addprefix build-kubernetes-,$(filter $(older),$(VERSIONS))) ## Test on all VERSIONS of Kubernetes (1.35 1.36 1.37; 40 minutes once built)
+	@for version in $(VERSIONS); do \
+	  echo "Kubernetes $$version"; \
+	  go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v -run '$(versions_run)' -args \
+	    -bin '$(CURDIR)/$(BIN)' -kubernetes "$$version" -installed -artifacts "$(CURDIR)/_artifacts/$$version"; \
+	  go test ./test/conformance -timeout 60m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -kubernetes "$$version"; \
+	done
 
 .PHONY: test-docs
 test-docs: build ## Run the commands of Start and of the tutorial, in both languages, on local clusters

@@ -23,14 +23,17 @@ import (
 
 // upOptions are the flags of up.
 type upOptions struct {
-	state     state
-	nodes     int
-	scheduler string
-	webhook   string
-	config    string
-	detach    bool
-	real      int
-	images    []string
+	state      state
+	nodes      int
+	kubernetes string
+	scheduler  string
+	webhook    string
+	config     string
+	detach     bool
+	real       int
+	images     []string
+	// autoscaler is empty for none.
+	autoscaler string
 }
 
 func newUpCommand() *cobra.Command {
@@ -43,6 +46,12 @@ func newUpCommand() *cobra.Command {
 
   # The same with the scheduler that Kubernetes ships, to compare
   localcluster up --scheduler stock --webhook off
+
+  # No node but those that Karpenter buys for pods that wait
+  localcluster up --autoscaler karpenter --nodes 0
+
+  # Four nodes on Kubernetes 1.36
+  localcluster up --kubernetes 1.36
 
   # Three nodes with real kubelets and containers
   sudo localcluster up --real 3`,
@@ -60,11 +69,13 @@ func newUpCommand() *cobra.Command {
 	flags := command.Flags()
 	o.state.addFlags(flags)
 	flags.IntVar(&o.nodes, "nodes", 4, "number of nodes")
+	flags.StringVar(&o.kubernetes, "kubernetes", "", "version of Kubernetes: "+strings.Join(localcluster.Versions(), ", ")+" (default: the newest; the others take make build-versions)")
 	flags.StringVar(&o.scheduler, "scheduler", "everynode", "who places pods: everynode, stock or none")
 	flags.StringVar(&o.webhook, "webhook", "on", "whether everynode-webhook sees DaemonSet pods: on or off")
 	flags.StringVar(&o.config, "scheduler-config", "", "file with the KubeSchedulerConfiguration of everynode-scheduler (default: deploy/scheduler-config/replace.yaml)")
 	flags.IntVar(&o.real, "real", 0, "number of nodes with real kubelets and containers, 1-100, in place of --nodes; needs root and more, see 'localcluster needs'")
 	flags.StringArrayVar(&o.images, "image", nil, "file with container images for the real nodes, which have no registry; can be repeated")
+	flags.StringVar(&o.autoscaler, "autoscaler", "", "who buys nodes for pods that wait: karpenter, which 'make build-karpenter' builds (default: nobody)")
 	flags.BoolVar(&o.detach, "detach", false, "leave the cluster running in the background; end it with 'localcluster down'")
 	return command
 }
@@ -73,8 +84,14 @@ func (o *upOptions) validate(changed func(flag string) bool) error {
 	if schedulers := []string{"everynode", "stock", "none"}; !slices.Contains(schedulers, o.scheduler) {
 		return fmt.Errorf("--scheduler is %q, must be one of %s", o.scheduler, strings.Join(schedulers, ", "))
 	}
+	if versions := localcluster.Versions(); o.kubernetes != "" && !slices.Contains(versions, o.kubernetes) {
+		return fmt.Errorf("--kubernetes is %q, must be one of %s", o.kubernetes, strings.Join(versions, ", "))
+	}
 	if o.webhook != "on" && o.webhook != "off" {
 		return fmt.Errorf("--webhook is %q, must be on or off", o.webhook)
+	}
+	if o.autoscaler != "" && (o.autoscaler != localcluster.Karpenter || changed("real")) {
+		return fmt.Errorf("--autoscaler is %q, must be %s, without --real", o.autoscaler, localcluster.Karpenter)
 	}
 	if o.nodes < 0 || o.nodes > 10000 {
 		return fmt.Errorf("--nodes is %d, must be between 0 and 10000", o.nodes)
@@ -112,11 +129,13 @@ func (o *upOptions) run(ctx context.Context, out io.Writer) error {
 	defer unlock()
 
 	options := localcluster.Options{
-		Dir:       o.state.dir(),
-		Scheduler: localcluster.Scheduler(o.scheduler),
-		Webhook:   o.webhook == "on",
-		RealNodes: o.real,
-		Images:    o.images,
+		Dir:        o.state.dir(),
+		Kubernetes: o.kubernetes,
+		Scheduler:  localcluster.Scheduler(o.scheduler),
+		Webhook:    o.webhook == "on",
+		RealNodes:  o.real,
+		Images:     o.images,
+		Autoscaler: o.autoscaler,
 		Progress: func(component string, took time.Duration) {
 			fmt.Fprintf(out, "%-26s ready in %4.1fs\n", component, took.Seconds())
 		},

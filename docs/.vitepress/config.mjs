@@ -95,7 +95,7 @@ const sidebar = [
   group('Concepts', [item('Concepts', '/concepts'), item('How it works', '/design'), item('What must come true', '/scenarios')]),
   group('Tasks', [
     item('Why is a pod missing?', '/walkthrough'), item('Troubleshooting', '/troubleshooting'),
-    item('Metrics and alerts', '/metrics'), item('Certificates', '/certificates'), item('A local cluster', '/localcluster')]),
+    item('Metrics and alerts', '/metrics'), item('Autoscalers', '/autoscaling'), item('Certificates', '/certificates'), item('A local cluster', '/localcluster')]),
   group('Reference', [
     item('Configuration', '/configuration'), item('kubectl everynode', '/cli'), item('Reasons', '/reasons'),
     item('Checks of DaemonSets', '/lint'), item('Chart', '/charts/everynode/'), item('Security', '/security'),
@@ -114,7 +114,7 @@ const chineseSidebar = [
     '四个节点代理', '常见问题', '最佳实践'])]),
   group('概念', [item('概念', '/zh/concepts'), item('工作原理（英文）', '/design')]),
   group('参考（英文）', [
-    item('故障排查', '/troubleshooting'), item('配置', '/configuration'), item('kubectl 插件', '/cli'),
+    item('故障排查', '/troubleshooting'), item('自动扩缩', '/autoscaling'), item('配置', '/configuration'), item('kubectl 插件', '/cli'),
     item('原因一览', '/reasons'), item('检查规则', '/lint'), item('指标', '/metrics')], true),
   group('对比', [item('对比', '/zh/compare'), item('常见问题', '/zh/faq')]),
 ]

@@ -724,19 +724,12 @@ func TestPages(t *testing.T) {
 func TestTrimmedObjectsSayTheSame(t *testing.T) {
 	t.Parallel()
 	explanation := func(trimmed bool) string {
-		c, s := &explain.Cluster{}, &sharer{}
+		c, s := &explain.Cluster{}, &trimmer{}
 		for _, object := range append(world(), stuffedDaemons()...) {
 			if trimmed {
-				switch object := object.(type) {
-				case *corev1.Pod:
-					s.shrink(object)
-				case *corev1.Node:
-					trimNode(object)
-				case metav1.Object:
-					trim(object)
-				}
+				s.trim(object)
 			}
-			addObject(c, object)
+			c.Add(object)
 		}
 		engine, err := explain.New(t.Context(), c, explain.Options{Now: now.Time})
 		if err != nil {
@@ -780,7 +773,7 @@ func TestColoursSayNothing(t *testing.T) {
 	t.Parallel()
 	c := &explain.Cluster{}
 	for _, object := range world() {
-		addObject(c, object)
+		c.Add(object)
 	}
 	engine, err := explain.New(t.Context(), c, explain.Options{Now: now.Time})
 	if err != nil {
@@ -794,7 +787,8 @@ func TestColoursSayNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			(&explanationPrinter{printer: &printer{palette: palette{on: colours}, out: &out}, environment: e}).overview(x)
+			e.colored = colours
+			e.newPrinter(&out).overview(x)
 		}
 		return out.String()
 	}

@@ -5,11 +5,15 @@ package cli
 
 import (
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"everynode.dev/everynode/pkg/explain"
 )
 
 // connection is kubectl's flags that lead to a cluster.
@@ -39,15 +43,6 @@ func (c *connection) loader() clientcmd.ClientConfig {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(c.rules, &c.overrides)
 }
 
-// restConfig returns how to reach the cluster.
-func (c *connection) restConfig() (*rest.Config, error) {
-	config, err := c.loader().ClientConfig()
-	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster is configured: name a kubeconfig with --kubeconfig or the variable KUBECONFIG")
-	}
-	return config, err
-}
-
 // namespace returns the namespace that the flags or the kubeconfig name.
 func (c *connection) namespace() (string, error) {
 	namespace, _, err := c.loader().Namespace()
@@ -55,4 +50,75 @@ func (c *connection) namespace() (string, error) {
 		return metav1.NamespaceDefault, nil
 	}
 	return namespace, err
+}
+
+// connect returns a client of the cluster that the flags lead to.
+func (e *environment) connect() (kubernetes.Interface, error) {
+	if e.client != nil {
+		return e.client, nil
+	}
+	config, err := e.config.loader().ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, errors.New("no cluster is configured: name a kubeconfig with --kubeconfig or the variable KUBECONFIG")
+	}
+	if err != nil {
+		return nil, err
+	}
+	// A few lists, each of many pages, are no danger to a server that protects itself
+	// by priority and fairness.
+	config.QPS = -1
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	return kubernetes.NewForConfig(config)
+}
+
+// kubectl returns how to call kubectl so that it comes to the same cluster, "" if that
+// cannot be written.
+func (e *environment) kubectl() string {
+	flags, ok := e.clusterFlags()
+	if !ok {
+		return ""
+	}
+	return strings.Join(append([]string{"kubectl"}, flags...), " ")
+}
+
+// explainCommand returns the command that explains a DaemonSet, "" if it cannot be
+// written. Flags follow the name of a plugin.
+func (e *environment) explainCommand(namespace, name string) string {
+	flags, ok := e.clusterFlags()
+	if !ok {
+		return ""
+	}
+	return strings.Join(append([]string{explain.Command("kubectl everynode explain", "ds/"+name, "-n", namespace)}, flags...), " ")
+}
+
+// Connection flags that commands don't repeat: the first lead to no other cluster, and
+// with one of the last no commands are printed, because it is a secret or kubectl has
+// another one of its name.
+var (
+	otherFlags  = []string{"namespace", "request-timeout", "disable-compression"}
+	secretFlags = []string{"token", "proxy-url"}
+)
+
+// clusterFlags are the flags that led to the cluster. A command with some of them would
+// lead to another one, so it is all of them or no command.
+func (e *environment) clusterFlags() (flags []string, ok bool) {
+	// What was dumped may be gone, or never have been within reach.
+	ok = len(e.from) == 0
+	e.flags.VisitAll(func(flag *pflag.Flag) {
+		values := []string{flag.Value.String()}
+		if slice, many := flag.Value.(pflag.SliceValue); many {
+			values = slice.GetSlice()
+		}
+		switch {
+		case !flag.Changed, slices.Contains(otherFlags, flag.Name):
+		case slices.Contains(secretFlags, flag.Name):
+			ok = false
+		default:
+			for _, value := range values {
+				flags = append(flags, "--"+flag.Name+"="+explain.Quote(value))
+			}
+		}
+	})
+	return flags, ok
 }

@@ -38,52 +38,21 @@ const formatSARIF = "sarif"
 // lintOptions are the arguments and flags of lint.
 type lintOptions struct {
 	*environment
-	output     output
-	files      []string
-	recursive  bool
-	names      []string
-	level      string
-	failOn     string
-	only, skip []string
-	settings   string
-	list       bool
+	output        output
+	files         []string
+	recursive     bool
+	names         []thing
+	level, failOn string
+	only, skip    []string
+	settings      string
+	list          bool
 }
 
 func newLintCommand(e *environment) *cobra.Command {
 	o := &lintOptions{environment: e}
-	command := &cobra.Command{
-		Use:   "lint -f FILE|ds/NAME...",
-		Short: "Say what is wrong with the manifest of a DaemonSet",
-		Long: `Check manifests of DaemonSets, in files or in the cluster: what the API server
-would refuse or warn of, what can never work (errors), what hurts one day
-(warnings), and what every pod should have (info, with --level=info).
-docs/lint.md explains the rules. Files may have no DaemonSet.
-
-The exit code is 0 if all is well, 1 if there are findings that --fail-on names, and
-2 if something could not be read.`,
-		Example: `  # All manifests of a folder, in a pipeline
-  kubectl everynode lint -f deploy -R
-
-  # What a chart or an overlay makes
-  helm template agent chart | kubectl everynode lint -f -
-  kubectl kustomize overlay | kubectl everynode lint -f -
-
-  # What the cluster has
-  kubectl everynode lint ds/filebeat
-
-  # For a code host
-  kubectl everynode lint -f filebeat.yaml --fail-on=none -o sarif > findings.sarif`,
-		RunE: func(command *cobra.Command, args []string) error {
-			if err := o.readSettings(command); err != nil {
-				return err
-			}
-			if err := o.complete(args); err != nil {
-				return err
-			}
-			return o.run(command)
-		},
-		ValidArgsFunction: e.completeDaemonSets,
-	}
+	command := newVerb("lint", o.complete, o.run)
+	command.PreRunE = func(command *cobra.Command, _ []string) error { return o.readSettings(command) }
+	command.ValidArgsFunction = e.completeDaemonSets
 	o.output.addFlag(command, formatSARIF)
 	flags := command.Flags()
 	flags.StringArrayVarP(&o.files, "filename", "f", nil, "File or folder with DaemonSets, - for the standard input. It may be given more than once.")
@@ -133,7 +102,7 @@ func (o *lintOptions) readSettings(command *cobra.Command) error {
 	return err
 }
 
-func (o *lintOptions) complete(args []string) error {
+func (o *lintOptions) complete(args []string) (err error) {
 	if err := o.output.validate(); err != nil {
 		return err
 	}
@@ -153,14 +122,8 @@ func (o *lintOptions) complete(args []string) error {
 			return fmt.Errorf("there is no rule %q: --list names all", id)
 		}
 	}
-	for _, arg := range splitResource(args) {
-		_, name, err := parseName(arg, "ds")
-		if err != nil {
-			return err
-		}
-		o.names = append(o.names, name)
-	}
-	return nil
+	o.names, err = parseNames(args, "ds")
+	return err
 }
 
 func (o *lintOptions) run(command *cobra.Command) error {
@@ -168,7 +131,7 @@ func (o *lintOptions) run(command *cobra.Command) error {
 		o.printRules()
 		return nil
 	}
-	results, err := o.check(command)
+	results, err := o.check(command.Context())
 	if err != nil {
 		return err
 	}
@@ -178,17 +141,15 @@ func (o *lintOptions) run(command *cobra.Command) error {
 	case formatTable:
 		o.print(results)
 	default:
-		err = o.output.printObject(o.Out, "LintResultList", struct {
-			Items []lint.Result `json:"items"`
-		}{results})
+		err = o.output.printObject(o.Out, "LintResultList", list[lint.Result]{results})
 	}
-	if err != nil {
-		return err
+	fails := func(f lint.Finding) bool {
+		return o.failOn != failOnNone && f.Severity.AtLeast(lint.Severity(o.failOn))
 	}
-	if o.fails(results) {
+	if err == nil && slices.ContainsFunc(results, func(r lint.Result) bool { return slices.ContainsFunc(r.Findings, fails) }) {
 		return ErrFindings
 	}
-	return nil
+	return err
 }
 
 // printRules lists the rules.
@@ -201,46 +162,50 @@ func (o *lintOptions) printRules() {
 }
 
 // check returns what is wrong with the DaemonSets of the files, or of the cluster.
-func (o *lintOptions) check(command *cobra.Command) ([]lint.Result, error) {
+func (o *lintOptions) check(ctx context.Context) ([]lint.Result, error) {
+	documents, err := o.documents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var objects []runtime.Object
+	for _, document := range documents {
+		objects = append(objects, document.object)
+	}
 	var results []lint.Result
+	for _, document := range documents {
+		ds, ok := document.object.(*appsv1.DaemonSet)
+		if !ok {
+			continue
+		}
+		findings, err := o.findings(ctx, ds, objects)
+		if err != nil {
+			return nil, err
+		}
+		for n := range findings {
+			findings[n].Line = document.lineOf(findings[n].Field)
+		}
+		results = append(results, lint.Result{File: document.file, Line: document.line, Namespace: ds.Namespace, Name: ds.Name, Findings: findings})
+	}
+	return results, nil
+}
+
+// documents returns the objects of the files, or the DaemonSets of the cluster that are named.
+func (o *lintOptions) documents(ctx context.Context) ([]document, error) {
 	files, err := findFiles(o.files, o.recursive)
 	if err != nil {
 		return nil, err
 	}
-	documents := make(map[string][]document)
-	var objects []runtime.Object
+	var documents []document
 	for _, file := range files {
-		if documents[file], err = o.readDocuments(file, strict); err != nil {
+		found, err := o.readDocuments(file, strict)
+		if err != nil {
 			return nil, err
 		}
-		for _, document := range documents[file] {
-			objects = append(objects, document.object)
-		}
-	}
-	for _, file := range files {
-		for _, document := range documents[file] {
-			ds, ok := document.object.(*appsv1.DaemonSet)
-			if !ok {
-				continue
-			}
-			findings, err := o.findings(command.Context(), ds, objects)
-			if err != nil {
-				return nil, err
-			}
-			for n := range findings {
-				findings[n].Line = document.lineOf(findings[n].Field)
-			}
-			results = append(results, lint.Result{File: file, Line: document.line, Namespace: ds.Namespace, Name: ds.Name, Findings: findings})
-		}
+		documents = append(documents, found...)
 	}
 	if len(o.names) == 0 {
-		return results, nil
+		return documents, nil
 	}
-	return o.checkCluster(command)
-}
-
-// checkCluster returns what is wrong with DaemonSets of the cluster.
-func (o *lintOptions) checkCluster(command *cobra.Command) ([]lint.Result, error) {
 	namespace, err := o.config.namespace()
 	if err != nil {
 		return nil, err
@@ -249,21 +214,15 @@ func (o *lintOptions) checkCluster(command *cobra.Command) ([]lint.Result, error
 	if err != nil {
 		return nil, err
 	}
-	var results []lint.Result
-	for _, name := range o.names {
-		ds, err := client.AppsV1().DaemonSets(namespace).Get(command.Context(), name, metav1.GetOptions{})
+	documents = nil
+	for _, named := range o.names {
+		ds, err := client.AppsV1().DaemonSets(namespace).Get(ctx, named.name, metav1.GetOptions{})
 		if err != nil {
 			return nil, err
 		}
-		findings, err := o.findings(command.Context(), ds, nil)
-		if err != nil {
-			return nil, err
-		}
-		results = append(results, lint.Result{
-			File: fmt.Sprintf("apis/apps/v1/namespaces/%s/daemonsets/%s", namespace, name), Namespace: namespace, Name: name, Findings: findings,
-		})
+		documents = append(documents, document{object: ds, file: fmt.Sprintf("apis/apps/v1/namespaces/%s/daemonsets/%s", namespace, named.name)})
 	}
-	return results, nil
+	return documents, nil
 }
 
 // findings returns what the API server and the rules have against ds and is asked for,
@@ -283,12 +242,6 @@ func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, object
 	return findings, nil
 }
 
-func (o *lintOptions) fails(results []lint.Result) bool {
-	return o.failOn != failOnNone && slices.ContainsFunc(results, func(result lint.Result) bool {
-		return slices.ContainsFunc(result.Findings, func(f lint.Finding) bool { return f.Severity.AtLeast(lint.Severity(o.failOn)) })
-	})
-}
-
 // print writes findings for people.
 func (o *lintOptions) print(results []lint.Result) {
 	p := o.newPrinter(o.Out)
@@ -298,7 +251,12 @@ func (o *lintOptions) print(results []lint.Result) {
 		if len(result.Findings) == 0 {
 			continue
 		}
-		p.line(0, position(result)+"DaemonSet "+strings.TrimPrefix(result.Namespace+"/"+result.Name, "/"))
+		position := ""
+		// Editors jump to it. The cluster has none.
+		if result.Line > 0 {
+			position = fmt.Sprintf("%s:%d: ", result.File, result.Line)
+		}
+		p.line(0, position+"DaemonSet "+strings.TrimPrefix(result.Namespace+"/"+result.Name, "/"))
 		for _, finding := range result.Findings {
 			counts[finding.Severity]++
 			severity := p.warn(string(finding.Severity))
@@ -320,12 +278,4 @@ func (o *lintOptions) print(results []lint.Result) {
 		texts = append(texts, fmt.Sprintf("%d of info", counts[lint.Info]))
 	}
 	p.line(0, strings.Join(texts, ", ")+" in "+explain.Count(len(results), "DaemonSet")+".")
-}
-
-// position is where editors jump to. The cluster has none.
-func position(result *lint.Result) string {
-	if result.Line == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%s:%d: ", result.File, result.Line)
 }

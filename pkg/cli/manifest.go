@@ -38,6 +38,7 @@ var lenient = scheme.Codecs.UniversalDeserializer()
 // document is an object of a file, and where it is there.
 type document struct {
 	object runtime.Object
+	file   string
 	part
 }
 
@@ -116,7 +117,7 @@ func (e *environment) readDocuments(path string, decoder runtime.Decoder) ([]doc
 			return nil, fmt.Errorf("%s:%d: %w", path, part.line, err)
 		}
 		for _, object := range objects {
-			documents = append(documents, document{object, part})
+			documents = append(documents, document{object, path, part})
 		}
 	}
 	return documents, nil
@@ -222,13 +223,9 @@ func (e *environment) readDaemonSets(path, namespace string) (daemonSets []*apps
 		others = append(others, document.object)
 	}
 	if len(daemonSets) == 0 {
-		return nil, nil, noDaemonSet(path)
+		return nil, nil, fmt.Errorf("%s: there is no DaemonSet of apps/v1 in it", path)
 	}
 	return daemonSets, others, nil
-}
-
-func noDaemonSet(path string) error {
-	return fmt.Errorf("%s: there is no DaemonSet of apps/v1 in it", path)
 }
 
 // readFiles returns the cluster whose objects are in files and folders. An object that is
@@ -238,7 +235,7 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, pods := &explain.Cluster{}, &sharer{}
+	c, t := &explain.Cluster{}, &trimmer{noManagers: true}
 	seen := sets.New[string]()
 	for _, path := range files {
 		documents, err := e.readDocuments(path, lenient)
@@ -249,14 +246,16 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 		for _, document := range documents {
 			object, err := meta.Accessor(document.object)
 			// A document without metadata is of no kind that is looked at.
-			if err != nil || seen.Has(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName())) {
+			if err != nil {
 				continue
 			}
-			seen.Insert(fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName()))
-			if pod, ok := document.object.(*corev1.Pod); ok {
-				pods.shrink(pod)
+			key := fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName())
+			if seen.Has(key) {
+				continue
 			}
-			addObject(c, document.object)
+			seen.Insert(key)
+			t.trim(document.object)
+			c.Add(document.object)
 			e.atLeast(document.object, object.GetCreationTimestamp())
 		}
 	}
@@ -291,27 +290,6 @@ func (e *environment) atLeast(object runtime.Object, created metav1.Time) {
 	for _, at := range times {
 		if at.After(e.asOf) {
 			e.asOf = at.Time
-		}
-	}
-}
-
-// addObject adds an object of a kind that an engine looks at.
-func addObject(c *explain.Cluster, object runtime.Object) {
-	for _, add := range []func(runtime.Object){
-		into(&c.Nodes), into(&c.Pods), into(&c.DaemonSets), into(&c.Revisions), into(&c.Namespaces), into(&c.Events),
-		into(&c.PriorityClasses), into(&c.Quotas), into(&c.LimitRanges), into(&c.RuntimeClasses), into(&c.Budgets),
-		into(&c.Claims), into(&c.Volumes), into(&c.StorageClasses), into(&c.CSINodes), into(&c.CSIDrivers),
-		into(&c.StorageCapacities), into(&c.Attachments),
-	} {
-		add(object)
-	}
-}
-
-// into returns what adds an object to a list if it is of its kind.
-func into[T runtime.Object](list *[]T) func(runtime.Object) {
-	return func(object runtime.Object) {
-		if object, ok := object.(T); ok {
-			*list = append(*list, object)
 		}
 	}
 }

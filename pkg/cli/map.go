@@ -22,46 +22,15 @@ import (
 
 // mapOptions are the arguments and flags of map.
 type mapOptions struct {
-	*environment
-	selection
-	output  output
-	groupBy string
-	html    string
-	svg     string
-	ascii   bool
+	query
+	groupBy, html, svg string
+	ascii              bool
 }
 
 func newMapCommand(e *environment) *cobra.Command {
-	o := &mapOptions{environment: e}
-	command := &cobra.Command{
-		Use:   "map [ds/NAME...]",
-		Short: "Show which DaemonSet runs on which node, at a glance",
-		Long: `Show a table of nodes and DaemonSets, with a symbol for how each DaemonSet fares
-on each node. In large clusters, nodes on which all of them fare alike are one line,
-those with trouble first.
-
-As an HTML page it can be searched and filtered, and tells the verdict behind each
-cell. The page is a single file that loads nothing.`,
-		Example: `  # All DaemonSets, nodes by their zone
-  kubectl everynode map -A
-
-  # A page for a large cluster
-  kubectl everynode map -A --html=map.html
-
-  # A picture for a ticket, nodes by another label
-  kubectl everynode map -A --group-by=node.kubernetes.io/instance-type --svg=map.svg`,
-		RunE: func(command *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
-				return err
-			}
-			return o.run(command)
-		},
-		ValidArgsFunction: e.completeDaemonSets,
-	}
-	o.output.addFlag(command, formatWide)
-	e.addPatienceFlag(command)
-	e.addFromFlag(command)
-	o.addFlag(command)
+	o := &mapOptions{query: query{environment: e}}
+	command := newVerb("map", o.complete, o.run)
+	o.addFlags(command, formatWide)
 	flags := command.Flags()
 	flags.StringVar(&o.groupBy, "group-by", corev1.LabelTopologyZone, "Label of nodes whose values make the groups, empty for no groups.")
 	flags.BoolVar(&o.ascii, "ascii", !narrowSymbols(), "Draw with ASCII characters alone. It is on where the locale is not UTF-8 or East Asian.")
@@ -72,24 +41,17 @@ cell. The page is a single file that loads nothing.`,
 }
 
 func (o *mapOptions) complete(args []string) error {
-	if err := o.output.validate(); err != nil {
-		return err
-	}
 	switch {
 	case o.output.format != formatTable && (o.html != "" || o.svg != ""):
 		return errors.New("--output, --html and --svg exclude one another: choose one")
 	case o.html != "" && o.svg != "":
 		return errors.New("--html and --svg exclude one another: choose one")
 	}
-	return o.selection.complete(o.environment, args)
+	return o.query.complete(args)
 }
 
 func (o *mapOptions) run(command *cobra.Command) error {
-	engine, err := o.read(command, scope{namespace: o.space, podEvents: true})
-	if err != nil {
-		return err
-	}
-	daemonSets, err := o.choose(engine)
+	engine, daemonSets, err := o.look(command)
 	if err != nil {
 		return err
 	}
@@ -115,7 +77,7 @@ func (o *mapOptions) run(command *cobra.Command) error {
 	case o.svg != "":
 		return o.write(o.svg, m, func(out io.Writer) error { return mapview.SVG(out, m, o.now()) })
 	default:
-		o.notChecked(engine)
+		o.newPrinter(o.ErrOut).notChecked(engine.NotChecked())
 		return o.print(m)
 	}
 }
@@ -141,20 +103,8 @@ func (o *mapOptions) write(path string, m *explain.Map, draw func(io.Writer) err
 // print writes the map for a terminal.
 func (o *mapOptions) print(m *explain.Map) error {
 	p := o.newPrinter(o.Out)
-	paint := func(state explain.State, text string) string {
-		switch state {
-		case explain.StateReady:
-			return p.good(text)
-		case explain.StateWaiting:
-			return p.warn(text)
-		case explain.StateStuck:
-			return p.bad(text)
-		case explain.StateStray:
-			return p.odd(text)
-		default:
-			return p.faint(text)
-		}
-	}
+	colors := map[explain.State]string{explain.StateReady: "32", explain.StateWaiting: "33", explain.StateStuck: "1;31", explain.StateStray: "35", explain.StateNone: "2"}
+	paint := func(state explain.State, text string) string { return p.paint(colors[state], text) }
 	err := mapview.Text(o.Out, m, mapview.TextOptions{
 		Width: terminalWidth(o.Out), Whole: o.output.format == formatWide, Paint: paint, Strong: p.strong, ASCII: o.ascii,
 	})

@@ -5,6 +5,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -79,6 +80,17 @@ func (o *output) validate() error {
 	return nil
 }
 
+// separate comes before what is printed of the nth of several objects.
+func (o *output) separate(out io.Writer, n int) {
+	switch {
+	case n == 0 || o.format == formatName || o.format == formatJSON:
+	case o.format == formatYAML:
+		fmt.Fprintln(out, "---")
+	default:
+		fmt.Fprintln(out)
+	}
+}
+
 // isObject says whether the format is for programs.
 func (o *output) isObject() bool {
 	return slices.Contains(objectFormats, o.format)
@@ -87,49 +99,43 @@ func (o *output) isObject() bool {
 // apiVersion is the version of what verbs print for programs.
 const apiVersion = "everynode.dev/v1alpha1"
 
-// printObject writes an object of a kind in a format for programs.
-func (o *output) printObject(out io.Writer, kind string, object any) error {
-	content, err := encode(kind, object)
-	if err != nil {
-		return err
-	}
-	var text bytes.Buffer
-	switch o.format {
-	case formatYAML:
-		content, err = yaml.JSONToYAML(content)
-		text.Write(content)
-	case formatJSON:
-		err = json.Indent(&text, content, "", "  ")
-	default:
-		var decoded map[string]any
-		if err := json.Unmarshal(content, &decoded); err != nil {
-			return err
-		}
-		if o.format == formatColumns {
-			return o.columns(out, decoded)
-		}
-		var found string
-		if found, err = evaluate(o.template, decoded); err == nil {
-			text.WriteString(found)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	_, err = text.WriteTo(out)
-	return err
+// list is an object for several.
+type list[T any] struct {
+	Items []T `json:"items"`
 }
 
-// encode returns an object as JSON. Its version and its kind come first.
-func encode(kind string, object any) ([]byte, error) {
+// printObject writes an object of a kind in a format for programs. Its version and its kind come first.
+func (o *output) printObject(out io.Writer, kind string, object any) error {
 	var content bytes.Buffer
 	encoder := json.NewEncoder(&content)
 	// Commands have ampersands.
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(object); err != nil {
-		return nil, err
+		return err
 	}
-	return fmt.Appendf(nil, `{"apiVersion":%q,"kind":%q,%s`, apiVersion, kind, content.Bytes()[1:]), nil
+	text := fmt.Appendf(nil, `{"apiVersion":%q,"kind":%q,%s`, apiVersion, kind, content.Bytes()[1:])
+	var decoded map[string]any
+	err := json.Unmarshal(text, &decoded)
+	switch {
+	case err != nil:
+	case o.format == formatYAML:
+		text, err = yaml.JSONToYAML(text)
+	case o.format == formatJSON:
+		content.Reset()
+		err = json.Indent(&content, text, "", "  ")
+		text = content.Bytes()
+	case o.format == formatColumns:
+		return o.columns(out, decoded)
+	default:
+		var found string
+		found, err = evaluate(o.template, decoded)
+		text = []byte(found)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(text)
+	return err
 }
 
 // columns writes a row for each item of a list, or one for an object that is none.
@@ -138,22 +144,16 @@ func (o *output) columns(out io.Writer, object map[string]any) error {
 	if !ok {
 		items = []any{object}
 	}
-	rows := make([][]string, 1, len(items)+1)
+	rows := make([][]string, len(items)+1)
 	for column := range strings.SplitSeq(o.template, ",") {
 		header, path, _ := strings.Cut(column, ":")
 		rows[0] = append(rows[0], header)
 		for n, item := range items {
-			if len(rows) == n+1 {
-				rows = append(rows, nil)
-			}
 			found, err := evaluate(path, item)
 			if err != nil {
 				return err
 			}
-			if found == "" {
-				found = "<none>"
-			}
-			rows[n+1] = append(rows[n+1], found)
+			rows[n+1] = append(rows[n+1], cmp.Or(found, "<none>"))
 		}
 	}
 	if o.noHeaders {
@@ -183,10 +183,12 @@ func sorted[T any](o *output, items []T) error {
 	if o.sortBy == "" {
 		return nil
 	}
-	keys := make(map[*T]string, len(items))
-	pointers := make([]*T, len(items))
-	for n := range items {
-		item := items[n]
+	type keyed struct {
+		key  string
+		item T
+	}
+	rows := make([]keyed, len(items))
+	for n, item := range items {
 		content, err := json.Marshal(item)
 		if err != nil {
 			return err
@@ -195,27 +197,22 @@ func sorted[T any](o *output, items []T) error {
 		if err := json.Unmarshal(content, &decoded); err != nil {
 			return err
 		}
-		pointers[n] = &item
-		if keys[&item], err = evaluate(o.sortBy, decoded); err != nil {
+		key, err := evaluate(o.sortBy, decoded)
+		if err != nil {
 			return fmt.Errorf("--sort-by: %w", err)
 		}
+		rows[n] = keyed{key, item}
 	}
-	slices.SortStableFunc(pointers, func(a, b *T) int {
-		x, errX := strconv.ParseFloat(keys[a], 64)
-		y, errY := strconv.ParseFloat(keys[b], 64)
-		switch {
-		case errX != nil || errY != nil:
-			return explain.CompareNames(keys[a], keys[b])
-		case x < y:
-			return -1
-		case x > y:
-			return 1
-		default:
-			return 0
+	slices.SortStableFunc(rows, func(a, b keyed) int {
+		x, errX := strconv.ParseFloat(a.key, 64)
+		y, errY := strconv.ParseFloat(b.key, 64)
+		if errX != nil || errY != nil {
+			return explain.CompareNames(a.key, b.key)
 		}
+		return cmp.Compare(x, y)
 	})
-	for n, pointer := range pointers {
-		items[n] = *pointer
+	for n := range rows {
+		items[n] = rows[n].item
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,58 +24,27 @@ import (
 
 // planOptions are the flags of plan.
 type planOptions struct {
-	*environment
-	output output
+	query
 	file   string
 	dryRun bool
-	space  string
 }
 
 func newPlanCommand(e *environment) *cobra.Command {
-	o := &planOptions{environment: e}
-	command := &cobra.Command{
-		Use:   "plan -f FILE",
-		Short: "Say what would happen if a DaemonSet were applied",
-		Long: `Say which nodes a DaemonSet would run on and which not, and why; how much room it
-takes; who would be evicted to make room, by the rules of everynode-scheduler and by
-those of kube-scheduler; and where it can never fit. PriorityClasses, namespaces, LimitRanges,
-RuntimeClasses, quotas and service accounts of the same file count as if they were there.
-It is said which pods are adopted, which are replaced at once, and which quota is too small.
-
-The cluster is the one that kubectl is set to, or what is in files. Nothing is
-created: the API server is asked what admission would make of a pod by a dry run.`,
-		Example: `  # What would this DaemonSet do here?
-  kubectl everynode plan -f filebeat.yaml
-
-  # The same without a cluster
-  kubectl get nodes -o json > nodes.json
-  kubectl get pods,daemonsets,priorityclasses,poddisruptionbudgets -A -o json > pods.json
-  kubectl everynode plan -f filebeat.yaml --from nodes.json --from pods.json`,
-		Args: cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error {
-			if err := o.complete(); err != nil {
-				return err
-			}
-			return o.run(command)
-		},
-	}
+	o := &planOptions{query: query{environment: e}}
+	command := newVerb("plan", o.complete, o.run)
+	command.Args = cobra.NoArgs
 	o.output.addFlag(command, formatWide, formatMarkdown)
 	e.addFromFlag(command)
-	flags := command.Flags()
-	flags.StringVarP(&o.file, "filename", "f", "", "File with the DaemonSet, - for the standard input.")
-	flags.BoolVar(&o.dryRun, "dry-run-pod", true, "Ask the API server what admission would make of a pod, by creating one with a dry run.")
+	command.Flags().StringVarP(&o.file, "filename", "f", "", "File with the DaemonSet, - for the standard input.")
+	command.Flags().BoolVar(&o.dryRun, "dry-run-pod", true, "Ask the API server what admission would make of a pod, by creating one with a dry run.")
 	return command
 }
 
-func (o *planOptions) complete() (err error) {
+func (o *planOptions) complete(args []string) error {
 	if o.file == "" {
 		return errors.New("--filename is missing: name the file with the DaemonSet, or - for the standard input")
 	}
-	if err := o.output.validate(); err != nil {
-		return err
-	}
-	o.space, err = o.config.namespace()
-	return err
+	return o.query.complete(args)
 }
 
 func (o *planOptions) run(command *cobra.Command) error {
@@ -89,23 +57,12 @@ func (o *planOptions) run(command *cobra.Command) error {
 		return err
 	}
 	for n, ds := range daemonSets {
-		o.separate(n, &o.output)
+		o.output.separate(o.Out, n)
 		if err := o.plan(command, cluster, client, ds, others); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// separate comes before what is printed of the nth of several objects.
-func (e *environment) separate(n int, o *output) {
-	switch {
-	case n == 0 || o.format == formatName:
-	case o.format == formatYAML:
-		fmt.Fprintln(e.Out, "---")
-	case o.format != formatJSON:
-		fmt.Fprintln(e.Out)
-	}
 }
 
 func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, client kubernetes.Interface, ds *appsv1.DaemonSet, others []runtime.Object) error {
@@ -132,10 +89,9 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 	if o.output.isObject() {
 		return o.output.printObject(o.Out, "DaemonSetPlan", plan)
 	}
-	p := &explanationPrinter{printer: o.newPrinter(o.Out), environment: o.environment, wide: o.output.format == formatWide}
-	p.markdown = o.output.format == formatMarkdown
+	p := o.printer()
 	p.plan(plan)
-	if diff := o.kubectlCommand("diff", "-f", o.file, "-n", ds.Namespace); o.file != "-" && diff != "" {
+	if diff := explain.Command(o.kubectl(), "diff", "-f", o.file, "-n", ds.Namespace); o.file != "-" && diff != "" {
 		p.line(0, "")
 		p.command(2, "Next: ", diff)
 	}
@@ -180,71 +136,45 @@ func bringsAlong(objects []runtime.Object, pod *corev1.Pod) bool {
 }
 
 // plan writes a plan for people.
-func (p *explanationPrinter) plan(plan *explain.Plan) {
+func (p *printer) plan(plan *explain.Plan) {
 	kind := "new"
 	if plan.Exists {
 		kind = "exists"
 	}
 	p.heading(2, fmt.Sprintf("DaemonSet %s/%s (%s): %s", plan.Namespace, plan.Name, kind, plan.Summary()))
-	p.fold(2, 2, plan.Room())
-	p.fold(2, 2, fmt.Sprintf("Their priority is %d.", plan.Priority))
-	for _, remark := range plan.Remarks {
-		p.fold(2, 2, remark)
-	}
+	p.items(plan.Room(), fmt.Sprintf("Their priority is %d.", plan.Priority))
+	p.items(plan.Remarks...)
 	if plan.Refused != "" {
-		p.line(0, "")
-		p.fold(0, 2, p.bad("REFUSED")+": the API server would not take the pods: "+plan.Refused)
+		p.section(p.bad("REFUSED") + ": the API server would not take the pods: " + plan.Refused)
 	}
 	p.groups(plan.Groups)
-	p.evictions(plan)
-	p.notChecked(plan.NotChecked)
+	p.evictions(explain.Everynode, plan.Evicted.Everynode)
+	p.evictions(explain.Stock, plan.Evicted.Stock)
+	p.unchecked(plan.NotChecked)
 }
 
-// evictions lists who would have to go.
-func (p *explanationPrinter) evictions(plan *explain.Plan) {
-	for _, scheduler := range []struct {
-		name    string
-		victims []explain.Pod
-	}{
-		{explain.Everynode, plan.Evicted.Everynode},
-		{explain.Stock, plan.Evicted.Stock},
-	} {
-		if len(scheduler.victims) == 0 {
-			continue
-		}
-		p.line(0, "")
-		p.heading(0, "WOULD BE EVICTED by "+scheduler.name)
-		rows := p.victims(scheduler.victims)
-		if p.markdown {
-			rows = slices.Concat([][]string{{"Owner", "Pods", "Priority"}}, rows)
-		}
-		p.table(2, rows)
+// evictions lists whom a scheduler would evict: their owners, or each pod if all details are wanted.
+func (p *printer) evictions(scheduler string, victims []explain.Pod) {
+	if len(victims) == 0 {
+		return
 	}
-}
-
-// victims returns a row for each owner of pods, or for each pod if all details are wanted.
-func (p *explanationPrinter) victims(pods []explain.Pod) [][]string {
 	var rows [][]string
-	var counts []int
-	index := make(map[string]int)
-	for n := range pods {
-		pod := &pods[n]
-		owner := pod.OwnerText()
-		key := owner + strconv.Itoa(int(pod.Priority))
-		if p.wide {
-			key = pod.String()
-		}
-		row, ok := index[key]
-		if !ok {
-			row = len(rows)
-			index[key] = row
-			rows, counts = append(rows, []string{owner, "", fmt.Sprintf("priority %d", pod.Priority)}), append(counts, 0)
-		}
-		counts[row]++
-		rows[row][1] = explain.Count(counts[row], "pod")
-		if p.wide {
-			rows[row][1] = "pod " + pod.String()
+	counts := make(map[string]int)
+	for n := range victims {
+		pod := &victims[n]
+		row := []string{pod.OwnerText(), "pod " + pod.String(), fmt.Sprintf("priority %d", pod.Priority)}
+		if key := row[0] + row[2]; p.wide {
+			rows = append(rows, row)
+		} else if counts[key]++; counts[key] == 1 {
+			rows = append(rows, row)
 		}
 	}
-	return rows
+	for _, row := range rows {
+		if !p.wide {
+			row[1] = explain.Count(counts[row[0]+row[2]], "pod")
+		}
+	}
+	p.line(0, "")
+	p.heading(0, "WOULD BE EVICTED by "+scheduler)
+	p.titled(2, "Owner,Pods,Priority", rows)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
@@ -35,50 +36,31 @@ func terminalWidth(out io.Writer) int {
 	return columnsOfText
 }
 
-// palette colours words on a terminal. What is coloured is also said in words.
-type palette struct {
-	on bool
+// printer writes text with indentation, or the same as markdown. What is coloured is also
+// said in words.
+type printer struct {
+	*environment
+	out      io.Writer
+	markdown bool
+	// wide: all names are written. all: nothing is cut short.
+	wide, all bool
 }
 
-// What --color can be.
-const (
-	colorAuto   = "auto"
-	colorAlways = "always"
-	colorNever  = "never"
-)
-
-// newPalette follows https://no-color.org, unless --color says otherwise.
-func (e *environment) newPalette(out io.Writer) palette {
-	if e.color == colorAuto || e.color == "" {
-		return palette{on: isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
-	}
-	return palette{on: e.color == colorAlways}
+func (e *environment) newPrinter(out io.Writer) *printer {
+	return &printer{environment: e, out: out}
 }
 
-func (p palette) paint(code, text string) string {
-	if !p.on || text == "" {
+func (p *printer) paint(code, text string) string {
+	if !p.colored || text == "" {
 		return text
 	}
 	return "\033[" + code + "m" + text + "\033[0m"
 }
 
-func (p palette) bad(text string) string    { return p.paint("1;31", text) }
-func (p palette) warn(text string) string   { return p.paint("33", text) }
-func (p palette) good(text string) string   { return p.paint("32", text) }
-func (p palette) strong(text string) string { return p.paint("1", text) }
-func (p palette) odd(text string) string    { return p.paint("35", text) }
-func (p palette) faint(text string) string  { return p.paint("2", text) }
-
-// printer writes text with indentation, or the same as markdown.
-type printer struct {
-	palette
-	out      io.Writer
-	markdown bool
-}
-
-func (e *environment) newPrinter(out io.Writer) *printer {
-	return &printer{palette: e.newPalette(out), out: out}
-}
+func (p *printer) bad(text string) string    { return p.paint("1;31", text) }
+func (p *printer) warn(text string) string   { return p.paint("33", text) }
+func (p *printer) good(text string) string   { return p.paint("32", text) }
+func (p *printer) strong(text string) string { return p.paint("1", text) }
 
 // line writes a line as it is, but for what a terminal would obey: messages come from
 // containers and registries.
@@ -133,10 +115,30 @@ func (p *printer) fold(indent, hang int, text string) {
 	}
 	for _, line := range fold(text, columnsOfText-indent, columnsOfText-indent-hang) {
 		p.line(indent, line)
-		if hang > 0 {
-			indent, hang = indent+hang, 0
+		indent, hang = indent+hang, 0
+	}
+}
+
+// items writes sentences that belong to a heading, without the empty ones.
+func (p *printer) items(sentences ...string) {
+	for _, sentence := range sentences {
+		if sentence != "" {
+			p.fold(2, 2, sentence)
 		}
 	}
+}
+
+// notChecked tells what could not be looked at.
+func (p *printer) notChecked(what []string) {
+	for _, sentence := range what {
+		p.fold(0, 2, "Not checked: "+sentence)
+	}
+}
+
+// section writes a line that is apart from those before it.
+func (p *printer) section(text string) {
+	p.line(0, "")
+	p.fold(0, 2, text)
 }
 
 // fold breaks text between words. A word that is too long has a line of its own.
@@ -172,6 +174,15 @@ func columns(text string) int {
 
 // colours are what palette makes.
 var colours = regexp.MustCompile(`\x1b\[[0-9;]*m`)
+
+// titled writes rows as table does. The names of the columns, separated by commas, are for
+// markdown only.
+func (p *printer) titled(indent int, names string, rows [][]string) {
+	if p.markdown {
+		rows = slices.Insert(rows, 0, strings.Split(names, ","))
+	}
+	p.table(indent, rows)
+}
 
 // table writes rows with aligned columns. In markdown the first has the names of the columns.
 func (p *printer) table(indent int, rows [][]string) {

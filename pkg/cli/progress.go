@@ -6,9 +6,11 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/clock"
 )
@@ -43,14 +45,18 @@ func (p *progress) read(resource string, page runtime.Object) {
 	if p == nil {
 		return
 	}
-	items, more := remaining(page)
+	more := int64(0)
+	if list, err := meta.ListAccessor(page); err == nil && list.GetRemainingItemCount() != nil {
+		more = *list.GetRemainingItemCount()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.counts[resource] += items
+	p.counts[resource] += meta.LenList(page)
 	if p.clock.Since(p.begun) < quickly {
 		return
 	}
-	text := fmt.Sprintf("Reading %s: %d", shortResource(resource), p.counts[resource])
+	name, _, _ := strings.Cut(resource, ".")
+	text := fmt.Sprintf("Reading %s: %d", name, p.counts[resource])
 	if more > 0 {
 		text += fmt.Sprintf(" of %d", int64(p.counts[resource])+more)
 	}

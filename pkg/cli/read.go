@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -16,12 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	nodev1 "k8s.io/api/node/v1"
-	policyv1 "k8s.io/api/policy/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -40,14 +34,15 @@ type reader struct {
 	progress *progress
 	// fallback is the namespace to read where all may not be read.
 	fallback string
+	trimmer  trimmer
 	// follow: the objects are kept up to date by watches. complain is told what goes wrong then.
 	follow   bool
 	complain func(error)
 	fail     context.CancelCauseFunc
 	synced   []cache.InformerSynced
 
-	// collectors put what was read into a cluster.
-	collectors []func(*explain.Cluster)
+	// lists return what has been read of each resource.
+	lists []func() []runtime.Object
 
 	mu sync.Mutex // protects the rest
 	// unread are the resources that may not be listed at all, and narrowed those that may be
@@ -67,62 +62,66 @@ type scope struct {
 
 // read reads what an engine needs. Where access is denied to something, the cluster says so.
 func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
+	defer r.progress.done()
 	r.unread, r.narrowed = sets.New[string](), sets.New[string]()
+	r.trimmer.noManagers = r.follow
 	ctx, r.fail = context.WithCancelCause(ctx)
-	group, groupCtx := r.group(ctx)
-	core, apps := r.client.CoreV1(), r.client.AppsV1()
-	managers := &explain.Cluster{}
-	note := func(node *corev1.Node) {
-		if !r.follow {
-			managers.NoteManagers(node)
+	c, err := r.readAll(ctx, func(list func(resource string, ways ...*cache.ListWatch)) {
+		core, apps := r.client.CoreV1(), r.client.AppsV1()
+		list("nodes", from(core.Nodes(), nil))
+		list("daemonsets.apps", in(apps.DaemonSets, "", r.fallback)...)
+		list("pods", in(core.Pods, "", r.fallback)...)
+		list("namespaces", from(core.Namespaces(), nil))
+		list("priorityclasses.scheduling.k8s.io", from(r.client.SchedulingV1().PriorityClasses(), nil))
+		list("poddisruptionbudgets.policy", in(r.client.PolicyV1().PodDisruptionBudgets, "", r.fallback)...)
+		list("controllerrevisions.apps", in(apps.ControllerRevisions, s.namespace, r.fallback)...)
+		selectors := []fields.Selector{fields.OneTermEqualSelector("involvedObject.kind", "DaemonSet")}
+		if s.podEvents {
+			selectors = append(selectors, fields.AndSelectors(fields.OneTermEqualSelector("involvedObject.kind", "Pod"), fields.OneTermEqualSelector("type", corev1.EventTypeWarning)))
 		}
-		trimNode(node)
+		for _, selector := range selectors {
+			list("events", from(core.Events(s.namespace), selector), from(core.Events(r.fallback), selector))
+		}
+		if s.limits {
+			list("resourcequotas", in(core.ResourceQuotas, "", r.fallback)...)
+			list("limitranges", in(core.LimitRanges, "", r.fallback)...)
+			list("runtimeclasses.node.k8s.io", from(r.client.NodeV1().RuntimeClasses(), nil))
+		}
+	})
+	if err != nil || !slices.ContainsFunc(c.DaemonSets, claimsVolumes) {
+		return c, err
 	}
-	goRead(group, groupCtx, r, "nodes", func(c *explain.Cluster) *[]*corev1.Node { return &c.Nodes }, note, core.Nodes(), nil)
-	goRead(group, groupCtx, r, "daemonsets.apps", func(c *explain.Cluster) *[]*appsv1.DaemonSet { return &c.DaemonSets }, trimDaemonSet, apps.DaemonSets(""), apps.DaemonSets(r.fallback))
-	goRead(group, groupCtx, r, "pods", func(c *explain.Cluster) *[]*corev1.Pod { return &c.Pods }, (&sharer{}).shrink, core.Pods(""), core.Pods(r.fallback))
-	goRead(group, groupCtx, r, "namespaces", func(c *explain.Cluster) *[]*corev1.Namespace { return &c.Namespaces }, trim, core.Namespaces(), nil)
-	goRead(group, groupCtx, r, "priorityclasses.scheduling.k8s.io", func(c *explain.Cluster) *[]*schedulingv1.PriorityClass { return &c.PriorityClasses }, trim, r.client.SchedulingV1().PriorityClasses(), nil)
-	goRead(group, groupCtx, r, "poddisruptionbudgets.policy", func(c *explain.Cluster) *[]*policyv1.PodDisruptionBudget { return &c.Budgets }, trim,
-		r.client.PolicyV1().PodDisruptionBudgets(""), r.client.PolicyV1().PodDisruptionBudgets(r.fallback))
-	goRead(group, groupCtx, r, "controllerrevisions.apps", func(c *explain.Cluster) *[]*appsv1.ControllerRevision { return &c.Revisions }, trimRevision,
-		apps.ControllerRevisions(s.namespace), apps.ControllerRevisions(r.fallback))
-	events := func(c *explain.Cluster) *[]*corev1.Event { return &c.Events }
-	selectors := []fields.Selector{fields.OneTermEqualSelector("involvedObject.kind", "DaemonSet")}
-	if s.podEvents {
-		selectors = append(selectors, fields.AndSelectors(fields.OneTermEqualSelector("involvedObject.kind", "Pod"), fields.OneTermEqualSelector("type", corev1.EventTypeWarning)))
-	}
-	for _, selector := range selectors {
-		goRead(group, groupCtx, r, "events", events, trim, selected{core.Events(s.namespace), selector}, selected{core.Events(r.fallback), selector})
-	}
-	if s.limits {
-		goRead(group, groupCtx, r, "resourcequotas", func(c *explain.Cluster) *[]*corev1.ResourceQuota { return &c.Quotas }, trim, core.ResourceQuotas(""), core.ResourceQuotas(r.fallback))
-		goRead(group, groupCtx, r, "limitranges", func(c *explain.Cluster) *[]*corev1.LimitRange { return &c.LimitRanges }, trim, core.LimitRanges(""), core.LimitRanges(r.fallback))
-		goRead(group, groupCtx, r, "runtimeclasses.node.k8s.io", func(c *explain.Cluster) *[]*nodev1.RuntimeClass { return &c.RuntimeClasses }, trim, r.client.NodeV1().RuntimeClasses(), nil)
-	}
-	c, err := r.collect(ctx, group)
-	if err == nil && slices.ContainsFunc(c.DaemonSets, claimsVolumes) {
-		group, groupCtx := r.group(ctx)
-		r.goReadStorage(groupCtx, group)
-		c, err = r.collect(ctx, group)
-	}
-	r.progress.done()
-	if err == nil {
-		c.LabelManagers = managers.LabelManagers
-	}
-	return c, err
+	return r.readAll(ctx, func(list func(resource string, ways ...*cache.ListWatch)) {
+		core, storage := r.client.CoreV1(), r.client.StorageV1()
+		list("persistentvolumeclaims", in(core.PersistentVolumeClaims, "", r.fallback)...)
+		list("persistentvolumes", from(core.PersistentVolumes(), nil))
+		list("storageclasses.storage.k8s.io", from(storage.StorageClasses(), nil))
+		list("csinodes.storage.k8s.io", from(storage.CSINodes(), nil))
+		list("csidrivers.storage.k8s.io", from(storage.CSIDrivers(), nil))
+		list("csistoragecapacities.storage.k8s.io", from(storage.CSIStorageCapacities(""), nil))
+		list("volumeattachments.storage.k8s.io", from(storage.VolumeAttachments(), nil))
+	})
 }
 
-// group returns a group and its context, which ends with the group unless objects are followed.
-func (r *reader) group(ctx context.Context) (*errgroup.Group, context.Context) {
-	if r.follow {
-		return &errgroup.Group{}, ctx
-	}
-	return errgroup.WithContext(ctx)
-}
-
-// collect returns what has been read when group is ready.
-func (r *reader) collect(ctx context.Context, group *errgroup.Group) (*explain.Cluster, error) {
+// readAll reads the resources that what lists, all at the same time, and returns them with what was read before.
+func (r *reader) readAll(ctx context.Context, what func(list func(resource string, ways ...*cache.ListWatch))) (*explain.Cluster, error) {
+	group, groupCtx := errgroup.WithContext(ctx)
+	what(func(resource string, ways ...*cache.ListWatch) {
+		s := &source{reader: r, resource: resource, ways: ways}
+		if r.follow {
+			s.follow(ctx)
+			return
+		}
+		var read []runtime.Object
+		r.lists = append(r.lists, func() []runtime.Object { return read })
+		group.Go(func() error {
+			return pager.New(s.List).EachListItemWithAlloc(groupCtx, metav1.ListOptions{}, func(object runtime.Object) error {
+				r.trimmer.trim(object)
+				read = append(read, object)
+				return nil
+			})
+		})
+	})
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
@@ -134,9 +133,11 @@ func (r *reader) collect(ctx context.Context, group *errgroup.Group) (*explain.C
 
 // cluster returns what is known at this moment.
 func (r *reader) cluster() (*explain.Cluster, error) {
-	c := &explain.Cluster{}
-	for _, collect := range r.collectors {
-		collect(c)
+	c := &explain.Cluster{LabelManagers: r.trimmer.managers.LabelManagers}
+	for _, list := range r.lists {
+		for _, object := range list() {
+			c.Add(object)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -165,84 +166,81 @@ func claimsVolumes(ds *appsv1.DaemonSet) bool {
 	})
 }
 
-func (r *reader) goReadStorage(ctx context.Context, group *errgroup.Group) {
-	core, storage := r.client.CoreV1(), r.client.StorageV1()
-	goRead(group, ctx, r, "persistentvolumeclaims", func(c *explain.Cluster) *[]*corev1.PersistentVolumeClaim { return &c.Claims }, trim,
-		core.PersistentVolumeClaims(""), core.PersistentVolumeClaims(r.fallback))
-	goRead(group, ctx, r, "persistentvolumes", func(c *explain.Cluster) *[]*corev1.PersistentVolume { return &c.Volumes }, trim, core.PersistentVolumes(), nil)
-	goRead(group, ctx, r, "storageclasses.storage.k8s.io", func(c *explain.Cluster) *[]*storagev1.StorageClass { return &c.StorageClasses }, trim, storage.StorageClasses(), nil)
-	goRead(group, ctx, r, "csinodes.storage.k8s.io", func(c *explain.Cluster) *[]*storagev1.CSINode { return &c.CSINodes }, trim, storage.CSINodes(), nil)
-	goRead(group, ctx, r, "csidrivers.storage.k8s.io", func(c *explain.Cluster) *[]*storagev1.CSIDriver { return &c.CSIDrivers }, trim, storage.CSIDrivers(), nil)
-	goRead(group, ctx, r, "csistoragecapacities.storage.k8s.io", func(c *explain.Cluster) *[]*storagev1.CSIStorageCapacity { return &c.StorageCapacities }, trim, storage.CSIStorageCapacities(""), nil)
-	goRead(group, ctx, r, "volumeattachments.storage.k8s.io", func(c *explain.Cluster) *[]*storagev1.VolumeAttachment { return &c.Attachments }, trim, storage.VolumeAttachments(), nil)
-}
-
-// lists are the methods of a typed client that a reader needs.
-type lists[L runtime.Object] interface {
+// typed is the part of a typed client that a reader needs.
+type typed[L runtime.Object] interface {
 	List(ctx context.Context, options metav1.ListOptions) (L, error)
 	Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error)
 }
 
-// selected are the events that a selector takes.
-type selected struct {
-	lists[*corev1.EventList]
-	selector fields.Selector
+// from reads what selector takes by a typed client, everything if it is nil.
+func from[L runtime.Object](client typed[L], selector fields.Selector) *cache.ListWatch {
+	with := func(options metav1.ListOptions) metav1.ListOptions {
+		if selector != nil {
+			options.FieldSelector = selector.String()
+		}
+		return options
+	}
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			return client.List(ctx, with(options))
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return client.Watch(ctx, with(options))
+		},
+	}
 }
 
-func (s selected) List(ctx context.Context, options metav1.ListOptions) (*corev1.EventList, error) {
-	options.FieldSelector = s.selector.String()
-	return s.lists.List(ctx, options)
+// in reads one of namespaces: the first that is allowed.
+func in[L runtime.Object, C typed[L]](client func(namespace string) C, namespaces ...string) []*cache.ListWatch {
+	var ways []*cache.ListWatch
+	for _, namespace := range namespaces {
+		ways = append(ways, from[L](client(namespace), nil))
+	}
+	return ways
 }
 
-func (s selected) Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	options.FieldSelector = s.selector.String()
-	return s.lists.Watch(ctx, options)
-}
-
-// source is where the objects of a resource come from: everywhere, or in one namespace if
-// access to the others is denied.
-type source[L runtime.Object] struct {
+// source is where the objects of a resource come from: the first of ways that is not denied.
+type source struct {
 	*reader
-	resource       string
-	everywhere, in lists[L]
+	resource string
+	ways     []*cache.ListWatch
 }
 
 // List implements [cache.ListerWithContext]. The list is empty if access is denied.
-func (s *source[L]) List(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-	page, err := s.everywhere.List(ctx, options)
-	if apierrors.IsForbidden(err) {
-		if s.in != nil {
-			s.everywhere, s.in = s.in, nil
-			s.note(s.narrowed)
-			return s.List(ctx, options)
+func (s *source) List(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	for len(s.ways) > 0 {
+		page, err := s.ways[0].ListWithContext(ctx, options)
+		if err == nil {
+			s.progress.read(s.resource, page)
+			return page, nil
 		}
-		s.everywhere = nothing[L]{}
-		s.note(s.unread)
-		return s.everywhere.List(ctx, options)
+		if !apierrors.IsForbidden(err) {
+			return nil, fmt.Errorf("reading %s: %w", s.resource, err)
+		}
+		s.ways = s.ways[1:]
+		s.denied(len(s.ways) == 0)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", s.resource, err)
-	}
-	s.progress.read(s.resource, page)
-	return page, nil
+	return &metav1.List{}, nil
 }
 
-func (s *source[L]) note(resources sets.Set[string]) {
+// denied notes that the resource may not be listed everywhere, or nowhere.
+func (s *source) denied(entirely bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.narrowed.Delete(s.resource)
-	resources.Insert(s.resource)
+	if entirely {
+		s.narrowed.Delete(s.resource)
+		s.unread.Insert(s.resource)
+	} else {
+		s.narrowed.Insert(s.resource)
+	}
 }
 
-// nothing is a source that has nothing and never will.
-type nothing[L runtime.Object] struct{}
-
-func (nothing[L]) List(context.Context, metav1.ListOptions) (L, error) {
-	return reflect.New(reflect.TypeFor[L]().Elem()).Interface().(L), nil
-}
-
-func (nothing[L]) Watch(context.Context, metav1.ListOptions) (watch.Interface, error) {
-	return watch.NewFake(), nil
+// Watch implements [cache.WatcherWithContext]. What may not be listed never changes.
+func (s *source) Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	if len(s.ways) == 0 {
+		return watch.NewFake(), nil
+	}
+	return s.ways[0].WatchWithContext(ctx, options)
 }
 
 // listWatch is a source without the kind of watch that begins with all objects: what may
@@ -251,68 +249,30 @@ type listWatch struct{ *cache.ListWatch }
 
 func (listWatch) IsWatchListSemanticsUnSupported() bool { return true }
 
-// goRead reads all objects of a resource in a goroutine of group: page by page, or for as
-// long as they are followed. Of each it keeps what trim leaves of it.
-func goRead[P interface {
-	*T
-	runtime.Object
-}, T any, L runtime.Object](group *errgroup.Group, ctx context.Context, r *reader, resource string, into func(*explain.Cluster) *[]P, trim func(P), everywhere, in lists[L]) { //nolint:revive // the group is what the context belongs to
-	s := &source[L]{reader: r, resource: resource, everywhere: everywhere, in: in}
-	if r.follow {
-		r.followSource(ctx, listWatch{&cache.ListWatch{
-			ListWithContextFunc: s.List,
-			WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-				return s.everywhere.Watch(ctx, options)
-			},
-		}}, P(new(T)), func(object any) (any, error) { trim(object.(P)); return object, nil }, func(c *explain.Cluster, objects []any) {
-			for _, object := range objects {
-				*into(c) = append(*into(c), object.(P))
-			}
-		})
-		return
-	}
-	var read []P
-	r.collectors = append(r.collectors, func(c *explain.Cluster) { *into(c) = append(*into(c), read...) })
-	group.Go(func() error {
-		return pager.New(s.List).EachListItemWithAlloc(ctx, metav1.ListOptions{}, func(object runtime.Object) error {
-			trim(object.(P))
-			read = append(read, object.(P))
-			return nil
-		})
-	})
-}
-
-// followSource keeps what a source has in memory, until ctx ends.
-func (r *reader) followSource(ctx context.Context, source cache.ListerWatcher, example runtime.Object, trim cache.TransformFunc, add func(*explain.Cluster, []any)) {
-	informer := cache.NewSharedIndexInformer(source, example, 0, nil)
-	err := errors.Join(informer.SetTransform(trim), informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+// follow keeps what a source has in memory, until ctx ends.
+func (s *source) follow(ctx context.Context) {
+	informer := cache.NewSharedIndexInformer(listWatch{&cache.ListWatch{ListWithContextFunc: s.List, WatchFuncWithContext: s.Watch}}, nil, 0, nil)
+	err := errors.Join(informer.SetTransform(func(object any) (any, error) {
+		s.trimmer.trim(object.(runtime.Object))
+		return object, nil
+	}), informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 		switch {
 		case !informer.HasSynced():
-			r.fail(err)
+			s.fail(err)
 		case !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err):
-			r.complain(err)
+			s.complain(err)
 		}
 	}))
 	if err != nil {
-		r.fail(err)
+		s.fail(err)
 		return
 	}
-	r.synced = append(r.synced, informer.HasSynced)
-	r.collectors = append(r.collectors, func(c *explain.Cluster) { add(c, informer.GetStore().List()) })
+	s.synced = append(s.synced, informer.HasSynced)
+	s.lists = append(s.lists, func() (objects []runtime.Object) {
+		for _, object := range informer.GetStore().List() {
+			objects = append(objects, object.(runtime.Object))
+		}
+		return objects
+	})
 	go informer.RunWithContext(ctx)
-}
-
-// remaining returns how many objects follow a page, 0 if the server does not say.
-func remaining(page runtime.Object) (items int, more int64) {
-	list, err := meta.ListAccessor(page)
-	if err == nil && list.GetRemainingItemCount() != nil {
-		more = *list.GetRemainingItemCount()
-	}
-	return meta.LenList(page), more
-}
-
-// shortResource drops the API group.
-func shortResource(resource string) string {
-	name, _, _ := strings.Cut(resource, ".")
-	return name
 }

@@ -37,7 +37,7 @@ func BenchmarkShrunkPods(b *testing.B) {
 // shrinkAll has the pods come over the wire one after the other.
 func shrinkAll(tb testing.TB, cluster *explain.Cluster) {
 	tb.Helper()
-	s := &sharer{}
+	s := &trimmer{}
 	for n, pod := range cluster.Pods {
 		content, err := pod.Marshal()
 		if err != nil {
@@ -47,7 +47,7 @@ func shrinkAll(tb testing.TB, cluster *explain.Cluster) {
 		if err := read.Unmarshal(content); err != nil {
 			tb.Fatal(err)
 		}
-		s.shrink(read)
+		s.trim(read)
 		cluster.Pods[n] = read
 	}
 }
@@ -56,7 +56,7 @@ func shrinkAll(tb testing.TB, cluster *explain.Cluster) {
 func TestPodsShare(t *testing.T) {
 	t.Parallel()
 	cluster := explaintest.Cluster(200, 2, 1_000)
-	s := &sharer{}
+	s := &trimmer{}
 	first := make(map[string]*corev1.Pod)
 	shared, requests := 0, ""
 	for _, pod := range cluster.Pods {
@@ -65,7 +65,7 @@ func TestPodsShare(t *testing.T) {
 			pod.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = *pod.Spec.Containers[0].Resources.Requests.Memory()
 			requests = pod.Spec.Containers[0].Resources.Requests.Cpu().String()
 		}
-		s.shrink(pod)
+		s.trim(pod)
 		owner := ""
 		if len(pod.OwnerReferences) > 0 {
 			owner = string(pod.OwnerReferences[0].UID)

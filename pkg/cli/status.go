@@ -12,7 +12,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,14 +21,11 @@ import (
 
 // statusOptions are the arguments and flags of status.
 type statusOptions struct {
-	*environment
-	selection
-	output   output
+	query
 	watch    bool
 	interval time.Duration
 	wait     string
 	timeout  time.Duration
-	palette  palette
 }
 
 // conditions are what --wait can wait for.
@@ -41,53 +37,10 @@ var conditions = map[string]func(*explain.Status) bool{
 }
 
 func newStatusCommand(e *environment) *cobra.Command {
-	o := &statusOptions{environment: e}
-	command := &cobra.Command{
-		Use:   "status [ds/NAME...]",
-		Short: "Show how DaemonSets fare, and what is wrong with them",
-		Long: `Show for each DaemonSet on how many nodes it belongs, is Ready, up to date,
-available or missing; how often its containers were restarted, and how old the
-oldest gap is. A gap is a node that the DaemonSet belongs on and is not Ready on.
-Below the table is what is wrong: the cause that most gaps have, and an update
-that goes no further. -o wide adds how many pods are bound and created, how many
-are where they don't belong, and the room that everynode-scheduler holds.
-
-With --wait, it waits until the DaemonSets are on all nodes that they belong on:
-ready (and of the current template, the default), available, updated or scheduled.
-The exit code is 1 if they are not before the --timeout.`,
-		Example: `  # The DaemonSets of the current namespace
-  kubectl everynode status
-
-  # All of them, as they change
-  kubectl everynode status -A --watch
-
-  # In a pipeline, after kubectl apply
-  kubectl everynode status ds/filebeat --wait --timeout=10m
-
-  # Those that lack most, first
-  kubectl everynode status -A --sort-by=.missing`,
-		RunE: func(command *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
-				return err
-			}
-			o.palette = o.newPalette(o.Out)
-			if o.watch || o.wait != "" {
-				return o.follow(command)
-			}
-			engine, err := o.read(command, o.scope())
-			if err != nil {
-				return err
-			}
-			_, err = o.look(command, engine)
-			return err
-		},
-		ValidArgsFunction: e.completeDaemonSets,
-	}
-	o.output.addFlag(command, formatWide, formatName, formatMarkdown)
+	o := &statusOptions{query: query{environment: e}}
+	command := newVerb("status", o.complete, o.run)
+	o.addFlags(command, formatWide, formatName, formatMarkdown)
 	o.output.addTableFlags(command)
-	e.addPatienceFlag(command)
-	e.addFromFlag(command)
-	o.addFlag(command)
 	flags := command.Flags()
 	flags.BoolVarP(&o.watch, "watch", "w", false, "Show them as they change, until Ctrl-C.")
 	flags.DurationVar(&o.interval, "interval", 5*time.Second, "How long to wait between two looks with --watch, at least 1s.")
@@ -98,9 +51,6 @@ The exit code is 1 if they are not before the --timeout.`,
 }
 
 func (o *statusOptions) complete(args []string) error {
-	if err := o.output.validate(); err != nil {
-		return err
-	}
 	switch {
 	case o.interval < time.Second:
 		return fmt.Errorf("--interval is %s, must be at least 1s", o.interval)
@@ -113,15 +63,23 @@ func (o *statusOptions) complete(args []string) error {
 	case len(o.from) > 0 && (o.watch || o.wait != ""):
 		return errors.New("files don't change: leave out --watch and --wait with --from")
 	}
-	return o.selection.complete(o.environment, args)
+	return o.query.complete(args)
 }
 
-func (o *statusOptions) scope() scope {
-	return scope{namespace: o.space, podEvents: true}
+func (o *statusOptions) run(command *cobra.Command) error {
+	if o.watch || o.wait != "" {
+		return o.follow(command)
+	}
+	engine, err := o.read(command, o.space)
+	if err != nil {
+		return err
+	}
+	_, err = o.show(command, engine)
+	return err
 }
 
-// look prints how the DaemonSets fare.
-func (o *statusOptions) look(command *cobra.Command, engine *explain.Engine) ([]explain.Status, error) {
+// show prints how the DaemonSets fare.
+func (o *statusOptions) show(command *cobra.Command, engine *explain.Engine) ([]explain.Status, error) {
 	daemonSets, err := o.choose(engine)
 	if err != nil {
 		return nil, err
@@ -135,9 +93,7 @@ func (o *statusOptions) look(command *cobra.Command, engine *explain.Engine) ([]
 	}
 	switch {
 	case o.output.isObject():
-		return statuses, o.output.printObject(o.Out, "DaemonSetStatusList", struct {
-			Items []explain.Status `json:"items"`
-		}{statuses})
+		return statuses, o.output.printObject(o.Out, "DaemonSetStatusList", list[explain.Status]{statuses})
 	case len(statuses) == 0:
 		fmt.Fprintln(o.ErrOut, o.nothing())
 	case o.output.format == formatName:
@@ -146,7 +102,7 @@ func (o *statusOptions) look(command *cobra.Command, engine *explain.Engine) ([]
 		}
 	default:
 		o.print(statuses)
-		o.notChecked(engine)
+		o.newPrinter(o.ErrOut).notChecked(engine.NotChecked())
 	}
 	return statuses, nil
 }
@@ -190,7 +146,14 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 			r.complain(err)
 			page.Reset()
 		case o.wait == "":
-			o.show(out, page.Bytes(), first)
+			switch {
+			case isTerminal(out):
+				fmt.Fprint(out, clearScreen)
+			case !first:
+				fmt.Fprintln(out)
+			}
+			// What cannot be written cannot be reported there either.
+			_, _ = page.WriteTo(out)
 		}
 		if there || late {
 			return o.conclude(out, &page, there)
@@ -210,7 +173,7 @@ func (o *statusOptions) followed(ctx context.Context) (*reader, error) {
 		return nil, err
 	}
 	r.follow, r.complain = true, func(err error) { fmt.Fprintln(o.ErrOut, "error:", err) }
-	_, err = r.read(ctx, o.scope())
+	_, err = r.read(ctx, scope{namespace: o.space, podEvents: true})
 	return r, err
 }
 
@@ -224,7 +187,7 @@ func (o *statusOptions) lookAt(command *cobra.Command, r *reader) (there bool, e
 	if err != nil {
 		return false, err
 	}
-	statuses, err := o.look(command, engine)
+	statuses, err := o.show(command, engine)
 	if err != nil || o.wait == "" {
 		return false, err
 	}
@@ -232,27 +195,14 @@ func (o *statusOptions) lookAt(command *cobra.Command, r *reader) (there bool, e
 	return !slices.ContainsFunc(statuses, lacks), nil
 }
 
-// show writes a page in place of the one before on a terminal, or else below it.
-func (o *statusOptions) show(out io.Writer, page []byte, first bool) {
-	switch {
-	case isTerminal(out):
-		fmt.Fprint(out, clearScreen)
-	case !first:
-		fmt.Fprintln(out)
-	}
-	// What cannot be written cannot be reported there either.
-	_, _ = out.Write(page)
-}
-
 // clearScreen empties a terminal.
 const clearScreen = "\033[H\033[2J"
 
 // print writes a table, and below it what is wrong.
 func (o *statusOptions) print(statuses []explain.Status) {
-	p := o.newPrinter(o.Out)
-	p.palette, p.markdown = o.palette, o.output.format == formatMarkdown
+	p := o.printer()
 	header := []string{"NAME", "DESIRED", "READY", "UP-TO-DATE", "AVAILABLE", "MISSING", "RESTARTS", "GAP", "AGE"}
-	if o.output.format == formatWide {
+	if p.wide {
 		header = append(header, "SCHEDULED", "CREATED", "MISSCHEDULED", "HELD", "HELD ON")
 	}
 	if o.all {
@@ -262,31 +212,27 @@ func (o *statusOptions) print(statuses []explain.Status) {
 	for n := range statuses {
 		rows = append(rows, o.row(&statuses[n]))
 	}
+	lines := aligned(rows)
 	if p.markdown {
 		p.table(0, rows)
-	} else {
-		o.lines(p, aligned(rows), statuses)
+		lines = nil
 	}
-	for n := range statuses {
-		o.remarks(p, &statuses[n])
-	}
-}
-
-// lines writes the lines of a table in the colours of the states.
-func (o *statusOptions) lines(p *printer, lines []string, statuses []explain.Status) {
-	if !o.output.noHeaders {
-		p.line(0, lines[0])
-	}
-	for n := range statuses {
-		line := lines[n+1]
-		switch statuses[n].State {
-		case explain.StateStuck:
+	for n, line := range lines {
+		switch {
+		case n == 0 && o.output.noHeaders:
+			continue
+		case n > 0 && statuses[n-1].State == explain.StateStuck:
 			line = p.bad(line)
-		case explain.StateWaiting:
+		case n > 0 && statuses[n-1].State == explain.StateWaiting:
 			line = p.warn(line)
-		default:
 		}
 		p.line(0, line)
+	}
+	// Without headers, rows are all that is wanted.
+	for n := range statuses {
+		if !o.output.noHeaders {
+			p.remarks(&statuses[n])
+		}
 	}
 }
 
@@ -295,8 +241,11 @@ func (o *statusOptions) row(s *explain.Status) []string {
 	if s.GapSince != nil {
 		gap = o.age(s.GapSince.Time)
 	}
-	row := []string{s.Name, strconv.Itoa(s.Desired), strconv.Itoa(s.Ready), strconv.Itoa(s.Updated), strconv.Itoa(s.Available),
-		strconv.Itoa(s.Missing), strconv.Itoa(s.Restarts), gap, o.age(s.CreationTimestamp.Time)}
+	row := []string{s.Name}
+	for _, number := range []int{s.Desired, s.Ready, s.Updated, s.Available, s.Missing, s.Restarts} {
+		row = append(row, strconv.Itoa(number))
+	}
+	row = append(row, gap, o.age(s.CreationTimestamp.Time))
 	if o.output.format == formatWide {
 		row = append(row, strconv.Itoa(s.Scheduled), strconv.Itoa(s.Created), strconv.Itoa(s.Misscheduled),
 			cmp.Or(s.HeldText(), "-"), explain.Count(s.HeldNodes, "node"))
@@ -307,36 +256,31 @@ func (o *statusOptions) row(s *explain.Status) []string {
 	return row
 }
 
-// remarks writes what is wrong with a DaemonSet, and how to hear more. Without headers,
-// rows are all that is wanted.
-func (o *statusOptions) remarks(p *printer, s *explain.Status) {
-	if s.Top == nil && s.Stalled == "" && s.Misscheduled == 0 && len(s.Controller) == 0 || o.output.noHeaders {
+// remarks writes what is wrong with a DaemonSet, and how to hear more.
+func (p *printer) remarks(s *explain.Status) {
+	if s.Top == nil && s.Stalled == "" && s.Misscheduled == 0 && len(s.Controller) == 0 {
 		return
 	}
 	p.line(0, "")
 	p.heading(0, s.Namespace+"/"+s.Name)
 	if s.Top != nil {
-		nodes := explain.NodeList(s.Top.Nodes)
-		if o.output.format == formatWide {
-			nodes = strings.Join(s.Top.Nodes, " ")
-		}
 		state := ""
 		if s.Top.State == explain.StateWaiting {
 			state = ", " + s.Top.State.Words()
 		}
-		p.fold(2, 2, fmt.Sprintf("%s on %s%s: %s", s.Top.Reason.Words(), nodes, state, s.Top.Message))
+		p.items(fmt.Sprintf("%s on %s%s: %s", s.Top.Reason.Words(), p.nodes(s.Top.Nodes), state, s.Top.Message))
 	}
 	if s.Stalled != "" {
-		p.fold(2, 2, "update stalled: "+s.Stalled)
+		p.items("update stalled: " + s.Stalled)
 	}
 	if s.LapsedNodes > 0 {
-		p.fold(2, 2, "everynode-scheduler holds no room for it any more on "+explain.Count(s.LapsedNodes, "node")+": no pod appeared there")
+		p.items("everynode-scheduler holds no room for it any more on " + explain.Count(s.LapsedNodes, "node") + ": no pod appeared there")
 	}
 	if s.Misscheduled > 0 {
-		p.fold(2, 2, "pods on "+explain.Count(s.Misscheduled, "node")+" where it does not belong")
+		p.items("pods on " + explain.Count(s.Misscheduled, "node") + " where it does not belong")
 	}
 	for _, difference := range s.Controller {
-		p.fold(2, 2, "The DaemonSet controller has not caught up: "+difference+".")
+		p.items("The DaemonSet controller has not caught up: " + difference + ".")
 	}
-	p.command(2, "Next: ", o.explainCommand(s.Namespace, s.Name))
+	p.command(2, "Next: ", p.explainCommand(s.Namespace, s.Name))
 }

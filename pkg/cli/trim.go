@@ -4,60 +4,67 @@
 package cli
 
 import (
+	"maps"
 	"slices"
+	"unique"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/explain"
 )
 
-// trim drops the fields that no verb reads and that can be large.
-func trim[P metav1.Object](object P) {
-	object.SetManagedFields(nil)
-	if annotations := object.GetAnnotations(); annotations != nil {
-		delete(annotations, corev1.LastAppliedConfigAnnotation)
+// trimmer drops the fields that no verb reads and that can be large. A hundred thousand pods
+// are hundreds of megabytes otherwise. Objects are changed once, when they are read.
+type trimmer struct {
+	// first is the first pod of each controller: the others share what is the same in them.
+	first map[types.UID]*corev1.Pod
+	// managers has the label managers of nodes, unless that is not wanted.
+	managers   explain.Cluster
+	noManagers bool
+}
+
+func (t *trimmer) trim(object runtime.Object) {
+	accessor, err := meta.Accessor(object)
+	if err != nil {
+		return
 	}
-}
-
-// trimDaemonSet keeps when its spec was changed.
-func trimDaemonSet(ds *appsv1.DaemonSet) {
-	managers := slices.DeleteFunc(ds.ManagedFields, func(entry metav1.ManagedFieldsEntry) bool { return entry.Subresource != "" })
-	trim(ds)
-	for n := range managers {
-		managers[n].FieldsV1 = nil
+	managers := accessor.GetManagedFields()
+	if node, ok := object.(*corev1.Node); ok && !t.noManagers {
+		t.managers.NoteManagers(node)
 	}
-	ds.ManagedFields = managers
-}
-
-func trimNode(node *corev1.Node) {
-	trim(node)
-	node.Annotations = nil
-	node.Status.Images = nil
-	node.Status.VolumesAttached, node.Status.VolumesInUse = nil, nil
-}
-
-func trimRevision(revision *appsv1.ControllerRevision) {
-	trim(revision)
-	revision.Data = runtime.RawExtension{}
+	accessor.SetManagedFields(nil)
+	delete(accessor.GetAnnotations(), corev1.LastAppliedConfigAnnotation)
+	switch object := object.(type) {
+	case *appsv1.DaemonSet:
+		// They tell when the spec was changed.
+		object.ManagedFields = slices.DeleteFunc(managers, func(entry metav1.ManagedFieldsEntry) bool { return entry.Subresource != "" })
+		for n := range object.ManagedFields {
+			object.ManagedFields[n].FieldsV1 = nil
+		}
+	case *appsv1.ControllerRevision:
+		object.Data = runtime.RawExtension{}
+	case *corev1.Node:
+		object.Annotations = nil
+		object.Status.Images, object.Status.VolumesAttached, object.Status.VolumesInUse = nil, nil, nil
+	case *corev1.Pod:
+		trimPod(object)
+		t.share(object)
+	}
 }
 
 // keptAnnotations are those of pods that decide about anything.
 var keptAnnotations = []string{corev1.MirrorPodAnnotationKey, "cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt", "everynode.dev/requires"}
 
-// trimPod keeps what schedulers look at, and what tells the state of containers. A
-// hundred thousand pods are hundreds of megabytes otherwise.
+// trimPod keeps what schedulers look at, and what tells the state of containers.
 func trimPod(pod *corev1.Pod) {
-	trim(pod)
-	for key := range pod.Annotations {
-		if !slices.Contains(keptAnnotations, key) {
-			delete(pod.Annotations, key)
-		}
-	}
+	maps.DeleteFunc(pod.Annotations, func(key, _ string) bool { return !slices.Contains(keptAnnotations, key) })
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(volume corev1.Volume) bool {
 		source := &volume.VolumeSource
 		return source.Projected != nil || source.ConfigMap != nil || source.Secret != nil || source.EmptyDir != nil || source.HostPath != nil || source.DownwardAPI != nil
@@ -101,29 +108,21 @@ func trimContainers(containers []corev1.Container) {
 	}
 }
 
-// sharer lets the pods of one controller share what is the same in all of them. Pods
-// that were read are never changed.
-type sharer struct {
-	first map[types.UID]*corev1.Pod
-	texts map[string]string
-}
-
-// shrink makes a pod as small as it can be without a difference for what is said.
-func (s *sharer) shrink(pod *corev1.Pod) {
-	trimPod(pod)
+// share lets the pods of a controller share what is the same in all of them.
+func (t *trimmer) share(pod *corev1.Pod) {
 	for _, text := range []*string{&pod.Namespace, &pod.Spec.NodeName, &pod.Spec.SchedulerName, &pod.Spec.PriorityClassName} {
-		*text = s.text(*text)
+		*text = unique.Make(*text).Value()
 	}
 	owner := metav1.GetControllerOfNoCopy(pod)
 	if owner == nil {
 		return
 	}
-	if s.first == nil {
-		s.first = make(map[types.UID]*corev1.Pod)
+	if t.first == nil {
+		t.first = make(map[types.UID]*corev1.Pod)
 	}
-	first := s.first[owner.UID]
+	first := t.first[owner.UID]
 	if first == nil {
-		s.first[owner.UID] = pod
+		t.first[owner.UID] = pod
 		return
 	}
 	share(&pod.Labels, first.Labels)
@@ -138,17 +137,6 @@ func (s *sharer) shrink(pod *corev1.Pod) {
 	share(&pod.Spec.TopologySpreadConstraints, first.Spec.TopologySpreadConstraints)
 	share(&pod.Spec.Priority, first.Spec.Priority)
 	share(&pod.Spec.PreemptionPolicy, first.Spec.PreemptionPolicy)
-}
-
-func (s *sharer) text(text string) string {
-	if s.texts == nil {
-		s.texts = make(map[string]string)
-	}
-	known, ok := s.texts[text]
-	if !ok {
-		s.texts[text], known = text, text
-	}
-	return known
 }
 
 func share[T any](mine *T, first T) {

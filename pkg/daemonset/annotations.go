@@ -37,6 +37,9 @@ const (
 	// SchedulingDirect binds pods when they are created, so that they start even if
 	// no scheduler runs. The kubelet refuses those that don't fit.
 	SchedulingDirect = "direct"
+	// SchedulingAuto leaves it to a scheduler while one is at work. While none is, the webhook
+	// binds pods that fit.
+	SchedulingAuto = "auto"
 )
 
 // compiledAnnotations are those that New looks at.
@@ -51,7 +54,7 @@ var ErrUnknownAnnotation = errors.New("there is no such annotation for DaemonSet
 func ValidateAnnotation(key, value string) error {
 	switch key {
 	case SchedulingAnnotation:
-		return oneOf(value, SchedulingScheduler, SchedulingDirect)
+		return oneOf(value, SchedulingScheduler, SchedulingDirect, SchedulingAuto)
 	case HoldAnnotation, GateAnnotation, PreemptAnnotation:
 		return oneOf(value, "true", "false")
 	case ResourcesAnnotation:

@@ -150,6 +150,25 @@ func nodeNamedBy(term *corev1.NodeSelectorTerm) (node string, impossible bool) {
 	return node, len(term.MatchExpressions) == 0 && len(term.MatchFields) == 0
 }
 
+// ClaimThatWaits names a claim of the pod that a scheduler may have to decide about; empty
+// if there is none. A PersistentVolumeClaim of a WaitForFirstConsumer class gets its volume, and
+// a ResourceClaim its device, only for a pod that a scheduler places. Which claims are
+// bound already would take a watch of all of them.
+func ClaimThatWaits(pod *corev1.Pod) string {
+	for i := range pod.Spec.Volumes {
+		switch volume := &pod.Spec.Volumes[i]; {
+		case volume.Ephemeral != nil:
+			return "the ephemeral volume " + volume.Name
+		case volume.PersistentVolumeClaim != nil:
+			return "the PersistentVolumeClaim of volume " + volume.Name
+		}
+	}
+	if len(pod.Spec.ResourceClaims) > 0 {
+		return "the ResourceClaim " + pod.Spec.ResourceClaims[0].Name
+	}
+	return ""
+}
+
 // IsMirror says whether pod mirrors a static pod: the kubelet runs it from a
 // file, nobody can evict it.
 func IsMirror(pod *corev1.Pod) bool {

@@ -4,6 +4,7 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,35 +21,21 @@ import (
 // the admission plugin PodNodeSelector, and OpenShift's.
 var nodeSelectorAnnotations = []string{"scheduler.alpha.kubernetes.io/node-selector", "openshift.io/node-selector"}
 
-// admissionOf says how pod differs from the template it was made from: somebody
-// changed it when it was created. Nothing is said of pods of earlier templates.
-func (i *inquiry) admissionOf(pod *corev1.Pod) []string {
-	if !i.updated(pod) {
-		return nil
-	}
-	return i.changes(pod)
-}
-
-// changes says how pod differs from the template.
+// changes says how pod differs from the template it was made from: something changed it when
+// it was created.
 func (i *inquiry) changes(pod *corev1.Pod) []string {
 	var changes []string
 	change := func(what, template, have string) {
 		if template != have {
-			changes = append(changes, fmt.Sprintf("%s: %s, the template has %s", what, orNone(have), orNone(template)))
+			changes = append(changes, fmt.Sprintf("%s: %s, the template has %s", what, cmp.Or(have, "none"), cmp.Or(template, "none")))
 		}
 	}
 	template, spec := i.template(), &pod.Spec
 	change("nodeSelector", describeLabels(template.NodeSelector), describeLabels(spec.NodeSelector))
 	changes = append(changes, affinityChanges(spec)...)
 	changes = append(changes, i.tolerationChanges(spec)...)
-	if template.PriorityClassName != spec.PriorityClassName {
-		change("priorityClassName", template.PriorityClassName, spec.PriorityClassName)
-	}
-	scheduler := template.SchedulerName
-	if scheduler == "" {
-		scheduler = corev1.DefaultSchedulerName
-	}
-	change("schedulerName", scheduler, spec.SchedulerName)
+	change("priorityClassName", template.PriorityClassName, spec.PriorityClassName)
+	change("schedulerName", cmp.Or(template.SchedulerName, corev1.DefaultSchedulerName), spec.SchedulerName)
 	change("schedulingGates", describeGates(template.SchedulingGates), describeGates(spec.SchedulingGates))
 	change("containers", describeContainers(template.Containers), describeContainers(spec.Containers))
 	change("requests", describeRequests(i.compiled.NeedsOn(i.node).Resources), describeRequests(daemonset.NewResources(
@@ -56,20 +43,11 @@ func (i *inquiry) changes(pod *corev1.Pod) []string {
 	return changes
 }
 
-func orNone(text string) string {
-	if text == "" {
-		return "none"
-	}
-	return text
-}
-
 // affinityChanges says what the pod's node affinity asks for besides its node.
 func affinityChanges(spec *corev1.PodSpec) []string {
-	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil || spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
-		return nil
-	}
 	var added []string
-	for _, term := range spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+	terms, _ := requiredTerms(spec.Affinity)
+	for _, term := range terms {
 		for n := range term.MatchExpressions {
 			added = append(added, describeRequirement(&term.MatchExpressions[n]))
 		}
@@ -114,10 +92,7 @@ func replaced(template *corev1.PodSpec) []corev1.Toleration {
 }
 
 func describeToleration(t *corev1.Toleration) string {
-	text := t.Key
-	if text == "" {
-		text = "any key"
-	}
+	text := cmp.Or(t.Key, "any key")
 	if t.Operator != corev1.TolerationOpExists {
 		text += "=" + t.Value
 	}
@@ -139,17 +114,17 @@ func describeLabels(labels map[string]string) string {
 }
 
 func describeGates(gates []corev1.PodSchedulingGate) string {
-	names := make([]string, len(gates))
-	for n := range gates {
-		names[n] = gates[n].Name
-	}
-	return strings.Join(names, ",")
+	return describeNames(gates, func(gate *corev1.PodSchedulingGate) string { return gate.Name })
 }
 
 func describeContainers(containers []corev1.Container) string {
-	names := make([]string, len(containers))
-	for n := range containers {
-		names[n] = containers[n].Name
+	return describeNames(containers, func(container *corev1.Container) string { return container.Name })
+}
+
+func describeNames[T any](list []T, name func(*T) string) string {
+	names := make([]string, len(list))
+	for n := range list {
+		names[n] = name(&list[n])
 	}
 	return strings.Join(names, ",")
 }
@@ -185,18 +160,10 @@ func (i *inquiry) namespaceSelector(added []mismatch) string {
 		return ""
 	}
 	for _, key := range nodeSelectorAnnotations {
-		value := namespace.Annotations[key]
-		if slices.ContainsFunc(added, func(m mismatch) bool { return slices.Contains(splitSelector(value), m.label()) }) {
+		asked := strings.Split(strings.ReplaceAll(namespace.Annotations[key], " ", ""), ",")
+		if slices.ContainsFunc(added, func(m mismatch) bool { return slices.Contains(asked, m.label()) }) {
 			return key
 		}
 	}
 	return ""
-}
-
-func splitSelector(selector string) []string {
-	parts := strings.Split(selector, ",")
-	for n := range parts {
-		parts[n] = strings.TrimSpace(parts[n])
-	}
-	return parts
 }

@@ -4,6 +4,12 @@
 package explain
 
 import (
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
@@ -11,6 +17,8 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -76,4 +84,140 @@ func (c *Cluster) MakeUpNodes() {
 			})
 		}
 	}
+}
+
+// Add adds an object to the list of its kind. Objects of other kinds are left out.
+func (c *Cluster) Add(object runtime.Object) {
+	kind := reflect.SliceOf(reflect.TypeOf(object))
+	for _, list := range reflect.ValueOf(c).Elem().Fields() {
+		if list.Type() == kind {
+			list.Set(reflect.Append(list, reflect.ValueOf(object)))
+		}
+	}
+}
+
+// byName returns objects by their names.
+func byName[T metav1.Object](objects []T) map[string]T {
+	named := make(map[string]T, len(objects))
+	for _, object := range objects {
+		named[object.GetName()] = object
+	}
+	return named
+}
+
+// NoteManagers notes which programs and people have set the labels of node.
+func (c *Cluster) NoteManagers(node *corev1.Node) {
+	if c.LabelManagers == nil {
+		c.LabelManagers = make(map[string][]string)
+	}
+	for n := range node.ManagedFields {
+		entry := &node.ManagedFields[n]
+		if entry.FieldsV1 == nil {
+			continue
+		}
+		var fields struct {
+			Metadata struct {
+				Labels map[string]json.RawMessage `json:"f:labels"`
+			} `json:"f:metadata"`
+		}
+		// What cannot be read tells nothing.
+		if json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields) != nil {
+			continue
+		}
+		for field := range fields.Metadata.Labels {
+			if key, ok := strings.CutPrefix(field, "f:"); ok && !slices.Contains(c.LabelManagers[key], entry.Manager) {
+				c.LabelManagers[key] = append(c.LabelManagers[key], entry.Manager)
+			}
+		}
+	}
+}
+
+// With returns a copy of c in which ds and the objects that come with it are as given. A
+// DaemonSet that is new gets a UID; of one that is not, its present state is returned.
+func (c *Cluster) With(ds *appsv1.DaemonSet, others ...runtime.Object) (_ *Cluster, old *appsv1.DaemonSet) {
+	changed := *c
+	old = put(&changed.DaemonSets, ds)
+	ds.UID = types.UID("planned/" + ds.Namespace + "/" + ds.Name)
+	if old != nil {
+		ds.UID, ds.CreationTimestamp, ds.Status, ds.Generation = old.UID, old.CreationTimestamp, old.Status, old.Generation
+	}
+	for _, other := range others {
+		switch other := other.(type) {
+		case *schedulingv1.PriorityClass:
+			put(&changed.PriorityClasses, other)
+		case *corev1.Namespace:
+			put(&changed.Namespaces, other)
+		case *nodev1.RuntimeClass:
+			put(&changed.RuntimeClasses, other)
+		case *corev1.LimitRange:
+			put(&changed.LimitRanges, other)
+		case *corev1.ResourceQuota:
+			if before := put(&changed.Quotas, other); before != nil {
+				other.Status = before.Status
+			}
+			other.Status.Hard = other.Spec.Hard
+		}
+	}
+	return &changed, old
+}
+
+// put puts object into a copy of list, in place of the one of its name, which is returned.
+func put[T metav1.Object](list *[]T, object T) (old T) {
+	*list = slices.Clone(*list)
+	for n, other := range *list {
+		if other.GetName() == object.GetName() && other.GetNamespace() == object.GetNamespace() {
+			(*list)[n] = object
+			return other
+		}
+	}
+	*list = append(*list, object)
+	return old
+}
+
+func (c *Cluster) limitRanges(namespace string) []*corev1.LimitRange {
+	return slices.DeleteFunc(slices.Clone(c.LimitRanges), func(l *corev1.LimitRange) bool { return l.Namespace != namespace })
+}
+
+// runtimeClass returns the one of that name, or nil.
+func (c *Cluster) runtimeClass(name string) *nodev1.RuntimeClass {
+	return byName(c.RuntimeClasses)[name]
+}
+
+// limit gives a pod what LimitRanges and its RuntimeClass would.
+func (c *Cluster) limit(pod *corev1.Pod) {
+	for _, limits := range c.limitRanges(pod.Namespace) {
+		for _, item := range limits.Spec.Limits {
+			if item.Type != corev1.LimitTypeContainer {
+				continue
+			}
+			for n := range pod.Spec.Containers {
+				resources := &pod.Spec.Containers[n].Resources
+				resources.Requests, resources.Limits = filled(resources.Requests, item.DefaultRequest), filled(resources.Limits, item.Default)
+			}
+		}
+	}
+	if pod.Spec.RuntimeClassName == nil {
+		return
+	}
+	class := c.runtimeClass(*pod.Spec.RuntimeClassName)
+	if class == nil {
+		return
+	}
+	if class.Overhead != nil {
+		pod.Spec.Overhead = class.Overhead.PodFixed
+	}
+	if scheduling := class.Scheduling; scheduling != nil {
+		pod.Spec.Tolerations = append(pod.Spec.Tolerations, scheduling.Tolerations...)
+		pod.Spec.NodeSelector = filled(scheduling.NodeSelector, pod.Spec.NodeSelector)
+	}
+}
+
+// filled returns values with defaults for keys that are not in them.
+func filled[M ~map[K]V, K comparable, V any](values, defaults M) M {
+	if len(defaults) == 0 {
+		return values
+	}
+	all := maps.Clone(defaults)
+	maps.Copy(all, values)
+	return all
 }

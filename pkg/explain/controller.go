@@ -26,8 +26,7 @@ func (i *inquiry) unwanted(ctx context.Context, pods []*corev1.Pod, goOn bool) e
 		return nil
 	}
 	i.about(pods[0])
-	i.v.Since = nil
-	switch {
+	switch i.v.Since = nil; {
 	case goOn:
 		i.fact("The pod that is there stays: the taint only keeps new ones out.")
 	case pods[0].DeletionTimestamp != nil:
@@ -47,7 +46,7 @@ func (i *inquiry) whyUnwanted(ctx context.Context) error {
 		i.keepsOff(ReasonNodeName, Args{"want": spec.NodeName})
 	}
 	if mismatches := selectorMismatches(spec.NodeSelector, i.node); len(mismatches) > 0 {
-		i.clues.labels = mismatches
+		i.labels = mismatches
 		i.keepsOff(ReasonNodeSelector, mismatchArgs(mismatches))
 	}
 	if args := affinityMismatch(spec.Affinity, i.node); args != nil {
@@ -66,7 +65,7 @@ func (i *inquiry) whyUnwanted(ctx context.Context) error {
 // keepsOff adds something that keeps the DaemonSet off the node. The first is the reason.
 func (i *inquiry) keepsOff(reason Reason, args Args) {
 	if i.v.Reason == "" {
-		i.endAt(StepController, reason, args)
+		i.end(reason, args)
 		return
 	}
 	i.v.Causes = append(i.v.Causes, Cause{reason, args})
@@ -90,9 +89,9 @@ func selectorMismatches(selector map[string]string, node *corev1.Node) []mismatc
 
 // mismatchArgs are what is wanted, and what the node has instead.
 func mismatchArgs(mismatches []mismatch) Args {
-	want, have := make([]string, len(mismatches)), make([]string, len(mismatches))
-	for n, m := range mismatches {
-		want[n], have[n] = m.label(), haveLabel(m.key, m.have, m.has)
+	var want, have []string
+	for _, m := range mismatches {
+		want, have = append(want, m.label()), append(have, haveLabel(m.key, m.have, m.has))
 	}
 	return Args{"want": strings.Join(want, " and "), "have": strings.Join(have, " and ")}
 }
@@ -112,13 +111,21 @@ func haveLabel(key, value string, has bool) string {
 	}
 }
 
+// requiredTerms returns the terms of the required node affinity, and whether there is one.
+func requiredTerms(affinity *corev1.Affinity) ([]corev1.NodeSelectorTerm, bool) {
+	if affinity == nil || affinity.NodeAffinity == nil || affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return nil, false
+	}
+	return affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms, true
+}
+
 // affinityMismatch says why the required node affinity does not match, or nil if
 // it does. Terms are ORed, the requirements of a term are ANDed.
 func affinityMismatch(affinity *corev1.Affinity, node *corev1.Node) Args {
-	if affinity == nil || affinity.NodeAffinity == nil || affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+	terms, required := requiredTerms(affinity)
+	if !required {
 		return nil
 	}
-	terms := affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	if len(terms) == 0 {
 		return Args{"want": "nothing, and so matches no node", "have": "no way to match"}
 	}

@@ -4,6 +4,7 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
+	nodeutil "k8s.io/component-helpers/node/util"
 )
 
 // Reasons of the DaemonSet controller's events
@@ -65,17 +67,21 @@ func newCreationTrouble(events []*corev1.Event) *creationTrouble {
 				t.refusal, t.last = event.Message, last
 			}
 		case eventSuccessfulCreate:
-			if succeeded.Before(&last) {
-				succeeded = last
-			}
+			succeeded = *latest(&succeeded, &last)
 		case eventFailedPod:
-			if node := failedPodOn.FindStringSubmatch(event.Message); node != nil {
-				// The count of events that were put together is that of all nodes.
-				if strings.HasPrefix(event.Message, "(combined from similar events)") {
-					count = 1
-				}
-				t.addFailure(node[1], last, count)
+			node := failedPodOn.FindStringSubmatch(event.Message)
+			if node == nil {
+				continue
 			}
+			// The count of events that were put together is that of all nodes.
+			if strings.HasPrefix(event.Message, "(combined from similar events)") {
+				count = 1
+			}
+			if t.failures[node[1]] == nil {
+				t.failures[node[1]] = &podFailures{}
+			}
+			failures := t.failures[node[1]]
+			failures.count, failures.last = failures.count+count, *latest(&failures.last, &last)
 		}
 	}
 	// The tries before the last success are another story.
@@ -88,40 +94,25 @@ func newCreationTrouble(events []*corev1.Event) *creationTrouble {
 	return t
 }
 
-func (t *creationTrouble) addFailure(node string, last metav1.Time, count int) {
-	known := t.failures[node]
-	if known == nil {
-		known = &podFailures{}
-		t.failures[node] = known
-	}
-	known.count += count
-	if known.last.Before(&last) {
-		known.last = last
-	}
-}
-
 // eventTimes returns when an event was first and last seen, and how often. Which
 // fields say so depends on the API that it was written through.
 func eventTimes(event *corev1.Event) (first, last metav1.Time, count int) {
 	first, last, count = event.FirstTimestamp, event.LastTimestamp, int(max(event.Count, 1))
-	if first.IsZero() {
-		first = metav1.Time(event.EventTime)
-	}
-	if first.IsZero() {
-		first = event.CreationTimestamp
-	}
 	if event.Series != nil {
 		last, count = metav1.Time(event.Series.LastObservedTime), int(event.Series.Count)
 	}
-	if last.IsZero() {
-		last = first
-	}
-	return first, last, count
+	first = cmp.Or(first, metav1.Time(event.EventTime), event.CreationTimestamp)
+	return first, cmp.Or(last, first), count
 }
 
 // noPod says why the controller wants a pod on the node and there is none.
 func (i *inquiry) noPod() {
-	i.v.Since = i.latestChange()
+	failures := i.creation.failures[i.node.Name]
+	since := latest(&i.ds.CreationTimestamp, &i.node.CreationTimestamp)
+	if _, ready := nodeutil.GetNodeCondition(&i.node.Status, corev1.NodeReady); ready != nil && ready.Status == corev1.ConditionTrue {
+		since = latest(since, &ready.LastTransitionTime)
+	}
+	i.v.Since = since
 	switch {
 	case len(i.unpinned) > 0:
 		i.about(i.unpinned[0])
@@ -130,15 +121,11 @@ func (i *inquiry) noPod() {
 		i.refused()
 	case i.ds.Status.ObservedGeneration < i.ds.Generation:
 		for n := range i.ds.ManagedFields {
-			if at := i.ds.ManagedFields[n].Time; at != nil && i.v.Since.Before(at) {
-				i.v.Since = at
-			}
+			i.v.Since = latest(i.v.Since, i.ds.ManagedFields[n].Time)
 		}
 		i.end(ReasonNotCreated, Args{"what": "seen the latest version of the DaemonSet: it has just been changed"})
-	case i.creation.failures[i.node.Name] != nil:
-		if last := &i.creation.failures[i.node.Name].last; i.v.Since.Before(last) {
-			i.v.Since = last
-		}
+	case failures != nil:
+		i.v.Since = latest(i.v.Since, &failures.last)
 		i.end(ReasonNotCreated, Args{"what": "created another pod since the last one failed: it is about to"})
 	default:
 		i.end(ReasonNotCreated, Args{"what": "created the pod and has reported no trouble: it is about to"})
@@ -151,7 +138,7 @@ func (i *inquiry) noPod() {
 func (i *inquiry) failures() {
 	if f := i.creation.failures[i.node.Name]; f != nil {
 		i.fact(fmt.Sprintf("At least %d of its pods failed on the node, the last one %s ago. The controller deletes failed pods, each time after a longer wait, up to %s.",
-			f.count, i.age(f.last), shortDuration(longestBackOff)))
+			f.count, i.age(f.last), strings.TrimSuffix(longestBackOff.String(), "0s")))
 	}
 }
 
@@ -160,37 +147,29 @@ func (i *inquiry) lost() {
 	if !i.detail {
 		return
 	}
-	var latest *corev1.Event
-	for _, event := range i.cluster.Events {
+	event := latestEvent(i.cluster.Events, func(event *corev1.Event) bool {
 		about := &event.InvolvedObject
-		if about.Kind != "Pod" || about.Namespace != i.ds.Namespace || event.Source.Host != i.node.Name || event.Type != corev1.EventTypeWarning ||
-			!strings.HasPrefix(about.Name, i.ds.Name+"-") || i.podUIDs.Has(about.UID) {
+		return about.Kind == "Pod" && about.Namespace == i.ds.Namespace && event.Source.Host == i.node.Name && event.Type == corev1.EventTypeWarning &&
+			strings.HasPrefix(about.Name, i.ds.Name+"-") && !i.podUIDs.Has(about.UID)
+	})
+	if event != nil {
+		_, last, _ := eventTimes(event)
+		i.fact(fmt.Sprintf("Pod %s, which is gone: %s %s ago: %s", event.InvolvedObject.Name, event.Reason, i.age(last), event.Message))
+	}
+}
+
+// latestEvent returns the latest of the events that match, or nil.
+func latestEvent(events []*corev1.Event, match func(*corev1.Event) bool) (found *corev1.Event) {
+	var when metav1.Time
+	for _, event := range events {
+		if !match(event) {
 			continue
 		}
-		if latest == nil || lastSeen(latest).Time.Before(lastSeen(event).Time) {
-			latest = event
+		if _, last, _ := eventTimes(event); found == nil || when.Before(&last) {
+			found, when = event, last
 		}
 	}
-	if latest != nil {
-		i.fact(fmt.Sprintf("Pod %s, which is gone: %s %s ago: %s", latest.InvolvedObject.Name, latest.Reason, i.age(lastSeen(latest)), latest.Message))
-	}
-}
-
-func lastSeen(event *corev1.Event) metav1.Time {
-	_, last, _ := eventTimes(event)
-	return last
-}
-
-// latestChange is the latest moment from which on the node may have wanted a pod.
-func (i *inquiry) latestChange() *metav1.Time {
-	since := i.ds.CreationTimestamp
-	if since.Before(&i.node.CreationTimestamp) {
-		since = i.node.CreationTimestamp
-	}
-	if ready := nodeReady(i.node); ready != nil && ready.Status == corev1.ConditionTrue && since.Before(&ready.LastTransitionTime) {
-		since = ready.LastTransitionTime
-	}
-	return &since
+	return found
 }
 
 // refused is for pods that the API server does not take.
@@ -198,91 +177,49 @@ func (i *inquiry) refused() {
 	trouble := i.creation
 	i.v.Since = &trouble.first
 	message, kind, name := describeRefusal(trouble.refusal)
-	i.clues.refusal = kind
+	i.refusedAs = kind
 	i.end(ReasonCreateFailed, Args{"why": message, "name": name})
 	// Every try waits twice as long as the one before, so the next wait is as long as
 	// all waits before together.
-	wait := min(max(trouble.last.Sub(trouble.first.Time), time.Second), longestRetry)
-	i.fact(fmt.Sprintf("Tried last %s ago; %s.", i.age(trouble.last), i.nextTry(trouble.last.Add(wait))))
-}
-
-func (e *Engine) nextTry(at time.Time) string {
-	if !at.After(e.now) {
-		return "the next try is due"
+	next, when := trouble.last.Add(min(max(trouble.last.Sub(trouble.first.Time), time.Second), longestRetry)), "is due"
+	if next.After(i.now) {
+		when = "comes in about " + duration.HumanDuration(next.Sub(i.now))
 	}
-	return "the next try comes in about " + duration.HumanDuration(at.Sub(e.now))
+	i.fact(fmt.Sprintf("Tried last %s ago; the next try %s.", i.age(trouble.last), when))
 }
 
 func (e *Engine) age(at metav1.Time) string {
 	return duration.HumanDuration(e.now.Sub(at.Time))
 }
 
-// refusalKind is a known reason why the API server refuses pods.
+// refusalKind is a known reason why the API server refuses pods. In message, $1 is the first
+// group of the pattern; in the commands it is {name}. next shows more, and fix mends it.
 type refusalKind struct {
-	pattern *regexp.Regexp
-	// message has the groups of the pattern.
-	message string
-	// next shows more, and fix mends it if one command can, without the program. Their name
-	// is the first group of the pattern.
-	next, fix string
+	pattern            *regexp.Regexp
+	message, next, fix string
 }
+
+const (
+	describeQuota = "describe resourcequota {name} -n {namespace}"
+	getWebhooks   = "get validatingwebhookconfigurations,mutatingwebhookconfigurations"
+)
 
 // refusalKinds are tried in this order.
 var refusalKinds = []refusalKind{
-	{
-		regexp.MustCompile(`exceeded quota: ([^,]+), requested: (.+), used: (.+), limited: (.+)$`),
-		"the quota $1 is used up (limit $4, used $3, asked for $2).",
-		"describe resourcequota {name} -n {namespace}",
-		"",
-	},
-	{
-		regexp.MustCompile(`failed quota: ([^:]+): must specify (.+)$`),
-		"the quota $1 wants every pod to say $2.",
-		"describe resourcequota {name} -n {namespace}",
-		"",
-	},
-	{
-		regexp.MustCompile(`error looking up service account [^/]+/([^:]+): .* not found`),
-		"the service account $1 does not exist.",
-		"get serviceaccounts -n {namespace}",
-		"create serviceaccount {name} -n {namespace}",
-	},
-	{
-		regexp.MustCompile(`no PriorityClass with name (\S+) was found`),
-		"the PriorityClass $1 does not exist.",
-		"get priorityclasses",
-		"",
-	},
-	{
-		regexp.MustCompile(`violates PodSecurity "([^"]+)": (.+)$`),
-		`the namespace's pod security level "$1" forbids it: $2.`,
-		"get namespace {namespace} --show-labels",
-		"",
-	},
-	{
-		regexp.MustCompile(`pod node label selector conflicts with its namespace node label selector`),
-		"its node selector contradicts the one of its namespace.",
-		"get namespace {namespace} -o yaml",
-		"",
-	},
-	{
-		regexp.MustCompile(`(?s)admission webhook "([^"]+)" denied the request: (.+)$`),
-		"the webhook $1 denies it: $2",
-		"get validatingwebhookconfigurations,mutatingwebhookconfigurations",
-		"",
-	},
-	{
-		regexp.MustCompile(`(?s)failed calling webhook "([^"]+)": (.+)$`),
-		"the webhook $1 does not answer: $2",
-		"get validatingwebhookconfigurations,mutatingwebhookconfigurations",
-		"",
-	},
-	{
-		regexp.MustCompile(`((?:maximum|minimum) \S+ (?:usage|limit to request ratio) per (?:Container|Pod) is .+)$`),
-		"a LimitRange forbids it: $1.",
-		"describe limitrange -n {namespace}",
-		"",
-	},
+	{regexp.MustCompile(`exceeded quota: ([^,]+), requested: (.+), used: (.+), limited: (.+)$`),
+		"the quota $1 is used up (limit $4, used $3, asked for $2).", describeQuota, ""},
+	{regexp.MustCompile(`failed quota: ([^:]+): must specify (.+)$`), "the quota $1 wants every pod to say $2.", describeQuota, ""},
+	{regexp.MustCompile(`error looking up service account [^/]+/([^:]+): .* not found`), "the service account $1 does not exist.",
+		"get serviceaccounts -n {namespace}", "create serviceaccount {name} -n {namespace} --dry-run=server"},
+	{regexp.MustCompile(`no PriorityClass with name (\S+) was found`), "the PriorityClass $1 does not exist.", "get priorityclasses", ""},
+	{regexp.MustCompile(`violates PodSecurity "([^"]+)": (.+)$`),
+		`the namespace's pod security level "$1" forbids it: $2.`, "get namespace {namespace} --show-labels", ""},
+	{regexp.MustCompile(`pod node label selector conflicts with its namespace node label selector`),
+		"its node selector contradicts the one of its namespace.", "get namespace {namespace} -o yaml", ""},
+	{regexp.MustCompile(`(?s)admission webhook "([^"]+)" denied the request: (.+)$`), "the webhook $1 denies it: $2", getWebhooks, ""},
+	{regexp.MustCompile(`(?s)failed calling webhook "([^"]+)": (.+)$`), "the webhook $1 does not answer: $2", getWebhooks, ""},
+	{regexp.MustCompile(`((?:maximum|minimum) \S+ (?:usage|limit to request ratio) per (?:Container|Pod) is .+)$`),
+		"a LimitRange forbids it: $1.", "describe limitrange -n {namespace}", ""},
 }
 
 // forbidden begins the API server's refusals; the name in it is made up for each try.

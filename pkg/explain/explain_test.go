@@ -729,11 +729,11 @@ func TestVerdict(t *testing.T) {
 		cluster.Nodes = []*corev1.Node{on, node("other").Capacity(map[corev1.ResourceName]string{corev1.ResourcePods: "0"}).Obj()}
 		cluster.DaemonSets = append(cluster.DaemonSets, ds)
 		e := newEngine(t, &cluster)
-		verdict, err := e.Verdict(t.Context(), ds, on)
+		verdict, err := e.verdict(t.Context(), ds, on, true)
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		glance, err := e.Glance(t.Context(), ds, on)
+		glance, err := e.verdict(t.Context(), ds, on, false)
 		if err != nil || glance.Message != verdict.Message || glance.Reason != verdict.Reason || glance.Outcome != verdict.Outcome {
 			t.Errorf("%s: a glance says %s, %s: %s (%v)", name, glance.Outcome, glance.Reason, glance.Message, err)
 		}
@@ -753,7 +753,7 @@ func TestVerdict(t *testing.T) {
 		fmt.Fprintf(&all, "== %s\n%s\n\n", name, summary(&verdict))
 	}
 	golden(t, "verdicts.txt", all.String())
-	for _, row := range Rows() {
+	for _, row := range allRows() {
 		if !seen.Has(row.Reason) && row.Reason != ReasonWouldRun {
 			t.Errorf("no case ends with %s", row.Reason)
 		}

@@ -25,15 +25,6 @@ import (
 	"everynode.dev/everynode/pkg/plugins/readiness"
 )
 
-// filters offers the node to a pod that waits for it, as its scheduler does.
-func (i *inquiry) filters(ctx context.Context, pod *corev1.Pod) error {
-	fits, err := i.offer(ctx, pod)
-	if err == nil && fits {
-		i.fitsNow(pod)
-	}
-	return err
-}
-
 // offer offers the node to pod, and makes the verdict of what is against it. gone are
 // pods on the node that are taken to have left.
 func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Pod) (fits bool, err error) {
@@ -95,17 +86,14 @@ func (i *inquiry) fitsNow(pod *corev1.Pod) {
 		return
 	}
 	i.endAt(StepFilters, ReasonSchedulable, Args{"what": "Nothing that was checked is in the way, but the scheduler has not placed the pod yet."})
-	i.fact("The scheduler said" + i.whenSaid() + ": " + said)
+	when := ""
+	if i.v.Pod.SaidAt != nil {
+		when = " " + i.age(*i.v.Pod.SaidAt) + " ago"
+	}
+	i.fact("The scheduler said" + when + ": " + said)
 	if pod.Status.NominatedNodeName == i.node.Name {
 		i.fact("Room was made for the pod, and the scheduler will try it again.")
 	}
-}
-
-func (i *inquiry) whenSaid() string {
-	if i.v.Pod.SaidAt == nil {
-		return ""
-	}
-	return " " + i.age(*i.v.Pod.SaidAt) + " ago"
 }
 
 // refusals makes the verdict of what the filters have against the node. Where there
@@ -116,18 +104,16 @@ func (i *inquiry) refusals(ctx context.Context, pod *corev1.Pod, node fwk.NodeIn
 	slices.SortStableFunc(ordered, func(a, b refusal) int { return compareBool(!a.final, !b.final) })
 	for n := range ordered {
 		cause, err := i.refusal(ctx, pod, node, &ordered[n])
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if n > 0 {
+		case n > 0:
 			i.fact("Besides: " + cause.String())
-			continue
+		case cause.Reason == ReasonNarrowed:
+			i.end(cause.Reason, cause.Args)
+		default:
+			i.endAt(StepFilters, cause.Reason, cause.Args)
 		}
-		step := StepFilters
-		if cause.Reason == ReasonNarrowed {
-			step = StepAdmission
-		}
-		i.endAt(step, cause.Reason, cause.Args)
 	}
 	return nil
 }
@@ -168,10 +154,16 @@ func (i *inquiry) repelledBy(pod *corev1.Pod) {
 	if err != nil || !i.detail {
 		return
 	}
+	labelsOf := func(namespace string) labels.Set {
+		if n := i.namespaces[namespace]; n != nil {
+			return n.Labels
+		}
+		return nil
+	}
 	repels := func(terms []fwk.AffinityTerm, other *corev1.Pod, at *corev1.Node) bool {
 		return slices.ContainsFunc(terms, func(term fwk.AffinityTerm) bool {
 			domain, ok := i.node.Labels[term.TopologyKey]
-			return ok && at.Labels[term.TopologyKey] == domain && term.Matches(other, i.labelsOf(other.Namespace))
+			return ok && at.Labels[term.TopologyKey] == domain && term.Matches(other, labelsOf(other.Namespace))
 		})
 	}
 	for _, at := range i.cluster.Nodes {
@@ -184,18 +176,10 @@ func (i *inquiry) repelledBy(pod *corev1.Pod) {
 				}
 			}
 			if repels(own.GetRequiredAntiAffinityTerms(), holder, at) || repels(theirs, pod, at) {
-				i.v.Blockers = append(i.v.Blockers, Blocker{Pod: i.describe(holder), Takes: "anti-affinity", holder: holder})
+				i.block(holder, "anti-affinity")
 			}
 		}
 	}
-}
-
-// labelsOf returns the labels of a namespace.
-func (e *Engine) labelsOf(namespace string) labels.Set {
-	if n := e.namespaces[namespace]; n != nil {
-		return n.Labels
-	}
-	return nil
 }
 
 // resourcesRefusal says of what the node has too little.
@@ -273,26 +257,23 @@ func (i *inquiry) portsRefusal(pod *corev1.Pod, node fwk.NodeInfo) Cause {
 	var taken []string
 	for _, info := range node.GetPods() {
 		holder := info.GetPod()
-		for _, port := range conflicting(wanted, daemonset.HostPortsOf(&holder.Spec)) {
+		theirs := daemonset.HostPortsOf(&holder.Spec)
+		for _, port := range wanted {
+			if !slices.ContainsFunc(theirs, port.Conflicts) {
+				continue
+			}
 			taken = append(taken, strconv.Itoa(int(port.Port)))
-			i.v.Blockers = append(i.v.Blockers, Blocker{Pod: i.describe(holder), Takes: fmt.Sprintf("host port %d", port.Port), holder: holder})
-			i.clues.ownPort = i.clues.ownPort || i.set.OwnerOf(holder) == i.compiled
+			i.block(holder, fmt.Sprintf("host port %d", port.Port))
+			i.ownPort = i.ownPort || i.set.OwnerOf(holder) == i.compiled
 		}
 	}
 	slices.Sort(taken)
 	taken = slices.Compact(taken)
 	args := Args{"whose": "The", "ports": strings.Join(taken, ", "), "why": " is taken on the node."}
-	if i.clues.ownPort {
+	if i.ownPort {
 		args["whose"], args["why"] = "The old pod of the same DaemonSet has the", ": with maxSurge, the new pod is to start before the old one ends, and the two cannot share the port."
 	}
 	return Cause{ReasonPortTaken, args}
-}
-
-// conflicting returns those of ports that conflict with one of others.
-func conflicting(ports, others []daemonset.HostPort) []daemonset.HostPort {
-	return slices.DeleteFunc(slices.Clone(ports), func(port daemonset.HostPort) bool {
-		return !slices.ContainsFunc(others, port.Conflicts)
-	})
 }
 
 // findBlockers lists the pods that have of what is short, and says why they stay.
@@ -318,16 +299,20 @@ func (i *inquiry) findBlockers(pod *corev1.Pod, gone []*corev1.Pod) {
 
 // addBlocker adds holder if it has any of what is short.
 func (i *inquiry) addBlocker(holder *corev1.Pod, note string) {
-	has := daemonset.PodResources(holder)
-	amounts := make(map[string]int64)
-	var takes []string
+	has, takes, amounts := daemonset.PodResources(holder), "", make(map[string]int64)
 	for _, shortage := range i.v.Shortages {
 		if amount := has.Amount(corev1.ResourceName(shortage.Resource)); amount > 0 {
 			amounts[shortage.Resource] = amount
-			takes = append(takes, FormatAmount(shortage.Resource, amount))
+			takes = withAmount(takes, shortage.Resource, amount)
 		}
 	}
 	if len(amounts) > 0 {
-		i.v.Blockers = append(i.v.Blockers, Blocker{Pod: i.describe(holder), Takes: strings.Join(takes, ", ") + note, amounts: amounts, holder: holder})
+		i.block(holder, takes+note)
+		i.v.Blockers[len(i.v.Blockers)-1].amounts = amounts
 	}
+}
+
+// block adds a pod that has what the daemon pod needs.
+func (i *inquiry) block(holder *corev1.Pod, takes string) {
+	i.v.Blockers = append(i.v.Blockers, Blocker{Pod: describe(holder), Takes: takes, holder: holder})
 }

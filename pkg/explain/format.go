@@ -61,13 +61,23 @@ func describeResources(resources daemonset.Resources) string {
 	names := []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
 	names = append(names, slices.Sorted(maps.Keys(resources.Scalar))...)
 	names = append(names, corev1.ResourcePods)
-	var texts []string
+	text := ""
 	for _, name := range names {
-		if amount := resources.Amount(name); amount != 0 {
-			texts = append(texts, FormatAmount(string(name), amount))
-		}
+		text = withAmount(text, string(name), resources.Amount(name))
 	}
-	return strings.Join(texts, ", ")
+	return text
+}
+
+// withAmount adds an amount of a resource to a list of them, unless it is 0.
+func withAmount(list, resource string, amount int64) string {
+	switch {
+	case amount == 0:
+		return list
+	case list == "":
+		return FormatAmount(resource, amount)
+	default:
+		return list + ", " + FormatAmount(resource, amount)
+	}
 }
 
 // Count writes a number with its noun: "1 node", "2 nodes".
@@ -76,11 +86,6 @@ func Count(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// SortNames puts names in the order that people expect: node-2 before node-10.
-func SortNames(names []string) {
-	slices.SortFunc(names, CompareNames)
 }
 
 // CompareNames orders names with numbers in them as people do: node-2 before node-10.

@@ -65,8 +65,6 @@ type Group struct {
 	Next string `json:"next,omitempty"`
 	// Fix is what mends it, for the first node, or for all if they are few.
 	Fix *Fix `json:"fix,omitempty"`
-
-	causes [][]Cause
 }
 
 // ShortageRange is a shortage on several nodes.
@@ -100,20 +98,15 @@ func (b *BlockerGroup) Text() string {
 
 // Explain says why ds has or has not a Ready pod on each of nodes.
 func (e *Engine) Explain(ctx context.Context, ds *appsv1.DaemonSet, nodes []*corev1.Node) (*Explanation, error) {
-	x := &Explanation{Namespace: ds.Namespace, Name: ds.Name, Verdicts: make([]Verdict, 0, len(nodes)), NotChecked: e.notChecked(ds)}
-	for _, node := range nodes {
-		verdict, err := e.Verdict(ctx, ds, node)
-		if err != nil {
-			return nil, err
-		}
-		x.Verdicts = append(x.Verdicts, verdict)
+	verdicts, err := e.verdicts(ctx, ds, nodes, true)
+	if err != nil {
+		return nil, err
 	}
-	x.Groups = groups(x.Verdicts)
+	x := &Explanation{Namespace: ds.Namespace, Name: ds.Name, Verdicts: verdicts, Groups: groups(verdicts), NotChecked: e.notChecked(ds)}
 	e.contrast(x.Groups)
 	if len(nodes) == len(e.nodes) {
-		status := e.status(ds, x.Verdicts)
-		x.Status = &status
-		x.Rollout = e.rollout(ds, x.Verdicts)
+		x.Rollout = e.rollout(ds, verdicts)
+		x.Status = new(e.status(ds, verdicts))
 	}
 	return x, nil
 }
@@ -173,31 +166,96 @@ func (e *Engine) notChecked(ds *appsv1.DaemonSet) []string {
 	return append(unchecked, "scheduler extenders and scheduler plugins of other people.")
 }
 
+// grouped puts items with the same key together, in the order of the first ones. Items with
+// the key "" are left out.
+func grouped[T any](items []T, key func(*T) string) [][]*T {
+	var groups [][]*T
+	index := make(map[string]int)
+	for n := range items {
+		k := key(&items[n])
+		if k == "" {
+			continue
+		}
+		at, known := index[k]
+		if !known {
+			at = len(groups)
+			index[k], groups = at, append(groups, nil)
+		}
+		groups[at] = append(groups[at], &items[n])
+	}
+	return groups
+}
+
 // groups puts nodes with the same verdict together.
 func groups(verdicts []Verdict) []Group {
-	index := make(map[string]int)
-	var groups []Group
-	for n := range verdicts {
-		v := &verdicts[n]
-		key := fmt.Sprint(v.Step, v.Outcome, v.Ready, keyOf(v.Causes), v.Preemption.kind(), fieldsOf(v.Admission))
-		g, ok := index[key]
-		if !ok {
-			g = len(groups)
-			index[key] = g
-			groups = append(groups, Group{
-				Step: v.Step, Reason: v.Reason, State: v.Outcome, Wanted: v.Wanted, Ready: v.Ready,
-				Facts: v.Facts, Admission: v.Admission, Next: v.Next, Fix: v.Fix, Startup: v.startup,
-			})
-		}
-		groups[g].add(v)
+	var all []Group
+	for _, same := range grouped(verdicts, func(v *Verdict) string {
+		return fmt.Sprintln(v.Step, v.Outcome, v.Ready, keyOf(v.Causes), v.Preemption.kind(), fieldsOf(v.Admission))
+	}) {
+		all = append(all, newGroup(same))
 	}
-	for n := range groups {
-		groups[n].sum(verdicts)
-	}
-	slices.SortStableFunc(groups, func(a, b Group) int {
+	slices.SortStableFunc(all, func(a, b Group) int {
 		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(len(b.Nodes), len(a.Nodes)))
 	})
-	return groups
+	return all
+}
+
+func newGroup(verdicts []*Verdict) Group {
+	v := verdicts[0]
+	g := Group{
+		Step: v.Step, Reason: v.Reason, State: v.Outcome, Wanted: v.Wanted, Ready: v.Ready, Causes: merge(verdicts),
+		Facts: v.Facts, Admission: v.Admission, Next: v.Next, Fix: v.Fix, Startup: v.forgotten(),
+	}
+	g.Message = message(g.Causes)
+	var shortages []Shortage
+	var blockers []Blocker
+	for _, v := range verdicts {
+		g.Nodes, g.Since = append(g.Nodes, v.Node), earliest(g.Since, v.Since)
+		g.FactsDiffer = g.FactsDiffer || !slices.Equal(g.Facts, v.Facts)
+		shortages, blockers = append(shortages, v.Shortages...), append(blockers, v.Blockers...)
+	}
+	for _, same := range grouped(shortages, func(s *Shortage) string { return s.Resource }) {
+		s := same[0]
+		r := ShortageRange{s.Resource, s.Needs, s.Free, s.Free, s.Allocatable, s.Allocatable}
+		for _, s := range same {
+			r.Needs, r.LeastFree, r.MostFree = max(r.Needs, s.Needs), min(r.LeastFree, s.Free), max(r.MostFree, s.Free)
+			r.MinAllocatable, r.MaxAllocatable = min(r.MinAllocatable, s.Allocatable), max(r.MaxAllocatable, s.Allocatable)
+		}
+		g.Shortages = append(g.Shortages, r)
+	}
+	g.addBlockers(blockers)
+	g.Preemption = v.Preemption.sentences(v.Node, len(g.Nodes))
+	if v.Fix != nil && v.Fix.forNodes != nil && len(g.Nodes) <= fewNodes {
+		g.Fix = &Fix{Text: v.Fix.Text, Command: v.Fix.forNodes(g.Nodes)}
+	}
+	return g
+}
+
+// addBlockers puts blockers together by their owner, the largest first.
+func (g *Group) addBlockers(blockers []Blocker) {
+	for _, same := range grouped(blockers, func(b *Blocker) string { return fmt.Sprintln(b.OwnerText(), b.Priority, b.Spared) }) {
+		b := same[0]
+		owner := BlockerGroup{
+			Namespace: b.Namespace, Owner: cmp.Or(b.Owner, "Pod "+b.Name), Pods: len(same), Takes: b.Takes, Priority: b.Priority, Spared: b.Spared,
+			amounts: make(map[string]int64),
+		}
+		for _, b := range same {
+			for resource, amount := range b.amounts {
+				owner.amounts[resource] += amount
+			}
+		}
+		if len(owner.amounts) > 0 {
+			owner.Takes = ""
+			for _, shortage := range g.Shortages {
+				owner.Takes = withAmount(owner.Takes, shortage.Resource, owner.amounts[shortage.Resource])
+			}
+		}
+		g.Blockers = append(g.Blockers, owner)
+	}
+	if len(g.Shortages) > 0 {
+		first := g.Shortages[0].Resource
+		slices.SortStableFunc(g.Blockers, func(a, b BlockerGroup) int { return cmp.Compare(b.amounts[first], a.amounts[first]) })
+	}
 }
 
 // fieldsOf returns what has been changed, without the values, which may be each node's own.
@@ -224,86 +282,6 @@ func (g *Group) rank() int {
 		return 2
 	default:
 		return 1
-	}
-}
-
-func (g *Group) add(v *Verdict) {
-	g.Nodes = append(g.Nodes, v.Node)
-	g.causes = append(g.causes, v.Causes)
-	g.FactsDiffer = g.FactsDiffer || !slices.Equal(g.Facts, v.Facts)
-	if v.Since != nil && (g.Since == nil || v.Since.Before(g.Since)) {
-		g.Since = v.Since
-	}
-	for _, shortage := range v.Shortages {
-		g.addShortage(shortage)
-	}
-	for n := range v.Blockers {
-		g.addBlocker(&v.Blockers[n])
-	}
-}
-
-func (g *Group) addShortage(s Shortage) {
-	n := slices.IndexFunc(g.Shortages, func(r ShortageRange) bool { return r.Resource == s.Resource })
-	if n < 0 {
-		g.Shortages = append(g.Shortages, ShortageRange{
-			Resource: s.Resource, Needs: s.Needs,
-			LeastFree: s.Free, MostFree: s.Free, MinAllocatable: s.Allocatable, MaxAllocatable: s.Allocatable,
-		})
-		return
-	}
-	r := &g.Shortages[n]
-	r.Needs = max(r.Needs, s.Needs)
-	r.LeastFree, r.MostFree = min(r.LeastFree, s.Free), max(r.MostFree, s.Free)
-	r.MinAllocatable, r.MaxAllocatable = min(r.MinAllocatable, s.Allocatable), max(r.MaxAllocatable, s.Allocatable)
-}
-
-func (g *Group) addBlocker(b *Blocker) {
-	owner := cmp.Or(b.Owner, "Pod "+b.Name)
-	n := slices.IndexFunc(g.Blockers, func(other BlockerGroup) bool {
-		return other.Owner == owner && other.Namespace == b.Namespace && other.Priority == b.Priority && other.Spared == b.Spared
-	})
-	if n < 0 {
-		g.Blockers = append(g.Blockers, BlockerGroup{
-			Namespace: b.Namespace, Owner: owner, Priority: b.Priority, Spared: b.Spared, Takes: b.Takes, amounts: make(map[string]int64),
-		})
-		n = len(g.Blockers) - 1
-	}
-	g.Blockers[n].Pods++
-	for resource, amount := range b.amounts {
-		g.Blockers[n].amounts[resource] += amount
-	}
-}
-
-// sum finishes a group when all its nodes are in it.
-func (g *Group) sum(verdicts []Verdict) {
-	g.Causes = merge(g.causes)
-	g.Message = message(g.Causes)
-	for n := range g.Blockers {
-		b := &g.Blockers[n]
-		if len(b.amounts) == 0 {
-			continue
-		}
-		var takes []string
-		for _, shortage := range g.Shortages {
-			if amount := b.amounts[shortage.Resource]; amount > 0 {
-				takes = append(takes, FormatAmount(shortage.Resource, amount))
-			}
-		}
-		b.Takes = strings.Join(takes, ", ")
-	}
-	if len(g.Shortages) > 0 {
-		first := g.Shortages[0].Resource
-		slices.SortStableFunc(g.Blockers, func(a, b BlockerGroup) int { return cmp.Compare(b.amounts[first], a.amounts[first]) })
-	}
-	for n := range verdicts {
-		v := &verdicts[n]
-		if v.Node != g.Nodes[0] {
-			continue
-		}
-		g.Preemption = v.Preemption.sentences(v.Node, len(g.Nodes))
-		if v.Fix != nil && v.Fix.forNodes != nil && len(g.Nodes) <= fewNodes {
-			g.Fix = &Fix{Text: v.Fix.Text, Command: v.Fix.forNodes(g.Nodes)}
-		}
 	}
 }
 

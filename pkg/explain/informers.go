@@ -6,6 +6,7 @@ package explain
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,46 +14,31 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"everynode.dev/everynode/pkg/daemonset"
 )
 
 // newInformers returns informers that know the objects of cluster and never learn of
-// others: what scheduler plugins read from. Of the pods they know daemonPods: plugins
+// others: what scheduler plugins read from. Of the pods they know those of DaemonSets: plugins
 // read the others from the snapshot.
-func newInformers(cluster *Cluster, daemonPods []*corev1.Pod) (informers.SharedInformerFactory, error) {
+func newInformers(cluster Cluster) (informers.SharedInformerFactory, error) {
+	cluster.Pods = slices.DeleteFunc(slices.Clone(cluster.Pods), func(pod *corev1.Pod) bool { return daemonset.OwnerOf(pod) == nil })
+	cluster.Events = nil
 	factory := informers.NewSharedInformerFactory(nil, 0)
-	for _, err := range []error{
-		fill(factory, cluster.Nodes),
-		fill(factory, cluster.DaemonSets),
-		fill(factory, daemonPods),
-		fill(factory, cluster.Namespaces),
-		fill(factory, cluster.PriorityClasses),
-		fill(factory, cluster.Budgets),
-		fill(factory, cluster.Claims),
-		fill(factory, cluster.Volumes),
-		fill(factory, cluster.StorageClasses),
-		fill(factory, cluster.CSINodes),
-		fill(factory, cluster.CSIDrivers),
-		fill(factory, cluster.StorageCapacities),
-		fill(factory, cluster.Attachments),
-	} {
-		if err != nil {
-			return nil, err
+	for _, list := range reflect.ValueOf(cluster).Fields() {
+		if list.Kind() != reflect.Slice || list.Type().Elem().Kind() != reflect.Pointer {
+			continue
 		}
+		example := reflect.New(list.Type().Elem().Elem()).Interface().(runtime.Object)
+		informer := &still{cache.NewSharedIndexInformer(nil, example, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})}
+		for n := range list.Len() {
+			if err := informer.GetIndexer().Add(list.Index(n).Interface()); err != nil {
+				return nil, fmt.Errorf("indexing a %T: %w", example, err)
+			}
+		}
+		factory.InformerFor(example, func(kubernetes.Interface, time.Duration) cache.SharedIndexInformer { return informer })
 	}
 	return factory, nil
-}
-
-// fill has factory serve objects, whose type is a pointer.
-func fill[T runtime.Object](factory informers.SharedInformerFactory, objects []T) error {
-	example := reflect.New(reflect.TypeFor[T]().Elem()).Interface().(T)
-	informer := &still{cache.NewSharedIndexInformer(nil, example, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})}
-	for _, object := range objects {
-		if err := informer.GetIndexer().Add(object); err != nil {
-			return fmt.Errorf("indexing a %T: %w", object, err)
-		}
-	}
-	factory.InformerFor(example, func(kubernetes.Interface, time.Duration) cache.SharedIndexInformer { return informer })
-	return nil
 }
 
 // still is an informer that is not run: what it knows it knows from the start.

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	nodeutil "k8s.io/component-helpers/node/util"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
@@ -26,7 +26,7 @@ func (i *inquiry) ready(pod *corev1.Pod) {
 	switch {
 	case !i.updated(pod):
 		i.end(ReasonOutdated, nil)
-	case !podutil.IsPodAvailable(pod, i.ds.Spec.MinReadySeconds, metav1.NewTime(i.now)):
+	case !i.available(pod, i.ds):
 		i.end(ReasonNotAvailable, Args{"seconds": strconv.Itoa(int(i.ds.Spec.MinReadySeconds))})
 	default:
 		i.end(ReasonReady, nil)
@@ -60,8 +60,8 @@ func (i *inquiry) rejected(pod *corev1.Pod) {
 		args["colon"], args["said"] = ": ", strings.TrimSuffix(pod.Status.Message, ".")
 	}
 	i.end(ReasonRejected, args)
-	for n := range i.node.Status.Conditions {
-		if condition := &i.node.Status.Conditions[n]; condition.Type != corev1.NodeReady && condition.Status == corev1.ConditionTrue {
+	for _, condition := range i.node.Status.Conditions {
+		if condition.Type != corev1.NodeReady && condition.Status == corev1.ConditionTrue {
 			i.fact(fmt.Sprintf("The node reports %s for %s: %s.", condition.Type, i.age(condition.LastTransitionTime), strings.TrimSuffix(condition.Message, ".")))
 		}
 	}
@@ -75,16 +75,19 @@ func (i *inquiry) rejected(pod *corev1.Pod) {
 // started is for pods that are bound to the node and not Ready. A kubelet that reports a
 // node that is not ready still tells of its pods.
 func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
-	node := nodeReady(i.node)
+	_, node := nodeutil.GetNodeCondition(&i.node.Status, corev1.NodeReady)
 	if node == nil || node.Status == corev1.ConditionUnknown {
 		i.nodeNotReady(node)
 		return nil
 	}
 	statuses := pod.Status.ContainerStatuses
 	pending := len(statuses) == 0 || slices.ContainsFunc(statuses, isWaiting)
-	root, err := i.missingNetwork(ctx, pod, pending)
-	if err != nil {
-		return err
+	root := ""
+	if pending && !pod.Spec.HostNetwork {
+		var err error
+		if root, err = i.networkRoot(ctx); err != nil {
+			return err
+		}
 	}
 	switch {
 	case pod.Status.Phase == corev1.PodSucceeded:
@@ -102,15 +105,6 @@ func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
 	return nil
 }
 
-// missingNetwork says what keeps the network from working that the pod waits for; nothing
-// if it waits for none.
-func (i *inquiry) missingNetwork(ctx context.Context, pod *corev1.Pod, pending bool) (string, error) {
-	if !pending || pod.Spec.HostNetwork {
-		return "", nil
-	}
-	return i.networkRoot(ctx)
-}
-
 // containersWait is for pods whose containers have no trouble of their own.
 func (i *inquiry) containersWait(pod *corev1.Pod, node *corev1.NodeCondition, pending bool) {
 	statuses := pod.Status.ContainerStatuses
@@ -126,20 +120,6 @@ func (i *inquiry) containersWait(pod *corev1.Pod, node *corev1.NodeCondition, pe
 	default:
 		i.notReady(pod)
 	}
-}
-
-func nodeReady(node *corev1.Node) *corev1.NodeCondition {
-	for n := range node.Status.Conditions {
-		if node.Status.Conditions[n].Type == corev1.NodeReady {
-			return &node.Status.Conditions[n]
-		}
-	}
-	return nil
-}
-
-func isNodeReady(node *corev1.Node) bool {
-	condition := nodeReady(node)
-	return condition != nil && condition.Status == corev1.ConditionTrue
 }
 
 func (i *inquiry) nodeNotReady(condition *corev1.NodeCondition) {
@@ -221,15 +201,10 @@ func (i *inquiry) containerTrouble(status *corev1.ContainerStatus, kind string) 
 	default:
 		return false
 	}
-	i.clues.said = waitingMessage(waiting)
-	return true
-}
-
-func waitingMessage(waiting *corev1.ContainerStateWaiting) string {
-	if waiting == nil {
-		return ""
+	if waiting != nil {
+		i.said = waiting.Message
 	}
-	return waiting.Message
+	return true
 }
 
 // When a container that runs is between two crashes. A kubelet forgets the crashes of
@@ -274,15 +249,14 @@ func (i *inquiry) factOf(message string) {
 
 // notStarted is for pods that the kubelet has done nothing with.
 func (i *inquiry) notStarted(pod *corev1.Pod) {
-	bound := pod.CreationTimestamp.Time
+	bound, what := pod.CreationTimestamp.Time, "The pod is bound to the node, and the kubelet has not begun with it."
 	if scheduled := scheduledCondition(pod); scheduled != nil {
 		bound = scheduled.LastTransitionTime.Time
 	}
 	if i.now.Sub(bound) <= quickly {
-		i.end(ReasonNotStarted, Args{"what": "The pod has just been given to the node."})
-		return
+		what = "The pod has just been given to the node."
 	}
-	i.end(ReasonNotStarted, Args{"what": "The pod is bound to the node, and the kubelet has not begun with it."})
+	i.end(ReasonNotStarted, Args{"what": what})
 }
 
 // The kubelet's events of what it waits for before it starts containers.
@@ -303,15 +277,10 @@ func (i *inquiry) notPrepared(pod *corev1.Pod, pending bool) bool {
 	} else {
 		i.end(ReasonNotStarted, Args{"what": "The kubelet cannot start the pod's containers (" + warning.Reason + ")."})
 	}
-	i.warned(warning)
-	return true
-}
-
-// warned notes what the kubelet says, and for how long.
-func (i *inquiry) warned(warning *corev1.Event) {
 	first, last, _ := eventTimes(warning)
-	i.clues.warnedFor = last.Sub(first.Time)
+	i.warnedFor = last.Sub(first.Time)
 	i.factOf(warning.Message)
+	return true
 }
 
 // notReady is for pods whose containers run.
@@ -356,16 +325,5 @@ func waitsFor(pod *corev1.Pod, status *corev1.ContainerStatus) string {
 
 // latestWarning returns the latest event of pod with one of those reasons, or nil.
 func (e *Engine) latestWarning(pod *corev1.Pod, reasons ...string) *corev1.Event {
-	var latest *corev1.Event
-	var when metav1.Time
-	for _, event := range e.events[pod.UID] {
-		if _, last, _ := eventTimes(event); slices.Contains(reasons, event.Reason) && (latest == nil || when.Before(&last)) {
-			latest, when = event, last
-		}
-	}
-	return latest
-}
-
-func shortDuration(d time.Duration) string {
-	return strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "0m")
+	return latestEvent(e.events[pod.UID], func(event *corev1.Event) bool { return slices.Contains(reasons, event.Reason) })
 }

@@ -7,77 +7,10 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 )
-
-// State is a verdict in one of five kinds, each of which a map has a symbol for.
-type State string
-
-// The states.
-const (
-	// StateReady: the node has a Ready pod that does not crash.
-	StateReady State = "ready"
-	// StateWaiting: it has none yet, and one may come by itself within [Options.Patience].
-	StateWaiting State = "waiting"
-	// StateStuck: it has none, and somebody has to do something about it.
-	StateStuck State = "stuck"
-	// StateStray: it has a pod, and the DaemonSet does not belong there.
-	StateStray State = "stray"
-	// StateNone: the DaemonSet does not belong there.
-	StateNone State = "none"
-)
-
-// States returns all states, the best first.
-func States() []State {
-	return []State{StateReady, StateWaiting, StateStuck, StateStray, StateNone}
-}
-
-// Words returns the state as a legend explains it.
-func (s State) Words() string {
-	switch s {
-	case StateReady:
-		return "ready"
-	case StateWaiting:
-		return "on its way"
-	case StateStuck:
-		return "stuck"
-	case StateStray:
-		return "should not be here"
-	default:
-		return "does not belong here"
-	}
-}
-
-// State returns what the verdict amounts to.
-func (v *Verdict) State() State {
-	return v.Outcome
-}
-
-// warnedFor is for how long a kubelet tries again before its warning is trouble: what a
-// node misses while it starts is there by then.
-const warnedFor = 2 * time.Minute
-
-// outcome is what reason, age and warnings together amount to. Explain, status and map
-// all ask it.
-func (i *inquiry) outcome() State {
-	v, ages := &i.v, i.v.Reason.row().Ages
-	late := v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
-	switch {
-	case !v.Wanted && v.Pod == nil:
-		return StateNone
-	case !v.Wanted:
-		return StateStray
-	case v.Ready && v.Reason != ReasonCrash, v.Reason == ReasonWouldRun:
-		return StateReady
-	case ages == atOnce, ages == noGap && v.Reason != ReasonDeleting, late, i.clues.warnedFor > warnedFor:
-		return StateStuck
-	default:
-		return StateWaiting
-	}
-}
 
 // Map is a verdict for each of many DaemonSets on each node.
 type Map struct {
@@ -137,13 +70,13 @@ func (e *Engine) Map(ctx context.Context, daemonSets []*appsv1.DaemonSet, groupB
 	}
 	numbers, lapsed := make(map[MapVerdict]int), e.lapsed()
 	for _, ds := range daemonSets {
-		verdicts, err := e.glances(ctx, ds, nodes)
+		verdicts, err := e.verdicts(ctx, ds, nodes, false)
 		if err != nil {
 			return nil, err
 		}
 		for n := range verdicts {
 			v := &verdicts[n]
-			verdict := MapVerdict{State: v.State(), Step: v.Step, Reason: v.Reason, Message: v.Message}
+			verdict := MapVerdict{State: v.Outcome, Step: v.Step, Reason: v.Reason, Message: v.Message}
 			number, known := numbers[verdict]
 			if !known {
 				number = len(m.Verdicts)
@@ -154,7 +87,7 @@ func (e *Engine) Map(ctx context.Context, daemonSets []*appsv1.DaemonSet, groupB
 		}
 		status := e.status(ds, verdicts)
 		if status.Top != nil {
-			SortNames(status.Top.Nodes)
+			slices.SortFunc(status.Top.Nodes, CompareNames)
 		}
 		m.DaemonSets = append(m.DaemonSets, MapColumn{
 			Namespace: ds.Namespace, Name: ds.Name, Desired: status.Desired, Ready: status.Ready, Top: status.Top,

@@ -50,7 +50,7 @@ func FuzzWanted(f *testing.F) {
 		want, _ := daemon.NodeShouldRunDaemonPod(klog.Background(), node, ds)
 
 		e := newEngine(t, &Cluster{Nodes: []*corev1.Node{node}, DaemonSets: []*appsv1.DaemonSet{ds}})
-		verdict, err := e.Verdict(t.Context(), ds, node)
+		verdict, err := e.verdict(t.Context(), ds, node, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func FuzzCompareNames(f *testing.F) {
 func TestSortNames(t *testing.T) {
 	t.Parallel()
 	have := []string{"node-10", "a", "node-9", "node-1", "node-01", "b2c10", "b2c9"}
-	SortNames(have)
+	slices.SortFunc(have, CompareNames)
 	if diff := gocmp.Diff([]string{"a", "b2c9", "b2c10", "node-01", "node-1", "node-9", "node-10"}, have); diff != "" {
 		t.Errorf("(-want,+got):\n%s", diff)
 	}
@@ -228,10 +228,10 @@ func TestDescribeRefusal(t *testing.T) {
 // Every reason has words, and none is longer than a headline.
 func TestReasonsHaveWords(t *testing.T) {
 	t.Parallel()
-	if len(Rows()) == 0 {
+	if len(allRows()) == 0 {
 		t.Fatal("there are no reasons")
 	}
-	for _, row := range Rows() {
+	for _, row := range allRows() {
 		reason := row.Reason
 		if text := reason.Words(); text == string(reason) || text != strings.ToLower(text) || len(text) > 30 {
 			t.Errorf("%s: %q", reason, text)

@@ -12,7 +12,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
@@ -116,7 +115,7 @@ func (p *Plan) count(v *Verdict, pod *corev1.Pod) {
 
 // planned is the verdict on a node of a plan, and the pod that it is about, if any.
 func (e *Engine) planned(ctx context.Context, s *subject, node *corev1.Node, pods *newPods) (Verdict, *corev1.Pod, error) {
-	i := &inquiry{Engine: e, subject: s, node: node, detail: true, v: Verdict{Node: node.Name}}
+	i := e.newInquiry(s, node, true)
 	run, goOn := s.compiled.ShouldRun(node)
 	i.v.Wanted = run
 	if !run {
@@ -201,19 +200,12 @@ func (e *Engine) newPod(s *subject) *corev1.Pod {
 		Spec: template.Spec,
 	}
 	pod.Spec.Priority = new(s.compiled.Priority)
-	pod.Spec.PreemptionPolicy = e.preemptionPolicy(template.Spec.PriorityClassName)
+	if class := byName(e.cluster.PriorityClasses)[template.Spec.PriorityClassName]; class != nil {
+		pod.Spec.PreemptionPolicy = class.PreemptionPolicy
+	}
 	e.cluster.limit(pod)
 	corev1defaults.SetObjectDefaults_Pod(pod)
 	return pod
-}
-
-// preemptionPolicy returns that of a PriorityClass, nil for the default one.
-func (e *Engine) preemptionPolicy(class string) *corev1.PreemptionPolicy {
-	n := slices.IndexFunc(e.cluster.PriorityClasses, func(c *schedulingv1.PriorityClass) bool { return c.Name == class })
-	if n < 0 {
-		return nil
-	}
-	return e.cluster.PriorityClasses[n].PreemptionPolicy
 }
 
 // pinned returns pod for node. A pod that has been through admission may be bound, or

@@ -41,43 +41,52 @@ func (i *inquiry) leaving(gone []*corev1.Pod) []*corev1.Pod {
 func (i *inquiry) makingRoom(leaving []*corev1.Pod) {
 	i.end(ReasonPreempting, nil)
 	for _, pod := range leaving {
-		i.v.Blockers = append(i.v.Blockers, Blocker{Pod: i.describe(pod), Takes: "ending for " + i.age(*pod.DeletionTimestamp), holder: pod})
+		i.block(pod, "ending for "+i.age(*pod.DeletionTimestamp))
 	}
 }
 
 // preemption asks both schedulers whom they would evict from the node that refuses
 // pod.
-func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone []*corev1.Pod) error {
+func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone []*corev1.Pod) (err error) {
 	p := &Preemption{InForce: i.inForce(pod)}
-	for _, side := range []struct {
-		scheduler *scheduler
-		eviction  *Eviction
-	}{{i.schedulers.stock, &p.Stock}, {i.schedulers.everynode, &p.Everynode}} {
-		a, err := side.scheduler.try(ctx, pod, node, gone...)
-		if err != nil {
-			return err
-		}
-		if *side.eviction, err = i.eviction(ctx, side.scheduler, pod, a); err != nil {
-			return err
-		}
+	if p.Stock, err = i.schedulers.stock.evict(ctx, pod, node, i.cluster.Budgets, gone); err != nil {
+		return err
 	}
+	p.Everynode, err = i.schedulers.everynode.evict(ctx, pod, node, i.cluster.Budgets, gone)
 	i.v.Preemption = p
-	return nil
+	return err
 }
 
-func (e *Engine) eviction(ctx context.Context, s *scheduler, pod *corev1.Pod, a *attempt) (Eviction, error) {
-	victims, overBudget, whyNot, err := s.evict(ctx, pod, a, e.schedulers.budgets)
+// evict says whom the scheduler would evict from node, or why nobody. budgets are all
+// PodDisruptionBudgets, and gone are pods on node that are taken to have left.
+func (s *scheduler) evict(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, budgets []*policyv1.PodDisruptionBudget, gone []*corev1.Pod) (e Eviction, err error) {
+	a, err := s.try(ctx, pod, node, gone...)
 	if err != nil {
-		return Eviction{}, fmt.Errorf("trying preemption for pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		return e, err
 	}
-	eviction := Eviction{OverBudget: overBudget}
-	if len(victims) == 0 {
-		eviction.WhyNot = explainNoVictims(whyNot, corev1helper.PodPriority(pod))
+	ctx = quiet(ctx)
+	whyNot := "to evict pods does not help"
+	if !a.final() {
+		eligible, why := s.preempt.PodEligibleToPreemptOthers(ctx, pod, nil)
+		if whyNot = why; eligible {
+			candidates, statuses, err := s.preempt.DryRunPreemption(ctx, a.state, pod, []fwk.NodeInfo{a.node}, budgets, 0, 1)
+			if err != nil {
+				return e, fmt.Errorf("trying preemption for pod %s/%s: %w", pod.Namespace, pod.Name, err)
+			}
+			whyNot = statuses.Get(a.node.Node().Name).Message()
+			if len(candidates) > 0 {
+				chosen := candidates[0].Victims()
+				for _, victim := range chosen.Pods {
+					e.Victims = append(e.Victims, describe(victim))
+				}
+				e.OverBudget = int(chosen.NumPDBViolations)
+			}
+		}
 	}
-	for _, victim := range victims {
-		eviction.Victims = append(eviction.Victims, e.describe(victim))
+	if len(e.Victims) == 0 {
+		e.WhyNot = explainNoVictims(whyNot, corev1helper.PodPriority(pod))
 	}
-	return eviction, nil
+	return e, nil
 }
 
 // explainNoVictims says in other words why a scheduler evicts nobody. The first text is

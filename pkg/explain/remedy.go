@@ -7,10 +7,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,48 +17,22 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// clues are what state and commands depend on besides the verdict.
-type clues struct {
-	labels []mismatch
-	// taints are those that stay, and passing says whether there are others.
-	taints  []corev1.Taint
-	passing bool
-	// forgotten is a start-up taint that is not taken off.
-	forgotten *corev1.Taint
-	// root is the verdict on what causes this one.
-	root    *inquiry
-	refusal *refusalKind
-	ownPort bool
-	// said is what the kubelet says of a container that waits, and warnedFor for how long it
-	// has warned of what the pod waits for.
-	said      string
-	warnedFor time.Duration
-}
-
-// commands writes commands that can be pasted into a shell.
-type commands struct {
-	kubectl string
-}
-
-// of returns a command of kubectl, "" if commands are not wanted. What a shell would
-// take for something else is quoted.
-func (c commands) of(words ...string) string {
-	if c.kubectl == "" {
+// Command returns a command that can be pasted into a shell: kubectl, which begins it, and
+// words, quoted. It is "" if kubectl is.
+func Command(kubectl string, words ...string) string {
+	if kubectl == "" {
 		return ""
 	}
-	quoted := make([]string, len(words))
-	for n := range words {
-		quoted[n] = Quote(words[n])
+	for _, word := range words {
+		kubectl += " " + Quote(word)
 	}
-	return c.kubectl + " " + strings.Join(quoted, " ")
+	return kubectl
 }
-
-const harmless = "-_./:=,@%+"
 
 // Quote returns word as a shell takes it for one word.
 func Quote(word string) string {
 	special := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(harmless, r)
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_./:=,@%+", r)
 	}
 	if word != "" && !strings.ContainsFunc(word, special) {
 		return word
@@ -71,42 +43,47 @@ func Quote(word string) string {
 // command fills in a command of the table. There is none if an argument is missing, or
 // would be taken for a flag: some come from messages of others.
 func (i *inquiry) command(text string) string {
-	if text == "" {
-		return ""
-	}
-	args := maps.Clone(i.v.Causes[0].Args)
-	if args == nil {
-		args = make(Args)
-	}
-	args["ds"], args["namespace"], args["node"] = "daemonset/"+i.ds.Name, i.ds.Namespace, i.node.Name
+	args := Args{"ds": "daemonset/" + i.ds.Name, "namespace": i.ds.Namespace, "node": i.node.Name}
 	if i.pod != nil {
 		args["pod"], args["podspace"] = "pod/"+i.pod.Name, i.pod.Namespace
 	}
-	var words []string
-	for word := range strings.FieldsSeq(text) {
+	args = filled(args, i.v.Causes[0].Args)
+	words := strings.Fields(text)
+	for n, word := range words {
 		for _, found := range placeholder.FindAllStringSubmatch(word, -1) {
 			if value := args[found[1]]; value == "" || strings.HasPrefix(value, "-") {
 				return ""
 			}
 		}
-		words = append(words, fillIn(word, args))
+		words[n] = fillIn(word, args)
 	}
-	return i.commands.of(words...)
+	if len(words) == 0 {
+		return ""
+	}
+	return Command(i.kubectl, words...)
+}
+
+// advise says what to run next and what mends the cause, where details are wanted.
+func (i *inquiry) advise() {
+	if i.detail {
+		i.v.Next, i.v.Fix = i.next(), i.fix()
+	}
 }
 
 // next returns the one command to run next. It only reads.
 func (i *inquiry) next() string {
+	const describeDaemonSet, describePod = "describe {ds} -n {namespace}", "describe {pod} -n {podspace}"
 	row := i.v.Reason.row()
 	switch {
-	case i.clues.root != nil && i.clues.root.v.Next != "":
-		return i.clues.root.v.Next
-	case i.clues.refusal != nil:
-		return i.command(i.clues.refusal.next)
+	case i.root != nil && i.root.v.Next != "":
+		return i.root.v.Next
+	case i.refusedAs != nil:
+		return i.command(i.refusedAs.next)
 	case i.v.Reason == ReasonPortTaken && len(i.v.Blockers) > 0:
 		holder := &i.v.Blockers[0]
-		return i.commands.of("get", "pod/"+holder.Name, "-n", holder.Namespace, "-o", "wide")
-	case i.v.Reason == ReasonTaint && i.clues.forgotten == nil && !i.clues.passing:
-		return i.command(showPlacement)
+		return Command(i.kubectl, "get", "pod/"+holder.Name, "-n", holder.Namespace, "-o", "wide")
+	case i.v.Reason == ReasonTaint && i.forgotten == nil && !i.passing:
+		return i.command("get {ds} -n {namespace} -o jsonpath={.spec.template.spec}")
 	case i.v.Reason == ReasonNotReady && i.v.Causes[0].Args["container"] == "":
 		return i.command(describePod)
 	case row.Next == "":
@@ -123,26 +100,23 @@ func (i *inquiry) fix() *Fix {
 	if mend := i.v.Reason.row().Mend; fix == nil && mend != "" {
 		fix = &Fix{Text: fillIn(mend, i.v.Causes[0].Args)}
 	}
-	if fix != nil && i.commands.kubectl == "" {
-		fix.Command, fix.forNodes = "", nil
-	}
 	return fix
 }
 
 // specificFix returns a fix that has to do with this cluster, nil if there is none.
 func (i *inquiry) specificFix() *Fix {
-	if i.clues.root != nil {
-		return &Fix{Text: "Mend " + i.clues.root.compiled.String() + " first: the node waits for it."}
+	if i.root != nil {
+		return &Fix{Text: "Mend " + i.root.compiled.String() + " first: the node waits for it."}
 	}
 	switch i.v.Reason {
 	case ReasonNodeSelector, ReasonTaint:
 		return i.fixPlacement()
 	case ReasonCreateFailed:
-		if kind := i.clues.refusal; kind != nil && kind.fix != "" {
-			return &Fix{Text: "Create it, and give it the rights that the agent needs.", Command: withDryRun(i.command(kind.fix))}
+		if kind := i.refusedAs; kind != nil && kind.fix != "" {
+			return &Fix{Text: "Create it, and give it the rights that the agent needs.", Command: i.command(kind.fix)}
 		}
 	case ReasonPortTaken:
-		if i.clues.ownPort {
+		if i.ownPort {
 			return i.onTemplate("Replace old pods before new ones start. This changes the update strategy; no pod is replaced for it.", "merge",
 				map[string]any{"spec": map[string]any{"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxSurge": 0, "maxUnavailable": 1}}}})
 		}
@@ -161,14 +135,14 @@ func (i *inquiry) specificFix() *Fix {
 
 // fixPlacement is for taints and node selectors.
 func (i *inquiry) fixPlacement() *Fix {
-	taint := i.clues.forgotten
+	taint := i.forgotten
 	switch {
 	case taint != nil:
 		return &Fix{
 			Text:    "Find out why its agent does not take it off. If the agent works, or there is none, take it off by hand: other pods come to the node then.",
 			Command: i.dryRun("taint", "node", i.node.Name, taint.Key+":"+string(taint.Effect)+"-"),
 		}
-	case i.v.Reason == ReasonTaint && i.clues.passing:
+	case i.v.Reason == ReasonTaint && i.passing:
 		return &Fix{Text: "Nothing, if the taint goes by itself. A toleration would bring pods to nodes that are not ready for them."}
 	case i.v.Step != StepController:
 		return i.deletePod("Have the controller make the pod anew: this deletes one pod that does not run.")
@@ -181,14 +155,15 @@ func (i *inquiry) fixPlacement() *Fix {
 
 // fixImage undoes an update to an image that is not there, if the one before works.
 func (i *inquiry) fixImage() *Fix {
-	if !i.imageIsMissing() || !i.updated(i.pod) || !i.earlierWorks() {
+	works := func(pod *corev1.Pod) bool { return !i.updated(pod) && daemonset.IsReady(pod) }
+	if !i.imageIsMissing() || !i.updated(i.pod) || i.count(works) == 0 {
 		return nil
 	}
 	if managed := i.manager(); managed != "" {
 		return &Fix{Text: "Correct the image, or go back to the one before, in " + managed + "."}
 	}
 	return &Fix{
-		Text:    fmt.Sprintf("Correct the image, or undo the update. That replaces the pods of the current template, %s.", Count(i.ofCurrentTemplate(), "pod")),
+		Text:    fmt.Sprintf("Correct the image, or undo the update. That replaces the pods of the current template, %s.", Count(i.count(i.updated), "pod")),
 		Command: i.dryRun("rollout", "undo", "daemonset/"+i.ds.Name, "-n", i.ds.Namespace),
 	}
 }
@@ -197,18 +172,9 @@ func (i *inquiry) deletePod(text string) *Fix {
 	return &Fix{Text: text, Command: i.dryRun("delete", "pod/"+i.pod.Name, "-n", i.pod.Namespace)}
 }
 
-// dryRunFlag has the API server check a command and change nothing.
-const dryRunFlag = "--dry-run=server"
-
-func withDryRun(command string) string {
-	if command == "" {
-		return ""
-	}
-	return command + " " + dryRunFlag
-}
-
+// dryRun returns a command that the API server checks, and that changes nothing.
 func (i *inquiry) dryRun(words ...string) string {
-	return withDryRun(i.commands.of(words...))
+	return Command(i.kubectl, append(words, "--dry-run=server")...)
 }
 
 // makeRoom: if pods are to be evicted, wait. If not, a higher priority makes room,
@@ -233,23 +199,7 @@ func (i *inquiry) makeRoom() *Fix {
 
 // allPods returns how many pods a change of the template replaces.
 func (i *inquiry) allPods() int {
-	n := 0
-	for _, pods := range i.pods {
-		n += len(pods)
-	}
-	return n
-}
-
-func (i *inquiry) ofCurrentTemplate() int {
-	n := 0
-	for _, pods := range i.pods {
-		for _, pod := range pods {
-			if i.updated(pod) {
-				n++
-			}
-		}
-	}
-	return n
+	return i.count(func(*corev1.Pod) bool { return true })
 }
 
 // missingImage is what registries and runtimes say of an image that is not there, and not
@@ -258,7 +208,7 @@ var missingImage = []string{"not found", "manifest unknown", "does not exist", "
 
 // imageIsMissing says whether the image is not there, so that no node can have it.
 func (i *inquiry) imageIsMissing() bool {
-	said := strings.ToLower(i.clues.said)
+	said := strings.ToLower(i.said)
 	return i.v.Causes[0].Args["why"] == "InvalidImageName" ||
 		!strings.Contains(said, "dial tcp") && slices.ContainsFunc(missingImage, func(words string) bool { return strings.Contains(said, words) })
 }
@@ -266,13 +216,13 @@ func (i *inquiry) imageIsMissing() bool {
 // labelNode gives the node the labels that it lacks, unless they are a program's.
 func (i *inquiry) labelNode() *Fix {
 	var labels []string
-	for _, m := range i.clues.labels {
+	for _, m := range i.labels {
 		if !i.forPeople(m.key) {
 			return &Fix{Text: fmt.Sprintf("The label %s is set by a program or a provider, and says what the node is: find out why it is not set here, or change the selector.", m.key)}
 		}
 		labels = append(labels, m.label())
 	}
-	if slices.ContainsFunc(i.clues.labels, func(m mismatch) bool { return m.has }) {
+	if slices.ContainsFunc(i.labels, func(m mismatch) bool { return m.has }) {
 		labels = append(labels, "--overwrite")
 	}
 	fix := &Fix{Text: "If it should run there, label the node. Other workloads that select the label may come, too."}
@@ -288,56 +238,26 @@ func (i *inquiry) labelNode() *Fix {
 // providers have a domain; what manages a label on other nodes tells for the rest.
 func (i *inquiry) forPeople(key string) bool {
 	managers := i.cluster.LabelManagers[key]
-	byPeople := func(manager string) bool { return strings.HasPrefix(manager, "kubectl") }
-	if strings.Contains(key, "/") {
-		domain, _, _ := strings.Cut(key, "/")
-		reserved := domain == "kubernetes.io" || domain == "k8s.io" || strings.HasSuffix(domain, ".kubernetes.io") || strings.HasSuffix(domain, ".k8s.io")
-		return !reserved && len(managers) > 0 && !slices.ContainsFunc(managers, func(manager string) bool { return !byPeople(manager) })
+	if slices.ContainsFunc(managers, func(manager string) bool { return !strings.HasPrefix(manager, "kubectl") }) {
+		return false
 	}
-	return !slices.ContainsFunc(managers, func(manager string) bool { return !byPeople(manager) })
-}
-
-// NoteManagers notes which programs and people have set the labels of node.
-func (c *Cluster) NoteManagers(node *corev1.Node) {
-	if c.LabelManagers == nil {
-		c.LabelManagers = make(map[string][]string)
-	}
-	for n := range node.ManagedFields {
-		entry := &node.ManagedFields[n]
-		if entry.FieldsV1 == nil {
-			continue
-		}
-		var fields struct {
-			Metadata struct {
-				Labels map[string]json.RawMessage `json:"f:labels"`
-			} `json:"f:metadata"`
-		}
-		// What cannot be read tells nothing.
-		if json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields) != nil {
-			continue
-		}
-		for field := range fields.Metadata.Labels {
-			if key, ok := strings.CutPrefix(field, "f:"); ok && !slices.Contains(c.LabelManagers[key], entry.Manager) {
-				c.LabelManagers[key] = append(c.LabelManagers[key], entry.Manager)
-			}
-		}
-	}
+	domain, _, found := strings.Cut(key, "/")
+	reserved := strings.HasSuffix("."+domain, ".kubernetes.io") || strings.HasSuffix("."+domain, ".k8s.io")
+	return !found || !reserved && len(managers) > 0
 }
 
 // tolerate adds tolerations to the DaemonSet.
 func (i *inquiry) tolerate() *Fix {
+	const path = "/spec/template/spec/tolerations"
 	var tolerations []corev1.Toleration
-	for _, taint := range i.clues.taints {
+	var operations []map[string]any
+	for _, taint := range i.taints {
 		toleration := corev1.Toleration{Key: taint.Key, Operator: corev1.TolerationOpExists, Effect: taint.Effect}
 		if taint.Value != "" {
 			toleration.Operator, toleration.Value = corev1.TolerationOpEqual, taint.Value
 		}
 		tolerations = append(tolerations, toleration)
-	}
-	const path = "/spec/template/spec/tolerations"
-	operations := make([]map[string]any, len(tolerations))
-	for n := range tolerations {
-		operations[n] = map[string]any{"op": "add", "path": path + "/-", "value": tolerations[n]}
+		operations = append(operations, map[string]any{"op": "add", "path": path + "/-", "value": toleration})
 	}
 	if len(i.template().Tolerations) == 0 {
 		operations = []map[string]any{{"op": "add", "path": path, "value": tolerations}}

@@ -4,20 +4,16 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
-
-	"everynode.dev/everynode/pkg/daemonset"
 )
 
 // Rollout is an update that is under way.
@@ -36,20 +32,6 @@ type Rollout struct {
 	Stalled bool `json:"stalled"`
 	// Message says it in words.
 	Message string `json:"message"`
-
-	leftovers []string
-}
-
-// holds notes a pod that uses up what an update may take away, where no pod is wanted.
-func (r *Rollout) holds(wanted, exists bool, node string, pods []*corev1.Pod) {
-	if wanted || len(pods) == 0 {
-		return
-	}
-	where := "where the DaemonSet no longer belongs"
-	if !exists {
-		where = "a node that is gone"
-	}
-	r.leftovers = append(r.leftovers, fmt.Sprintf(" Pod %s is still on %s, %s, and counts as unavailable.", pods[0].Name, node, where))
 }
 
 // rollout returns the update that is under way, or nil. It counts as the controller
@@ -57,10 +39,6 @@ func (r *Rollout) holds(wanted, exists bool, node string, pods []*corev1.Pod) {
 func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 	s := e.subjects[ds.UID]
 	r := &Rollout{}
-	waiting := 0
-	// The controller counts the nodes that it wants pods on, and those that have some: also
-	// nodes that are gone, and pods that are ending where none is wanted any more.
-	nodes := sets.KeySet(s.pods)
 	wanted := sets.New[string]()
 	for n := range verdicts {
 		if verdicts[n].Wanted {
@@ -68,7 +46,10 @@ func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 		}
 	}
 	r.Desired = wanted.Len()
-	for _, node := range slices.SortedFunc(maps.Keys(nodes.Union(wanted)), CompareNames) {
+	outdated, leftovers := false, ""
+	// The controller counts the nodes that it wants pods on, and those that have some: also
+	// nodes that are gone, and pods that are ending where none is wanted any more.
+	for _, node := range slices.SortedFunc(maps.Keys(sets.KeySet(s.pods).Union(wanted)), CompareNames) {
 		present := slices.DeleteFunc(slices.Clone(s.pods[node]), func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil && podutil.IsPodTerminal(pod) })
 		if len(present) == 0 && !wanted.Has(node) {
 			continue
@@ -78,55 +59,50 @@ func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 		if updated != nil && wanted.Has(node) {
 			r.Updated++
 		}
-		if old != nil {
-			waiting++
+		outdated = outdated || old != nil
+		if !e.usesUp(ds, updated, old, len(pods)) {
+			continue
 		}
-		if usesUp(ds, updated, old, len(pods), e.now) {
-			r.Unavailable = append(r.Unavailable, node)
-			r.holds(wanted.Has(node), e.nodes[node] != nil, node, present)
+		r.Unavailable = append(r.Unavailable, node)
+		if !wanted.Has(node) {
+			where := "where the DaemonSet no longer belongs"
+			if e.nodes[node] == nil {
+				where = "a node that is gone"
+			}
+			leftovers += fmt.Sprintf(" Pod %s is still on %s, %s, and counts as unavailable.", present[0].Name, node, where)
 		}
 	}
-	if waiting == 0 || r.Desired == 0 {
+	if !outdated || r.Desired == 0 {
 		return nil
 	}
+	r.Message = fmt.Sprintf("%d of %d nodes have the current template.", r.Updated, r.Desired)
 	if ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
 		r.Unavailable = nil
-		r.Message = fmt.Sprintf("%d of %d nodes have the current template. The strategy is OnDelete: a pod is replaced when somebody deletes it.", r.Updated, r.Desired)
+		r.Message += " The strategy is OnDelete: a pod is replaced when somebody deletes it."
 		return r
 	}
-	r.limits(ds)
-	r.describe(ds)
+	r.limit(ds, leftovers)
 	return r
 }
 
-// limits resolves percentages. The defaults are the controller's.
-func (r *Rollout) limits(ds *appsv1.DaemonSet) {
+// limit says how far the update gets. Percentages and defaults are the controller's.
+func (r *Rollout) limit(ds *appsv1.DaemonSet, leftovers string) {
 	// What cannot be parsed stops the controller, too; the API server admits none.
 	r.MaxUnavailable, _ = daemonutil.UnavailableCount(ds, r.Desired)
 	r.MaxSurge, _ = daemonutil.SurgeCount(ds, r.Desired)
 	if r.MaxUnavailable == 0 && r.MaxSurge == 0 {
 		r.MaxUnavailable = 1
 	}
-}
-
-func (r *Rollout) describe(ds *appsv1.DaemonSet) {
 	limit, name := r.MaxUnavailable, "maxUnavailable"
 	if r.MaxSurge > 0 {
 		limit, name = r.MaxSurge, "maxSurge"
 	}
-	r.Stalled = len(r.Unavailable) >= limit
-	r.Message = fmt.Sprintf("%d of %d nodes have the current template.", r.Updated, r.Desired)
-	if r.Stalled {
-		r.Message += strings.Join(r.leftovers, "")
-		r.Message += fmt.Sprintf(" It goes no further before a pod becomes available on %s: %s is %d.", NodeList(r.Unavailable), name, limit)
+	if r.Stalled = len(r.Unavailable) >= limit; r.Stalled {
+		r.Message += fmt.Sprintf("%s It goes no further before a pod becomes available on %s: %s is %d.", leftovers, NodeList(r.Unavailable), name, limit)
 	}
 	if ds.Status.ObservedGeneration < ds.Generation {
 		r.Message += " The controller has not seen the latest template yet."
 	}
-}
-
-func live(pods []*corev1.Pod) []*corev1.Pod {
-	return slices.DeleteFunc(slices.Clone(pods), func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil })
 }
 
 // revisions returns a pod of the current template and one of an earlier template, as
@@ -142,33 +118,15 @@ func (s *subject) revisions(pods []*corev1.Pod) (updated, old *corev1.Pod) {
 	return updated, old
 }
 
-// earlierWorks says whether an earlier template has a Ready pod on some node.
-func (s *subject) earlierWorks() bool {
-	if s.earlier == nil {
-		works := false
-		for _, pods := range s.pods {
-			works = works || slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return !s.updated(pod) && daemonset.IsReady(pod) })
-		}
-		s.earlier = &works
-	}
-	return *s.earlier
-}
-
 // usesUp says whether a node uses up some of what an update may take away or add at a
 // time, given its pods that are not ending.
-func usesUp(ds *appsv1.DaemonSet, updated, old *corev1.Pod, pods int, now time.Time) bool {
-	available := func(pod *corev1.Pod) bool {
-		return podutil.IsPodAvailable(pod, ds.Spec.MinReadySeconds, metav1.NewTime(now))
-	}
-	if daemonutil.AllowsSurge(ds) {
-		return pods > 2 || updated != nil && old != nil && !available(updated)
-	}
+func (e *Engine) usesUp(ds *appsv1.DaemonSet, updated, old *corev1.Pod, pods int) bool {
 	switch {
+	case daemonutil.AllowsSurge(ds):
+		return pods > 2 || updated != nil && old != nil && !e.available(updated, ds)
 	case pods != 1:
 		return true
-	case updated != nil:
-		return !available(updated)
 	default:
-		return !available(old)
+		return !e.available(cmp.Or(updated, old), ds)
 	}
 }

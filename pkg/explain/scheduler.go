@@ -10,9 +10,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -29,7 +27,6 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/metrics"
 
 	"everynode.dev/everynode/deploy"
-	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/plugins/binding"
 	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/headroom"
@@ -44,7 +41,6 @@ import (
 type schedulers struct {
 	snapshot         *cache.Snapshot
 	stock, everynode *scheduler
-	budgets          []*policyv1.PodDisruptionBudget
 }
 
 // scheduler is one of them.
@@ -58,8 +54,7 @@ type scheduler struct {
 func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev1.Pod) (*schedulers, error) {
 	// Plugins report durations, and panic without anybody to report to.
 	metrics.Register()
-	daemonPods := slices.DeleteFunc(slices.Clone(cluster.Pods), func(pod *corev1.Pod) bool { return daemonset.OwnerOf(pod) == nil })
-	factory, err := newInformers(cluster, daemonPods)
+	factory, err := newInformers(*cluster)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +62,7 @@ func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev
 	for _, node := range cluster.Nodes {
 		pods = append(pods, on[node.Name]...)
 	}
-	s := &schedulers{snapshot: cache.NewSnapshot(pods, cluster.Nodes), budgets: cluster.Budgets}
+	s := &schedulers{snapshot: cache.NewSnapshot(pods, cluster.Nodes)}
 	nominated := newNominations(cluster.Pods)
 	if s.stock, err = newScheduler(ctx, stockConfig, s.snapshot, factory, nominated); err != nil {
 		return nil, fmt.Errorf("preparing kube-scheduler's plugins: %w", err)
@@ -262,27 +257,6 @@ func (s *scheduler) remove(ctx context.Context, pod *corev1.Pod, a *attempt, gon
 	return nil
 }
 
-// evict says whom the scheduler would evict from the node of a failed attempt, or why
-// nobody. budgets are all PodDisruptionBudgets.
-func (s *scheduler) evict(ctx context.Context, pod *corev1.Pod, a *attempt, budgets []*policyv1.PodDisruptionBudget) (victims []*corev1.Pod, overBudget int, whyNot string, err error) {
-	if a.final() {
-		return nil, 0, "to evict pods does not help", nil
-	}
-	ctx = quiet(ctx)
-	if eligible, why := s.preempt.PodEligibleToPreemptOthers(ctx, pod, nil); !eligible {
-		return nil, 0, why, nil
-	}
-	candidates, statuses, err := s.preempt.DryRunPreemption(ctx, a.state, pod, []fwk.NodeInfo{a.node}, budgets, 0, 1)
-	if err != nil {
-		return nil, 0, "", err
-	}
-	if len(candidates) == 0 {
-		return nil, 0, statuses.Get(a.node.Node().Name).Message(), nil
-	}
-	chosen := candidates[0].Victims()
-	return chosen.Pods, int(chosen.NumPDBViolations), "", nil
-}
-
 // nominations are the pods that wait for room on a node that was made for them.
 type nominations map[string][]fwk.PodInfo
 
@@ -300,13 +274,11 @@ func newNominations(pods []*corev1.Pod) nominations {
 	return n
 }
 
-// of returns the pods that are nominated to a node, without the one with that UID.
-func (n nominations) of(node string, except types.UID) []*corev1.Pod {
+// of returns the pods that are nominated to a node.
+func (n nominations) of(node string) []*corev1.Pod {
 	var pods []*corev1.Pod
 	for _, info := range n[node] {
-		if info.GetPod().UID != except {
-			pods = append(pods, info.GetPod())
-		}
+		pods = append(pods, info.GetPod())
 	}
 	return pods
 }

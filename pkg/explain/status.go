@@ -4,6 +4,7 @@
 package explain
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -16,7 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
-	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -76,8 +76,6 @@ type TopReason struct {
 	State   State    `json:"state"`
 	Message string   `json:"message"`
 	Nodes   []string `json:"nodes"`
-
-	causes [][]Cause
 }
 
 // HeldText writes the room that is held, "" for none.
@@ -92,7 +90,7 @@ func (e *Engine) Statuses(ctx context.Context, daemonSets []*appsv1.DaemonSet) (
 	nodes := e.Nodes()
 	statuses := make([]Status, 0, len(daemonSets))
 	for _, ds := range daemonSets {
-		verdicts, err := e.glances(ctx, ds, nodes)
+		verdicts, err := e.verdicts(ctx, ds, nodes, false)
 		if err != nil {
 			return nil, err
 		}
@@ -106,25 +104,11 @@ func (e *Engine) Statuses(ctx context.Context, daemonSets []*appsv1.DaemonSet) (
 	return statuses, nil
 }
 
-func (e *Engine) glances(ctx context.Context, ds *appsv1.DaemonSet, nodes []*corev1.Node) ([]Verdict, error) {
-	verdicts := make([]Verdict, 0, len(nodes))
-	for _, node := range nodes {
-		verdict, err := e.Glance(ctx, ds, node)
-		if err != nil {
-			return nil, err
-		}
-		verdicts = append(verdicts, verdict)
-	}
-	return verdicts, nil
-}
-
 // status counts. verdicts are those of all nodes.
 func (e *Engine) status(ds *appsv1.DaemonSet, verdicts []Verdict) Status {
 	status := Status{Namespace: ds.Namespace, Name: ds.Name, CreationTimestamp: ds.CreationTimestamp, State: StateReady}
 	s := e.subjects[ds.UID]
-	available := func(pod *corev1.Pod) bool {
-		return podutil.IsPodAvailable(pod, ds.Spec.MinReadySeconds, metav1.NewTime(e.now))
-	}
+	available := func(pod *corev1.Pod) bool { return e.available(pod, ds) }
 	for n := range verdicts {
 		v, pods := &verdicts[n], s.pods[verdicts[n].Node]
 		status.count(v, pods)
@@ -174,9 +158,7 @@ func (s *Status) count(v *Verdict, pods []*corev1.Pod) {
 		s.Ready++
 		return
 	}
-	if v.Since != nil && (s.GapSince == nil || v.Since.Before(s.GapSince)) {
-		s.GapSince = v.Since
-	}
+	s.GapSince = earliest(s.GapSince, v.Since)
 }
 
 // isRunning says whether pod is bound and goes on.
@@ -187,29 +169,25 @@ func isRunning(pod *corev1.Pod) bool {
 // topReason returns the cause that most gaps have, if any is trouble one of those. Where
 // no node is wanted at all, it is the one for which most are not.
 func topReason(verdicts []Verdict, desired int) *TopReason {
-	reasons := make(map[string]*TopReason)
-	var top *TopReason
-	for n := range verdicts {
-		v := &verdicts[n]
+	var top []*Verdict
+	for _, same := range grouped(verdicts, func(v *Verdict) string {
 		if v.Outcome == StateReady || v.Wanted != (desired > 0) {
-			continue
+			return ""
 		}
-		key := string(v.Outcome) + keyOf(v.Causes)
-		reason := reasons[key]
-		if reason == nil {
-			reason = &TopReason{Reason: v.Reason, State: v.Outcome}
-			reasons[key] = reason
-		}
-		reason.Nodes, reason.causes = append(reason.Nodes, v.Node), append(reason.causes, v.Causes)
-		if top == nil || compareBool(reason.State != StateStuck, top.State != StateStuck) < 0 ||
-			reason.State == top.State && len(reason.Nodes) > len(top.Nodes) {
-			top = reason
+		return string(v.Outcome) + keyOf(v.Causes)
+	}) {
+		if top == nil || cmp.Or(compareBool(same[0].Outcome != StateStuck, top[0].Outcome != StateStuck), cmp.Compare(len(top), len(same))) < 0 {
+			top = same
 		}
 	}
-	if top != nil {
-		top.Message = message(merge(top.causes))
+	if top == nil {
+		return nil
 	}
-	return top
+	reason := &TopReason{Reason: top[0].Reason, State: top[0].Outcome, Message: message(merge(top))}
+	for _, v := range top {
+		reason.Nodes = append(reason.Nodes, v.Node)
+	}
+	return reason
 }
 
 // differences says in what the controller's count differs.
@@ -235,10 +213,10 @@ func differences(s *Status, ds *appsv1.DaemonSet) []string {
 			texts = append(texts, fmt.Sprintf("%d %s (the objects show %d)", number.theirs, number.name, number.ours))
 		}
 	}
-	if len(texts) == 0 {
-		return nil
+	if len(texts) > 0 {
+		return []string{"it counts " + strings.Join(texts, ", ")}
 	}
-	return []string{"it counts " + strings.Join(texts, ", ")}
+	return nil
 }
 
 // held returns the room that everynode-scheduler holds for each DaemonSet, and on how
@@ -282,7 +260,7 @@ func (e *Engine) lapsed() daemonset.Lapsed {
 				since = last.Time
 			}
 		}
-		if since.IsZero() || s.createdAfter(since) {
+		if since.IsZero() || s.count(func(pod *corev1.Pod) bool { return pod.CreationTimestamp.After(since) }) > 0 {
 			continue
 		}
 		for _, node := range e.cluster.Nodes {
@@ -292,16 +270,6 @@ func (e *Engine) lapsed() daemonset.Lapsed {
 		}
 	}
 	return lapsed
-}
-
-// createdAfter says whether a pod was created after that time.
-func (s *subject) createdAfter(since time.Time) bool {
-	for _, pods := range s.pods {
-		if slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return pod.CreationTimestamp.After(since) }) {
-			return true
-		}
-	}
-	return false
 }
 
 // settled says whether ds has exactly one pod on the node and that is up to date, so
@@ -314,14 +282,9 @@ func (e *Engine) settled(ds *daemonset.DaemonSet, node string) bool {
 
 // present yields the pods that a scheduler counts on a node, with what they take.
 func (e *Engine) present(node string) iter.Seq2[*corev1.Pod, daemonset.Resources] {
-	pods := slices.Concat(e.on[node], e.nominated.of(node, ""))
-	taken := make([]daemonset.Resources, len(pods))
-	for n, pod := range pods {
-		taken[n] = daemonset.PodResources(pod)
-	}
 	return func(yield func(*corev1.Pod, daemonset.Resources) bool) {
-		for n, pod := range pods {
-			if !yield(pod, taken[n]) {
+		for _, pod := range slices.Concat(e.on[node], e.nominated.of(node)) {
+			if !yield(pod, daemonset.PodResources(pod)) {
 				return
 			}
 		}

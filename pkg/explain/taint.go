@@ -69,17 +69,16 @@ func taintKindOf(key string) *taintKind {
 
 // taintArgs are the arguments of a taint that who does not tolerate.
 func (i *inquiry) taintArgs(ctx context.Context, taints []corev1.Taint, who string) (Args, error) {
-	texts, keys := make([]string, len(taints)), make([]string, len(taints))
-	var notes []string
+	var texts, keys, notes []string
 	for n := range taints {
 		taint := &taints[n]
-		texts[n], keys[n] = taint.ToString(), taint.Key+":"+string(taint.Effect)
+		texts, keys = append(texts, taint.ToString()), append(keys, taint.Key+":"+string(taint.Effect))
 		kind := taintKindOf(taint.Key)
 		if kind == nil {
-			i.clues.taints = append(i.clues.taints, *taint)
+			i.taints = append(i.taints, *taint)
 			continue
 		}
-		i.clues.passing = true
+		i.passing = true
 		note := kind.note
 		if kind.startup {
 			var err error
@@ -87,24 +86,20 @@ func (i *inquiry) taintArgs(ctx context.Context, taints []corev1.Taint, who stri
 				return nil, err
 			}
 		}
-		if !slices.Contains(notes, note) {
+		if note = " " + note; !slices.Contains(notes, note) {
 			notes = append(notes, note)
 		}
 	}
 	if root, err := i.networkRoot(ctx); err != nil {
 		return nil, err
-	} else if root != "" && i.clues.passing && lacksNetwork(i.node) {
-		notes = append(notes, "It has no network: "+root+".")
+	} else if root != "" && i.passing {
+		notes = append(notes, " It has no network: "+root+".")
 	}
 	plural := "the taint "
 	if len(taints) > 1 {
 		plural = "the taints "
 	}
-	note := strings.Join(notes, " ")
-	if note != "" {
-		note = " " + note
-	}
-	return Args{"taints": plural + strings.Join(texts, " and "), "keys": strings.Join(keys, ","), "who": who, "note": note}, nil
+	return Args{"taints": plural + strings.Join(texts, " and "), "keys": strings.Join(keys, ","), "who": who, "note": strings.Join(notes, "")}, nil
 }
 
 // startupNote says what becomes of a taint that an agent is to take off.
@@ -112,10 +107,10 @@ func (i *inquiry) startupNote(ctx context.Context, taint *corev1.Taint) (string,
 	const goes = "It is a start-up taint, which its agent takes off: "
 	agent := i.agentOf(taint.Key)
 	if agent == nil {
-		i.clues.forgotten = taint
+		i.forgotten = taint
 		return goes + "no DaemonSet of the cluster looks like its agent.", nil
 	}
-	if agent == i.subject || i.root {
+	if agent == i.subject || i.isRoot {
 		return goes + "that is " + agent.compiled.String() + ".", nil
 	}
 	words, ready, err := i.trace(ctx, agent)
@@ -123,7 +118,7 @@ func (i *inquiry) startupNote(ctx context.Context, taint *corev1.Taint) (string,
 	case err != nil:
 		return "", err
 	case ready != nil && i.now.Sub(ready.Time) > i.patience && isNodeReady(i.node):
-		i.clues.forgotten = taint
+		i.forgotten = taint
 		return goes + agent.compiled.String() + " has been Ready there for longer than that takes.", nil
 	default:
 		return goes + words + ".", nil
@@ -164,7 +159,8 @@ func namedLike(name, key string) bool {
 // trace says how another DaemonSet fares on the node, and since when it is Ready there.
 // Its pod is what to look at next, if it is not.
 func (i *inquiry) trace(ctx context.Context, other *subject) (words string, ready *metav1.Time, err error) {
-	root := &inquiry{Engine: i.Engine, subject: other, node: i.node, detail: i.detail, root: true, v: Verdict{Node: i.node.Name}}
+	root := i.newInquiry(other, i.node, i.detail)
+	root.isRoot = true
 	if err := root.follow(ctx); err != nil {
 		return "", nil, err
 	}
@@ -175,7 +171,7 @@ func (i *inquiry) trace(ctx context.Context, other *subject) (words string, read
 		}
 		return other.compiled.String() + " is Ready there", &since, nil
 	}
-	i.clues.root = root
+	i.root = root
 	return fmt.Sprintf("%s is not Ready there (%s)", other.compiled.String(), root.v.Reason.Words()), nil, nil
 }
 
@@ -193,8 +189,7 @@ func providesNetwork(spec *corev1.PodSpec) bool {
 
 // lacksNetwork says whether no network plugin has configured the node yet.
 func lacksNetwork(node *corev1.Node) bool {
-	for n := range node.Status.Conditions {
-		condition := &node.Status.Conditions[n]
+	for _, condition := range node.Status.Conditions {
 		switch {
 		case condition.Type == corev1.NodeNetworkUnavailable && condition.Status == corev1.ConditionTrue:
 			return true
@@ -211,7 +206,7 @@ func lacksNetwork(node *corev1.Node) bool {
 // networkRoot says what keeps the node's network from working; nothing if it works, or if
 // the DaemonSet gives nodes their network itself.
 func (i *inquiry) networkRoot(ctx context.Context) (string, error) {
-	if i.root || !lacksNetwork(i.node) || slices.Contains(i.networks, i.subject) {
+	if i.isRoot || !lacksNetwork(i.node) || slices.Contains(i.networks, i.subject) {
 		return "", nil
 	}
 	best := "no DaemonSet of a network plugin is known"

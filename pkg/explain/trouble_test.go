@@ -227,7 +227,7 @@ func TestPatience(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := e.Verdict(t.Context(), ds, c.Nodes[0])
+		v, err := e.verdict(t.Context(), ds, c.Nodes[0], true)
 		if err != nil || v.Outcome != want || v.Next != "" {
 			t.Errorf("%s: %s (%v), want %s and no command", patience, v.Outcome, err, want)
 		}

@@ -39,6 +39,44 @@ func Steps() []Step {
 	return []Step{StepController, StepCreation, StepAdmission, StepQueue, StepFilters, StepPreemption, StepKubelet, StepReady}
 }
 
+// State is a verdict in one of five kinds, each of which a map has a symbol for.
+type State string
+
+// The states.
+const (
+	// StateReady: the node has a Ready pod that does not crash.
+	StateReady State = "ready"
+	// StateWaiting: it has none yet, and one may come by itself within [Options.Patience].
+	StateWaiting State = "waiting"
+	// StateStuck: it has none, and somebody has to do something about it.
+	StateStuck State = "stuck"
+	// StateStray: it has a pod, and the DaemonSet does not belong there.
+	StateStray State = "stray"
+	// StateNone: the DaemonSet does not belong there.
+	StateNone State = "none"
+)
+
+// States returns all states, the best first.
+func States() []State {
+	return []State{StateReady, StateWaiting, StateStuck, StateStray, StateNone}
+}
+
+// Words returns the state as a legend explains it.
+func (s State) Words() string {
+	switch s {
+	case StateReady:
+		return "ready"
+	case StateWaiting:
+		return "on its way"
+	case StateStuck:
+		return "stuck"
+	case StateStray:
+		return "should not be here"
+	default:
+		return "does not belong here"
+	}
+}
+
 // Verdict is what is to be said of one DaemonSet on one node.
 type Verdict struct {
 	Node string `json:"node"`
@@ -74,8 +112,12 @@ type Verdict struct {
 	// Fix is what mends it, nil if there is nothing to mend.
 	Fix *Fix `json:"fix,omitempty"`
 
-	// startup: a start-up taint is still there that its agent should have taken off.
-	startup bool
+	of *inquiry
+}
+
+// forgotten says whether a start-up taint is still there that its agent should have taken off.
+func (v *Verdict) forgotten() bool {
+	return v.of.forgotten != nil || v.of.root != nil
 }
 
 // Fix is what mends the cause of a verdict.
@@ -141,6 +183,7 @@ type Blocker struct {
 	// Spared is why no scheduler evicts it for the daemon pod; empty if one would.
 	Spared string `json:"spared,omitempty"`
 
+	// amounts are those of the short resources.
 	amounts map[string]int64
 	holder  *corev1.Pod
 }

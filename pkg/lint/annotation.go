@@ -5,7 +5,6 @@ package lint
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -52,18 +51,12 @@ func (a annotation) path() *field.Path {
 // key.
 func ourAnnotations(ds *appsv1.DaemonSet) []annotation {
 	var ours []annotation
-	for _, onPod := range []bool{false, true} {
-		annotations := ds.Annotations
-		if onPod {
-			annotations = ds.Spec.Template.Annotations
-		}
-		first := len(ours)
-		for key, value := range annotations {
+	for n, annotations := range []map[string]string{ds.Annotations, ds.Spec.Template.Annotations} {
+		for _, key := range slices.Sorted(maps.Keys(annotations)) {
 			if strings.HasPrefix(key, daemonset.AnnotationPrefix) {
-				ours = append(ours, annotation{key, value, onPod})
+				ours = append(ours, annotation{key, annotations[key], n == 1})
 			}
 		}
-		slices.SortFunc(ours[first:], func(a, b annotation) int { return strings.Compare(a.key, b.key) })
 	}
 	return ours
 }
@@ -77,7 +70,7 @@ func checkAnnotationValue(m *manifest) {
 			err := daemonset.ValidateAnnotation(a.key, a.value)
 			if err != nil && !errors.Is(err, daemonset.ErrUnknownAnnotation) {
 				// JSON may have several lines, a finding has one.
-				m.report(a.path(), "it has no effect: "+strings.Join(strings.Fields(err.Error()), " "))
+				m.report(a.path(), "it has no effect: %s", strings.Join(strings.Fields(err.Error()), " "))
 			}
 		}
 	}
@@ -89,7 +82,7 @@ func (m *manifest) checkRequires(a annotation) {
 		namespace, name, ok := strings.Cut(strings.TrimSpace(part), "/")
 		switch {
 		case !ok || namespace == "" || name == "" || strings.Contains(name, "/"):
-			m.report(a.path(), fmt.Sprintf("no pod starts: %q is not the namespace/name of a DaemonSet", part))
+			m.report(a.path(), "no pod starts: %q is not the namespace/name of a DaemonSet", part)
 			return
 		case namespace == m.ds.Namespace && name == m.ds.Name:
 			m.report(a.path(), "no pod starts: they wait for their own DaemonSet to be Ready")
@@ -101,7 +94,7 @@ func (m *manifest) checkRequires(a annotation) {
 func checkAnnotationUnknown(m *manifest) {
 	for _, a := range m.annotations {
 		if !belongsOnDaemonSet(a.key) && a.key != requiresAnnotation {
-			m.report(a.path(), "nobody reads it"+meant(a.key, annotationNames))
+			m.report(a.path(), "nobody reads it%s", meant(a.key, annotationNames))
 		}
 	}
 }
@@ -127,25 +120,23 @@ func checkSizeWithoutEffect(m *manifest) {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.sizes)) {
-		named := func(c container) bool { return c.Name == name }
-		if !slices.ContainsFunc(m.running, named) && !slices.ContainsFunc(m.starting, named) {
-			m.report(at, fmt.Sprintf("it sizes container %q, which there is none of", name))
+		if !slices.ContainsFunc(m.containers(), func(c container) bool { return c.Name == name }) {
+			m.report(at, "it sizes container %q, which there is none of", name)
 		}
 	}
 }
 
 func checkIgnoredUnknown(m *manifest) {
+	var ids []string
+	for _, rule := range m.rules {
+		ids = append(ids, rule.ID)
+	}
 	for _, id := range m.ignored {
-		at := field.NewPath("metadata", "annotations").Key(IgnoreAnnotation)
-		switch i := slices.IndexFunc(m.rules, func(rule Rule) bool { return rule.ID == id }); {
-		case i < 0:
-			var ids []string
-			for _, rule := range m.rules {
-				ids = append(ids, rule.ID)
-			}
-			m.report(at, fmt.Sprintf("there is no rule %q", id)+meant(id, ids))
-		case m.rules[i].Severity == Error:
-			m.report(at, fmt.Sprintf("rule %s is about what can never work, so it cannot be ignored", id))
+		at := annotation{key: IgnoreAnnotation}.path()
+		if n := slices.Index(ids, id); n < 0 {
+			m.report(at, "there is no rule %q%s", id, meant(id, ids))
+		} else if m.rules[n].Severity == Error {
+			m.report(at, "rule %s is about what can never work, so it cannot be ignored", id)
 		}
 	}
 }

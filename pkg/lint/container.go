@@ -4,7 +4,7 @@
 package lint
 
 import (
-	"fmt"
+	"cmp"
 	"slices"
 	"strings"
 
@@ -31,16 +31,13 @@ func checkHostPortTwice(m *manifest) {
 	check := func(c container) {
 		for i := range c.Ports {
 			p := &c.Ports[i]
-			key := port{p.HostIP, p.Protocol, hostPort(m.pod, p)}
-			if key.protocol == "" {
-				key.protocol = corev1.ProtocolTCP
-			}
+			key := port{p.HostIP, cmp.Or(p.Protocol, corev1.ProtocolTCP), hostPort(m.pod, p)}
 			switch first := seen[key]; {
 			case key.number == 0:
 			case first == nil:
 				seen[key] = p
 			case first.HostPort == 0 || p.HostPort == 0:
-				m.report(c.path().Child("ports").Index(i), fmt.Sprintf("on the host network port %d/%s can be declared once only: the API server refuses every pod", key.number, key.protocol))
+				m.report(c.path().Child("ports").Index(i), "on the host network port %d/%s can be declared once only: the API server refuses every pod", key.number, key.protocol)
 			}
 		}
 	}
@@ -56,13 +53,13 @@ func checkHostPortTwice(m *manifest) {
 func checkNoRequests(m *manifest) {
 	for _, c := range m.running {
 		cpu, memory := m.requests(c, corev1.ResourceCPU), m.requests(c, corev1.ResourceMemory)
-		switch {
+		switch at := c.path().Child("resources", "requests"); {
 		case !cpu && !memory:
-			m.report(c.path().Child("resources", "requests"), fmt.Sprintf("container %s requests neither CPU nor memory: no room is kept for it, and it gets the CPU that others leave", c.Name))
+			m.report(at, "container %s requests neither CPU nor memory: no room is kept for it, and it gets the CPU that others leave", c.Name)
 		case !cpu:
-			m.report(c.path().Child("resources", "requests", "cpu"), fmt.Sprintf("container %s requests no CPU: on a busy node it gets what others leave", c.Name))
+			m.report(at.Child("cpu"), "container %s requests no CPU: on a busy node it gets what others leave", c.Name)
 		case !memory:
-			m.report(c.path().Child("resources", "requests", "memory"), fmt.Sprintf("container %s requests no memory: no room is kept for it, and the node can run out", c.Name))
+			m.report(at.Child("memory"), "container %s requests no memory: no room is kept for it, and the node can run out", c.Name)
 		}
 	}
 }
@@ -75,20 +72,11 @@ func (m *manifest) requests(c container, name corev1.ResourceName) bool {
 	if _, ok := list[name]; !ok {
 		list = c.Resources.Limits
 	}
-	return has(list, name) || m.podLevel(name) || m.sized(c, name)
-}
-
-func (m *manifest) sized(c container, name corev1.ResourceName) bool {
-	if m.pod.Resources != nil {
-		return false
+	if whole := m.pod.Resources; whole != nil {
+		return has(list, name) || has(whole.Requests, name) || has(whole.Limits, name)
 	}
 	size := m.sizes[c.Name]
-	return name == corev1.ResourceCPU && size.CPU > 0 || name == corev1.ResourceMemory && size.Memory > 0
-}
-
-// podLevel says whether the pod as a whole requests something of a resource.
-func (m *manifest) podLevel(name corev1.ResourceName) bool {
-	return m.pod.Resources != nil && (has(m.pod.Resources.Requests, name) || has(m.pod.Resources.Limits, name))
+	return has(list, name) || name == corev1.ResourceCPU && size.CPU > 0 || name == corev1.ResourceMemory && size.Memory > 0
 }
 
 func has(list corev1.ResourceList, name corev1.ResourceName) bool {
@@ -97,10 +85,12 @@ func has(list corev1.ResourceList, name corev1.ResourceName) bool {
 }
 
 func checkNoMemoryLimit(m *manifest) {
+	if m.pod.Resources != nil && has(m.pod.Resources.Limits, corev1.ResourceMemory) {
+		return
+	}
 	for _, c := range m.running {
-		podLimit := m.pod.Resources != nil && has(m.pod.Resources.Limits, corev1.ResourceMemory)
-		if !podLimit && !has(c.Resources.Limits, corev1.ResourceMemory) {
-			m.report(c.path().Child("resources", "limits", "memory"), fmt.Sprintf("a leak in container %s takes the memory of every node", c.Name))
+		if !has(c.Resources.Limits, corev1.ResourceMemory) {
+			m.report(c.path().Child("resources", "limits", "memory"), "a leak in container %s takes the memory of every node", c.Name)
 		}
 	}
 }
@@ -119,12 +109,7 @@ func checkGateWithoutReadinessProbe(m *manifest) {
 
 // probed says whether something decides that a pod is Ready.
 func (m *manifest) probed() bool {
-	for _, c := range m.running {
-		if c.ReadinessProbe != nil {
-			return true
-		}
-	}
-	return len(m.pod.ReadinessGates) > 0
+	return len(m.pod.ReadinessGates) > 0 || slices.ContainsFunc(m.running, func(c container) bool { return c.ReadinessProbe != nil })
 }
 
 // gates says whether ordinary pods wait for the DaemonSet.
@@ -153,28 +138,19 @@ func checkEagerLivenessProbe(m *manifest) {
 			continue
 		}
 		// The first probe comes at once, the last one that may fail a period before the end.
-		if seconds := int64(probe.InitialDelaySeconds) + (orDefault(probe.FailureThreshold, 3)-1)*orDefault(probe.PeriodSeconds, 10); seconds < patience {
-			m.report(c.path().Child("livenessProbe", "initialDelaySeconds"), fmt.Sprintf("container %s is restarted if it does not answer %d s after its start", c.Name, seconds))
+		// The defaults are those of SetDefaults_Probe in k8s.io/kubernetes/pkg/apis/core/v1.
+		failures, period := int64(cmp.Or(probe.FailureThreshold, 3)), int64(cmp.Or(probe.PeriodSeconds, 10))
+		if seconds := int64(probe.InitialDelaySeconds) + (failures-1)*period; seconds < patience {
+			m.report(c.path().Child("livenessProbe", "initialDelaySeconds"), "container %s is restarted if it does not answer %d s after its start", c.Name, seconds)
 		}
 	}
 }
 
-// orDefault returns value, or what the API server makes of 0 (SetDefaults_Probe in
-// k8s.io/kubernetes/pkg/apis/core/v1).
-func orDefault(value int32, byDefault int64) int64 {
-	if value == 0 {
-		return byDefault
-	}
-	return int64(value)
-}
-
 func checkFloatingImage(m *manifest) {
-	for _, containers := range [][]container{m.starting, m.running} {
-		for _, c := range containers {
-			// What is no image at all is filled in before it is applied.
-			if c.Image != "" && !strings.ContainsAny(c.Image, " \t${}<>") && floats(c.Image) {
-				m.report(c.path().Child("image"), c.Image+" is another image on another day: nodes differ, and no update can be undone")
-			}
+	for _, c := range m.containers() {
+		// What is no image at all is filled in before it is applied.
+		if c.Image != "" && !strings.ContainsAny(c.Image, " \t${}<>") && floats(c.Image) {
+			m.report(c.path().Child("image"), "%s is another image on another day: nodes differ, and no update can be undone", c.Image)
 		}
 	}
 }
@@ -209,18 +185,16 @@ func checkProbePort(m *manifest) {
 				kind, port = "tcpSocket", probe.TCPSocket.Port
 			}
 			if port.Type == intstr.String && !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.StrVal }) {
-				m.report(c.path().Child(probe.name, kind, "port"), fmt.Sprintf("container %s has no port of the name %q, so the probe can only fail", c.Name, port.StrVal))
+				m.report(c.path().Child(probe.name, kind, "port"), "container %s has no port of the name %q, so the probe can only fail", c.Name, port.StrVal)
 			}
 		}
 	}
 }
 
 func checkImagePullAlways(m *manifest) {
-	for _, containers := range [][]container{m.starting, m.running} {
-		for _, c := range containers {
-			if c.ImagePullPolicy == corev1.PullAlways && !floats(c.Image) {
-				m.report(c.path().Child("imagePullPolicy"), fmt.Sprintf("container %s does not start while the registry is away, though its image has a fixed name", c.Name))
-			}
+	for _, c := range m.containers() {
+		if c.ImagePullPolicy == corev1.PullAlways && !floats(c.Image) {
+			m.report(c.path().Child("imagePullPolicy"), "container %s does not start while the registry is away, though its image has a fixed name", c.Name)
 		}
 	}
 }

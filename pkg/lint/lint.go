@@ -4,6 +4,7 @@
 package lint
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -67,13 +68,11 @@ func Check(ds *appsv1.DaemonSet) []Finding {
 		ds: ds, pod: &ds.Spec.Template.Spec, annotations: ourAnnotations(ds),
 		rules: rules(), ignored: ignoredRules(ds), findings: []Finding{},
 	}
-	if value, ok := ds.Annotations[daemonset.ResourcesAnnotation]; ok {
-		// What cannot be parsed is a finding of its own.
-		m.sizes, _ = daemonset.ParseSizes(value)
-	}
+	// What cannot be parsed is a finding of its own.
+	m.sizes, _ = daemonset.ParseSizes(ds.Annotations[daemonset.ResourcesAnnotation])
 	for i := range m.pod.InitContainers {
 		container := container{&m.pod.InitContainers[i], "initContainers", i}
-		if policy := container.RestartPolicy; policy != nil && *policy == corev1.ContainerRestartPolicyAlways {
+		if isSet(container.RestartPolicy, corev1.ContainerRestartPolicyAlways) {
 			m.running = append(m.running, container)
 		} else {
 			m.starting = append(m.starting, container)
@@ -110,8 +109,19 @@ type manifest struct {
 	findings []Finding
 }
 
+// containers are all of them, in the order in which they start.
+func (m *manifest) containers() []container {
+	return slices.Concat(m.starting, m.running)
+}
+
+// isSet says whether an optional field has that value.
+func isSet[T comparable](field *T, value T) bool {
+	return field != nil && *field == value
+}
+
 // report adds a finding of the current rule.
-func (m *manifest) report(at *field.Path, message string) {
+func (m *manifest) report(at *field.Path, format string, args ...any) {
+	message := fmt.Sprintf(format, args...)
 	m.findings = append(m.findings, Finding{
 		Rule: m.rule.ID, Severity: m.rule.Severity, Field: at.String(), Message: message, Fix: m.rule.Fix,
 	})
@@ -134,9 +144,5 @@ func podPath() *field.Path {
 
 // ignoredRules returns what [IgnoreAnnotation] names.
 func ignoredRules(ds *appsv1.DaemonSet) []string {
-	value, ok := ds.Annotations[IgnoreAnnotation]
-	if !ok {
-		return nil
-	}
-	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+	return strings.FieldsFunc(ds.Annotations[IgnoreAnnotation], func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }

@@ -345,7 +345,7 @@ var tests = map[string]struct {
 		`metadata.annotations[everynode.dev/preempt]: it has no effect: "" is not among the values true, false`,
 	}},
 	"a misspelt way of scheduling": {"annotation-value", annotated("everynode.dev/scheduling", "Direct"), []string{
-		`metadata.annotations[everynode.dev/scheduling]: it has no effect: "Direct" is not among the values scheduler, direct`,
+		`metadata.annotations[everynode.dev/scheduling]: it has no effect: "Direct" is not among the values scheduler, direct, auto`,
 	}},
 	"a requirement without a namespace": {"annotation-value", podAnnotated("everynode.dev/requires", "cilium"), []string{
 		`spec.template.metadata.annotations[everynode.dev/requires]: no pod starts: "cilium" is not the namespace/name of a DaemonSet`,

@@ -4,145 +4,73 @@
 package lint
 
 import (
-	"math"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// contradiction says why no node can meet term together with the node selector and
-// the node name of spec. It is empty if a node can.
+// contradiction says why no node can meet term together with the node selector and the
+// node name of spec. It is empty if a node can.
 func contradiction(term *corev1.NodeSelectorTerm, spec *corev1.PodSpec) string {
-	if len(term.MatchExpressions) == 0 && len(term.MatchFields) == 0 {
+	if len(term.MatchExpressions)+len(term.MatchFields) == 0 {
 		return "an empty term matches nothing"
 	}
-	if why := contradictoryLabel(term.MatchExpressions, spec.NodeSelector); why != "" {
-		return why
+	equals := func(key, value string) corev1.NodeSelectorRequirement {
+		return corev1.NodeSelectorRequirement{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{value}}
 	}
-	name := anyValue()
+	labels, fields := slices.Clone(term.MatchExpressions), slices.Clone(term.MatchFields)
+	for key, value := range spec.NodeSelector {
+		labels = append(labels, equals(key, value))
+	}
 	if spec.NodeName != "" {
-		name.require(corev1.NodeSelectorOpIn, []string{spec.NodeName})
+		fields = append(fields, equals(metav1.ObjectNameField, spec.NodeName))
 	}
-	for i := range term.MatchFields {
-		if requirement := &term.MatchFields[i]; requirement.Key == metav1.ObjectNameField {
-			name.require(requirement.Operator, requirement.Values)
+	for _, requirement := range term.MatchExpressions {
+		if impossible(labels, requirement.Key, true) {
+			return "no value of label " + requirement.Key + " meets all that is required of it"
 		}
 	}
-	if name.none() {
+	// A name is a label that every node has.
+	if impossible(fields, metav1.ObjectNameField, false) {
 		return "no node name meets all that is required of it"
 	}
 	return ""
 }
 
-// contradictoryLabel returns a complaint about the first label that no node can have.
-func contradictoryLabel(requirements []corev1.NodeSelectorRequirement, selector map[string]string) string {
-	for i := range requirements {
-		key := requirements[i].Key
-		if slices.ContainsFunc(requirements[:i], func(earlier corev1.NodeSelectorRequirement) bool { return earlier.Key == key }) {
-			continue
-		}
-		label := anyValue()
-		if value, ok := selector[key]; ok {
-			label.require(corev1.NodeSelectorOpIn, []string{value})
-		}
-		for j := range requirements[i:] {
-			if requirement := &requirements[i+j]; requirement.Key == key {
-				label.require(requirement.Operator, requirement.Values)
-			}
-		}
-		if label.none() {
-			return "no value of label " + key + " meets all that is required of it"
-		}
+// impossible says whether no label of that key meets requirements. It asks the scheduler's
+// code about all labels that requirements can tell apart: no label if that is optional, the
+// values that they name, numbers next to those, and a value that they do not name.
+func impossible(requirements []corev1.NodeSelectorRequirement, key string, optional bool) bool {
+	requirements = slices.DeleteFunc(slices.Clone(requirements), func(r corev1.NodeSelectorRequirement) bool { return r.Key != key })
+	if len(requirements) == 0 {
+		return false
 	}
-	return ""
-}
-
-// values is what requirements leave of the values that a label can have.
-type values struct {
-	// absent and present say whether a node without, and with, the label can match.
-	absent, present bool
-	// among are the values that are left if limited.
-	among   sets.Set[string]
-	limited bool
-	// but are the values that are excluded.
-	but sets.Set[string]
-	// low and high are the limits of a number, both inclusive, if numeric.
-	low, high int64
-	numeric   bool
-}
-
-func anyValue() *values {
-	return &values{absent: true, present: true, but: sets.Set[string]{}, low: math.MinInt64, high: math.MaxInt64}
-}
-
-// require takes away what does not meet a requirement, by the rules of
-// labels.Requirement in k8s.io/apimachinery.
-func (v *values) require(operator corev1.NodeSelectorOperator, list []string) {
-	if operator != corev1.NodeSelectorOpNotIn && operator != corev1.NodeSelectorOpDoesNotExist {
-		v.absent = false
-	}
-	switch operator {
-	case corev1.NodeSelectorOpIn:
-		if v.limited {
-			v.among = v.among.Intersection(sets.New(list...))
-		} else {
-			v.among, v.limited = sets.New(list...), true
-		}
-	case corev1.NodeSelectorOpNotIn:
-		v.but.Insert(list...)
-	case corev1.NodeSelectorOpExists:
-	case corev1.NodeSelectorOpDoesNotExist:
-		v.present = false
-	case corev1.NodeSelectorOpGt, corev1.NodeSelectorOpLt:
-		v.compare(operator, list)
-	}
-}
-
-func (v *values) compare(operator corev1.NodeSelectorOperator, list []string) {
-	var number int64
-	err := strconv.ErrSyntax
-	if len(list) == 1 {
-		number, err = strconv.ParseInt(list[0], 10, 64)
-	}
-	v.numeric = true
-	switch {
-	case err != nil:
+	selector, err := nodeaffinity.NewNodeSelector(&corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: requirements}}})
+	if err != nil {
 		// A term that cannot be parsed matches nothing.
-		v.present = false
-	case operator == corev1.NodeSelectorOpGt && number < math.MaxInt64:
-		v.low = max(v.low, number+1)
-	case operator == corev1.NodeSelectorOpLt && number > math.MinInt64:
-		v.high = min(v.high, number-1)
-	default:
-		v.present = false
-	}
-}
-
-// none says whether nothing is left.
-func (v *values) none() bool {
-	switch {
-	case v.absent:
-		return false
-	case !v.present:
-		return true
-	case v.limited:
-		return !slices.ContainsFunc(v.among.UnsortedList(), v.has)
-	default:
-		// Whatever is excluded, there is another value, and another way to write a number: 7, 07, 007.
-		return v.low > v.high
-	}
-}
-
-func (v *values) has(value string) bool {
-	if v.but.Has(value) {
-		return false
-	}
-	if !v.numeric {
 		return true
 	}
-	number, err := strconv.ParseInt(value, 10, 64)
-	return err == nil && v.low <= number && number <= v.high
+	var named []string
+	longest := 0
+	for _, requirement := range requirements {
+		for _, value := range requirement.Values {
+			named, longest = append(named, value), max(longest, len(value))
+		}
+	}
+	values := append(slices.Clone(named), strings.Repeat("x", longest+1))
+	for _, value := range named {
+		if number, err := strconv.ParseInt(value, 10, 64); err == nil {
+			// Leading zeros make another value of the same number.
+			values = append(values, fmt.Sprintf("%0*d", longest+1, number-1), fmt.Sprintf("%0*d", longest+1, number+1))
+		}
+	}
+	matches := func(labels map[string]string) bool {
+		return selector.Match(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: labels}})
+	}
+	return !(optional && matches(nil)) && !slices.ContainsFunc(values, func(value string) bool { return matches(map[string]string{key: value}) })
 }

@@ -4,7 +4,6 @@
 package lint
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -16,7 +15,7 @@ import (
 
 func checkNodeAffinityImpossible(m *manifest) {
 	if dead := m.deadTerms(); len(dead) > 0 && len(dead) == len(m.nodeTerms()) {
-		m.report(nodeTermsPath(), "no node can match, so no pod is created: in term 0, "+dead[0].why)
+		m.report(nodeTermsPath(), "no node can match, so no pod is created: in term 0, %s", dead[0].why)
 	}
 }
 
@@ -26,7 +25,7 @@ func checkDeadAffinityTerm(m *manifest) {
 		return
 	}
 	for _, term := range dead {
-		m.report(nodeTermsPath().Index(term.index), "this alternative adds no node: "+term.why)
+		m.report(nodeTermsPath().Index(term.index), "this alternative adds no node: %s", term.why)
 	}
 }
 
@@ -168,7 +167,7 @@ func checkTolerationSeconds(m *manifest) {
 		}
 		if slices.ContainsFunc(daemonset.DefaultTolerations(m.pod.HostNetwork), func(ours corev1.Toleration) bool { return ours.MatchToleration(toleration) }) {
 			m.report(podPath().Child("tolerations").Index(i).Child("tolerationSeconds"),
-				fmt.Sprintf("the controller tolerates %s without a limit and removes this one: the pod stays", toleration.Key))
+				"the controller tolerates %s without a limit and removes this one: the pod stays", toleration.Key)
 		}
 	}
 }

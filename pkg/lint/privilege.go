@@ -4,7 +4,7 @@
 package lint
 
 import (
-	"fmt"
+	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -19,14 +19,8 @@ func checkNoPriorityClass(m *manifest) {
 }
 
 func checkDefaultServiceAccount(m *manifest) {
-	if m.pod.AutomountServiceAccountToken != nil && !*m.pod.AutomountServiceAccountToken {
-		return
-	}
-	name := m.pod.ServiceAccountName
-	if name == "" {
-		name = m.pod.DeprecatedServiceAccount
-	}
-	if name == "" || name == "default" {
+	name := cmp.Or(m.pod.ServiceAccountName, m.pod.DeprecatedServiceAccount, "default")
+	if name == "default" && !isSet(m.pod.AutomountServiceAccountToken, false) {
 		m.report(podPath().Child("serviceAccountName"), "every node gets a token of the default service account, whoever else uses that account")
 	}
 }
@@ -39,29 +33,20 @@ func checkPrivileged(m *manifest) {
 		return
 	}
 	for _, c := range m.running {
-		if c.SecurityContext == nil || c.SecurityContext.Privileged == nil || !*c.SecurityContext.Privileged || len(c.VolumeDevices) > 0 {
-			continue
+		// What a privileged container mounts can become mounted on the host.
+		passedOn := func(v corev1.VolumeMount) bool {
+			return isSet(v.MountPropagation, corev1.MountPropagationBidirectional)
 		}
-		if !slices.ContainsFunc(c.VolumeMounts, passedOn) {
-			m.report(c.path().Child("securityContext", "privileged"), fmt.Sprintf("container %s is root on every node, and nothing in the manifest shows a need for it", c.Name))
+		privileged := c.SecurityContext != nil && isSet(c.SecurityContext.Privileged, true)
+		if privileged && len(c.VolumeDevices) == 0 && !slices.ContainsFunc(c.VolumeMounts, passedOn) {
+			m.report(c.path().Child("securityContext", "privileged"), "container %s is root on every node, and nothing in the manifest shows a need for it", c.Name)
 		}
 	}
-}
-
-// passedOn says whether what is mounted in the container becomes mounted on the
-// host, which only privileged containers may do.
-func passedOn(mount corev1.VolumeMount) bool {
-	return mount.MountPropagation != nil && *mount.MountPropagation == corev1.MountPropagationBidirectional
 }
 
 // mountsHost says whether the pod has a volume of one of folders, or of a part of one.
 func (m *manifest) mountsHost(folders []string) bool {
-	for i := range m.pod.Volumes {
-		if within(hostPath(&m.pod.Volumes[i]), folders) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(m.pod.Volumes, func(volume corev1.Volume) bool { return within(hostPath(&volume), folders) })
 }
 
 // hostPath returns the host's path of volume, or "".
@@ -82,17 +67,14 @@ func within(name string, folders []string) bool {
 var hostsOwn = []string{"/var/log/containers", "/var/log/pods", "/var/lib/docker/containers", "/etc/machine-id", "/etc/os-release", "/etc/localtime"}
 
 func checkWritableHostPath(m *manifest) {
-	for _, containers := range [][]container{m.starting, m.running} {
-		for _, c := range containers {
-			for i := range c.VolumeMounts {
-				mount := &c.VolumeMounts[i]
-				volume := slices.IndexFunc(m.pod.Volumes, func(v corev1.Volume) bool { return v.Name == mount.Name })
-				if mount.ReadOnly || volume < 0 {
-					continue
-				}
-				if host := hostPath(&m.pod.Volumes[volume]); within(host, hostsOwn) {
-					m.report(c.path().Child("volumeMounts").Index(i).Child("readOnly"), fmt.Sprintf("container %s can write %s of the host, which only the host itself should", c.Name, host))
-				}
+	for _, c := range m.containers() {
+		for i, mount := range c.VolumeMounts {
+			volume := slices.IndexFunc(m.pod.Volumes, func(v corev1.Volume) bool { return v.Name == mount.Name })
+			if mount.ReadOnly || volume < 0 {
+				continue
+			}
+			if host := hostPath(&m.pod.Volumes[volume]); within(host, hostsOwn) {
+				m.report(c.path().Child("volumeMounts").Index(i).Child("readOnly"), "container %s can write %s of the host, which only the host itself should", c.Name, host)
 			}
 		}
 	}
@@ -102,7 +84,7 @@ func checkSharedVolumeClaim(m *manifest) {
 	for i := range m.pod.Volumes {
 		if claim := m.pod.Volumes[i].PersistentVolumeClaim; claim != nil && !claim.ReadOnly {
 			m.report(podPath().Child("volumes").Index(i).Child("persistentVolumeClaim"),
-				fmt.Sprintf("all pods share claim %s: unless its volume can be on many nodes at once, one pod starts and no others", claim.ClaimName))
+				"all pods share claim %s: unless its volume can be on many nodes at once, one pod starts and no others", claim.ClaimName)
 		}
 	}
 }
@@ -113,7 +95,7 @@ var dockerSockets = []string{"/var/run/docker.sock", "/run/docker.sock", "/var/r
 func checkDockerSocket(m *manifest) {
 	for i := range m.pod.Volumes {
 		if socket := hostPath(&m.pod.Volumes[i]); within(socket, dockerSockets) {
-			m.report(podPath().Child("volumes").Index(i).Child("hostPath"), socket+" is not there on nodes of today, whose kubelets do without Docker since Kubernetes 1.24")
+			m.report(podPath().Child("volumes").Index(i).Child("hostPath"), "%s is not there on nodes of today, whose kubelets do without Docker since Kubernetes 1.24", socket)
 		}
 	}
 }

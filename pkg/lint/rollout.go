@@ -4,7 +4,6 @@
 package lint
 
 import (
-	"fmt"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -16,21 +15,14 @@ import (
 )
 
 func checkSurgeHostPort(m *manifest) {
-	if !m.surges() {
-		return
-	}
 	for _, c := range m.running {
 		for i := range c.Ports {
-			if port := hostPort(m.pod, &c.Ports[i]); port != 0 {
-				m.report(maxSurgePath(), fmt.Sprintf("an update starts the new pod beside the old one, and both want host port %d for container %s: it never ends", port, c.Name))
+			if port := hostPort(m.pod, &c.Ports[i]); port != 0 && m.surges() {
+				m.report(field.NewPath("spec", "updateStrategy", "rollingUpdate", "maxSurge"), "an update starts the new pod beside the old one, and both want host port %d for container %s: it never ends", port, c.Name)
 				return
 			}
 		}
 	}
-}
-
-func maxSurgePath() *field.Path {
-	return field.NewPath("spec", "updateStrategy", "rollingUpdate", "maxSurge")
 }
 
 // hostPort returns the port that a pod of spec opens on its node for port, or 0. The
@@ -132,7 +124,7 @@ func checkSelectorOnRevision(m *manifest) {
 		return
 	}
 	report := func(at *field.Path, label string) {
-		m.report(at, fmt.Sprintf("the controller sets label %s on pods itself: they don't match, and it creates more of them without end", label))
+		m.report(at, "the controller sets label %s on pods itself: they don't match, and it creates more of them without end", label)
 	}
 	for _, label := range revisionLabels {
 		if _, ok := selector.MatchLabels[label]; ok {
@@ -153,10 +145,10 @@ func checkLooseSelector(m *manifest) {
 	if selector == nil || len(selector.MatchLabels) > 0 || len(selector.MatchExpressions) == 0 {
 		return
 	}
-	for i := range selector.MatchExpressions {
-		if operator := selector.MatchExpressions[i].Operator; operator == metav1.LabelSelectorOpIn || operator == metav1.LabelSelectorOpExists {
-			return
-		}
+	if slices.ContainsFunc(selector.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
+		return r.Operator == metav1.LabelSelectorOpIn || r.Operator == metav1.LabelSelectorOpExists
+	}) {
+		return
 	}
 	m.report(field.NewPath("spec", "selector"), "it only excludes: the controller adopts, and may delete, every other pod of the namespace that has no controller")
 }
@@ -179,7 +171,7 @@ func checkAllUnavailable(m *manifest) {
 }
 
 func checkNoGracePeriod(m *manifest) {
-	if period := m.pod.TerminationGracePeriodSeconds; period != nil && *period == 0 && !m.runsTheNode() {
+	if isSet(m.pod.TerminationGracePeriodSeconds, 0) && !m.runsTheNode() {
 		m.report(podPath().Child("terminationGracePeriodSeconds"), "pods are killed and forgotten at once: the next one may start while the process of the old one still runs")
 	}
 }

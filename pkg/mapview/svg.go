@@ -4,24 +4,18 @@
 package mapview
 
 import (
-	"embed"
+	_ "embed"
 	"fmt"
-	"html/template"
 	"io"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"everynode.dev/everynode/pkg/explain"
 )
 
-// The page and the picture, which share the shapes of the states. The rules of escaping
-// are those of HTML, which are right for what is filled into the picture: text and
-// numbers.
-var (
-	//go:embed page/map.html page/map.svg page/shapes.svg
-	files     embed.FS
-	templates = template.Must(template.ParseFS(files, "page/*"))
-)
+//go:embed page/map.svg
+var picture string
 
 // The measures of a picture, in pixels. A character is as wide as those of the usual
 // monospaced fonts, or wider.
@@ -36,97 +30,81 @@ const (
 	longest   = 40     // characters of a name
 )
 
-// svg is what the template takes.
+// svg is a picture while it is drawn: the elements by what they are.
 type svg struct {
-	Width, Height float64
-	Summary       string
-	Legend        []svgMark
-	LegendY       float64
-	Columns       []svgText
-	Titles        []svgText
-	Names         []svgText
-	Cells         []svgCell
-}
-
-type svgText struct {
-	X, Y float64
-	Text string
-}
-
-type svgMark struct {
-	State explain.State
-	X     float64
-	Words string
-}
-
-type svgCell struct {
-	X, Y  float64
-	State explain.State
-	Title string
+	*explain.Map
+	columns, titles, names, cells, legend strings.Builder
+	// left is where the cells begin, and width how wide the picture is.
+	left, width float64
 }
 
 // SVG writes a map as a picture of a cluster that was read at that time. What Text folds is folded here too.
 func SVG(out io.Writer, m *explain.Map, at time.Time) error {
-	return templates.ExecuteTemplate(out, "map.svg", newSVG(m, at))
-}
-
-func newSVG(m *explain.Map, at time.Time) *svg {
-	p := &svg{Summary: summary(m) + ", " + moment(at)}
 	all := groups(m, 0, len(m.DaemonSets), false)
-	titled := len(all) > 1 || len(all) == 1 && all[0].name != ""
-	left := margin + nameWidth(all)
-	p.Titles = append(p.Titles, svgText{margin, margin + lineSize - 4, p.Summary})
-	y := margin + lineSize + p.columns(m, left)
+	p := &svg{Map: m, left: margin + nameWidth(all)}
+	about := summary(m) + ", " + moment(at)
+	p.title(margin+lineSize, about)
+	y := margin + lineSize + p.head()
 	for n := range all {
 		g := &all[n]
-		if titled {
+		if title := g.title(m, len(all)); title != "" {
 			y += lineSize
-			p.Titles = append(p.Titles, svgText{margin, y - 4, clean(g.title(m, len(all)))})
+			p.title(y, clean(title))
 		}
 		for n := range g.lines {
-			p.line(m, &g.lines[n], left, y)
+			p.line(&g.lines[n], y)
 			y += lineSize
 		}
 		if g.more > 0 {
 			y += lineSize
-			p.Names = append(p.Names, svgText{left - gap, y - 4, g.rest()})
+			p.name(y-4, g.rest())
 		}
 		y += gap
 	}
-	p.LegendY = y + lineSize
+	y += lineSize
 	x := float64(margin)
 	for _, state := range explain.States() {
-		p.Legend = append(p.Legend, svgMark{state, x, state.Words()})
+		fmt.Fprintf(&p.legend, `
+<use href="#%[1]s" class="%[1]s" x="%[2]v" y="%[3]v" width="16" height="16"/><text x="%[2]v" y="%[3]v" dx="20" dy="12">%[4]s</text>`, state, x, y, state.Words())
 		x += cellSize + textWidth(state.Words()) + 2*gap
 	}
-	for _, title := range p.Titles {
-		x = max(x, margin+boldWidth*textWidth(title.Text)+margin)
-	}
-	p.Width = max(p.Width, x)
-	p.Height = p.LegendY + lineSize + margin
-	return p
+	return fill(out, picture, "width", fmt.Sprint(max(p.width, x)), "height", fmt.Sprint(y+lineSize+margin), "summary", escape(about), "shapes", shapes,
+		"elements", p.columns.String()+p.titles.String()+p.names.String()+p.cells.String()+p.legend.String())
 }
 
-// columns places the names above the columns and returns how high they are.
-func (p *svg) columns(m *explain.Map, left float64) float64 {
+// title writes a line across the picture that ends above y.
+func (p *svg) title(y float64, text string) {
+	fmt.Fprintf(&p.titles, "\n<text class=\"title\" x=\"%v\" y=\"%v\">%s</text>", margin, y-4, escape(text))
+	p.width = max(p.width, margin+boldWidth*textWidth(text)+margin)
+}
+
+// name writes what is left of the cells.
+func (p *svg) name(y float64, text string) {
+	fmt.Fprintf(&p.names, "\n<text x=\"%v\" y=\"%v\" text-anchor=\"end\">%s</text>", p.left-gap, y, escape(text))
+}
+
+// head writes the names above the columns and returns how high they are.
+func (p *svg) head() float64 {
 	height := 0.0
-	for d, name := range names(m) {
-		name = fmt.Sprintf("%s %d/%d", cut(name, longest), m.DaemonSets[d].Ready, m.DaemonSets[d].Desired)
-		x := left + (float64(d)+0.6)*cellSize
-		p.Columns = append(p.Columns, svgText{X: x, Text: name})
-		height = max(height, textWidth(name)*slope+cellSize)
-		p.Width = max(p.Width, x+textWidth(name)*slope+margin)
+	texts := names(p.Map)
+	for d := range texts {
+		texts[d] = fmt.Sprintf("%s %d/%d", cut(texts[d], longest), p.DaemonSets[d].Ready, p.DaemonSets[d].Desired)
+		height = max(height, textWidth(texts[d])*slope+cellSize)
 	}
-	for n := range p.Columns {
-		p.Columns[n].Y = margin + lineSize + height - gap
+	for d, text := range texts {
+		x := p.left + (float64(d)+0.6)*cellSize
+		fmt.Fprintf(&p.columns, "\n<text transform=\"translate(%v %v) rotate(-45)\">%s</text>", x, margin+lineSize+height-gap, escape(text))
+		p.width = max(p.width, x+textWidth(text)*slope+margin)
 	}
 	return height
 }
 
-func (p *svg) line(m *explain.Map, l *line, left, y float64) {
-	p.Names = append(p.Names, svgText{left - gap, y + 12, lineName(l)})
+func (p *svg) line(l *line, y float64) {
+	p.name(y+12, lineName(l))
 	for d, state := range l.states {
-		p.Cells = append(p.Cells, svgCell{left + float64(d)*cellSize + (cellSize-lineSize)/2, y, state, clean(m.DaemonSets[d].Name + " on " + explain.NodeList(l.nodes) + ": " + state.Words())})
+		title := clean(p.DaemonSets[d].Name + " on " + explain.NodeList(l.nodes) + ": " + state.Words())
+		fmt.Fprintf(&p.cells, `
+<use href="#%[1]s" class="%[1]s" x="%[2]v" y="%[3]v" width="16" height="16"><title>%[4]s</title></use>`, state, p.left+float64(d)*cellSize+(cellSize-lineSize)/2, y, escape(title))
 	}
 }
 

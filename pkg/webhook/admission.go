@@ -78,15 +78,10 @@ func (a *admission) decidePod(ctx context.Context, request *request[pod]) (decis
 	}
 	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
 	defer cancel()
-	owner, err := a.cluster.owner(ctx, request.Namespace, reference)
+	owner, namespace, chosen, err := a.ownerOf(ctx, request.Namespace, reference)
 	if err != nil {
-		return decision{}, &decisionError{reasonOwner, err}
+		return decision{}, err
 	}
-	namespace, err := a.cluster.namespace(ctx, request.Namespace)
-	if err != nil {
-		return decision{}, &decisionError{reasonNamespace, err}
-	}
-	chosen := a.policies().For(request.Namespace, namespace.Labels, owner.Labels)
 	f := facts{
 		annotations:   chosen.Effective(owner.Annotations),
 		settings:      &chosen.Pod,
@@ -101,6 +96,35 @@ func (a *admission) decidePod(ctx context.Context, request *request[pod]) (decis
 		}
 	}
 	return decided(mutatePod(pod, f), chosen), nil
+}
+
+// ownerOf returns the DaemonSet that an owner reference in a namespace names, the namespace, and the policy that
+// applies to it. It waits for both until ctx ends.
+func (a *admission) ownerOf(ctx context.Context, in string, reference *metav1.OwnerReference) (
+	*appsv1.DaemonSet, *metav1.PartialObjectMetadata, *policy.Policy, error,
+) {
+	owner, err := a.cluster.owner(ctx, in, reference)
+	if err != nil {
+		return nil, nil, nil, &decisionError{reasonOwner, err}
+	}
+	namespace, err := a.cluster.namespace(ctx, in)
+	if err != nil {
+		return nil, nil, nil, &decisionError{reasonNamespace, err}
+	}
+	return owner, namespace, a.policies().For(in, namespace.Labels, owner.Labels), nil
+}
+
+// schedulesAuto says whether a pod is one of a DaemonSet that asks for [daemonset.SchedulingAuto].
+func (a *admission) schedulesAuto(pod *corev1.Pod) bool {
+	reference := daemonset.OwnerOf(pod)
+	if reference == nil {
+		return false
+	}
+	// What is not known now is asked for again.
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	owner, _, chosen, err := a.ownerOf(ctx, pod.Namespace, reference)
+	return err == nil && chosen.Effective(owner.Annotations)[daemonset.SchedulingAnnotation] == daemonset.SchedulingAuto
 }
 
 func (a *admission) decideDaemonSet(ctx context.Context, request *request[appsv1.DaemonSet]) (decision, error) {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/component-base/logs"
 	logsapi "k8s.io/component-base/logs/api/v1"
 
+	"everynode.dev/everynode/pkg/webhook/binder"
 	"everynode.dev/everynode/pkg/webhook/certs"
 	"everynode.dev/everynode/pkg/webhook/policy"
 )
@@ -32,6 +33,8 @@ type Options struct {
 	// LimitedPriorityClasses are the classes that policies set only in namespaces with a
 	// ResourceQuota for them, and in kube-system.
 	LimitedPriorityClasses []string
+	// Binder says while which schedulers are away pods are bound without them.
+	Binder binder.Options
 	// BindAddress and SecurePort are where the server listens.
 	BindAddress net.IP
 	SecurePort  int
@@ -60,6 +63,7 @@ func NewOptions() *Options {
 		// These GKE limits, and clusters as in the documentation of limitedResources.
 		LimitedPriorityClasses: []string{"system-cluster-critical", "system-node-critical"},
 
+		Binder:        binder.NewOptions(),
 		BindAddress:   net.IPv4zero,
 		SecurePort:    9443,
 		Certificates:  certs.NewOptions(),
@@ -80,6 +84,8 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	policies.StringVar(&o.CheckConfig, "check-config", o.CheckConfig, "Path of a file of policies to check. Nothing is served; the exit code is 1 if it is not valid.")
 
 	policies.StringSliceVar(&o.LimitedPriorityClasses, "limited-priority-classes", o.LimitedPriorityClasses, "Priority classes that policies set only in kube-system and in namespaces with a ResourceQuota for them: some clusters refuse other pods of them.")
+
+	o.Binder.AddFlags(groups.FlagSet("Outages of schedulers"))
 
 	serving := groups.FlagSet("Serving")
 	serving.IPVar(&o.BindAddress, "bind-address", o.BindAddress, "The address to listen on.")
@@ -125,6 +131,7 @@ func (o *Options) Validate() error {
 		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file: give both, or neither to have the webhook make its certificates itself"))
 	}
 	errs = append(errs, o.Certificates.Validate()...)
+	errs = append(errs, o.Binder.Validate()...)
 	if o.TLSMinVersion != "VersionTLS12" && o.TLSMinVersion != "VersionTLS13" {
 		errs = append(errs, fmt.Errorf("--tls-min-version is %q, must be VersionTLS12 or VersionTLS13", o.TLSMinVersion))
 	}

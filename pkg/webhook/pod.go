@@ -47,11 +47,12 @@ func mutatePod(pod *corev1.Pod, f facts) mutation {
 	switch mode := f.annotations[daemonset.SchedulingAnnotation]; mode {
 	case daemonset.SchedulingDirect:
 		m.bind(pod)
-	case daemonset.SchedulingScheduler, "":
+	case daemonset.SchedulingScheduler, daemonset.SchedulingAuto, "":
+		// With auto, the binder binds the pod if the scheduler is not at work.
 		m.pin(pod)
 	default:
-		m.problem(reasonAnnotation, "annotation %s of the DaemonSet is %q, must be %q or %q; %[4]q is assumed",
-			daemonset.SchedulingAnnotation, mode, daemonset.SchedulingDirect, daemonset.SchedulingScheduler)
+		m.problem(reasonAnnotation, "annotation %s of the DaemonSet is %q, must be %q, %q or %q; %[3]q is assumed",
+			daemonset.SchedulingAnnotation, mode, daemonset.SchedulingScheduler, daemonset.SchedulingDirect, daemonset.SchedulingAuto)
 		m.pin(pod)
 	}
 	// Like the controller it lets no time limit stand: the DefaultTolerationSeconds
@@ -85,32 +86,13 @@ func (m *mutation) bind(pod *corev1.Pod) {
 			daemonset.SchedulingAnnotation, daemonset.SchedulingDirect)
 		return
 	}
-	if claim := claimThatWaits(pod); claim != "" {
+	if claim := daemonset.ClaimThatWaits(pod); claim != "" {
 		m.problem(reasonClaims, "annotation %s of the DaemonSet is %q, but %s may wait for a scheduler: the pod is left to it",
 			daemonset.SchedulingAnnotation, daemonset.SchedulingDirect, claim)
 		return
 	}
 	m.add("/spec/nodeName", node)
 	m.audit("bound", node)
-}
-
-// claimThatWaits names a claim of the pod that a scheduler may have to decide about; empty
-// if there is none. A PersistentVolumeClaim of a WaitForFirstConsumer class gets its volume, and
-// a ResourceClaim its device, only for a pod that a scheduler places. Which claims are
-// bound already would take a watch of all of them.
-func claimThatWaits(pod *corev1.Pod) string {
-	for i := range pod.Spec.Volumes {
-		switch volume := &pod.Spec.Volumes[i]; {
-		case volume.Ephemeral != nil:
-			return "the ephemeral volume " + volume.Name
-		case volume.PersistentVolumeClaim != nil:
-			return "the PersistentVolumeClaim of volume " + volume.Name
-		}
-	}
-	if len(pod.Spec.ResourceClaims) > 0 {
-		return "the ResourceClaim " + pod.Spec.ResourceClaims[0].Name
-	}
-	return ""
 }
 
 // pin has a scheduler place a pod that its creator has bound to a node: the

@@ -305,6 +305,9 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		call func(*Options) error
 		want string
 	}{
+		"a lease without a namespace": {
+			func(o *Options) { o.Binder.SchedulerLeases = map[string]string{"a": "b"} }, validate, `--scheduler-leases: the lease of a is "b", must be namespace/name`,
+		},
 		"a port that is none":   {func(o *Options) { o.SecurePort = 70000 }, validate, "--secure-port is 70000, must be between 1 and 65535"},
 		"half a certificate":    {func(o *Options) { o.TLSCertFile = "" }, validate, "--tls-cert-file and --tls-private-key-file: give both, or neither"},
 		"a short life":          {func(o *Options) { o.Certificates.Lifetime = 0 }, validate, "--cert-lifetime is 0s, must be between 5s and 87600h0m0s"},

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,28 +17,43 @@ import (
 	"everynode.dev/everynode/test/localcluster"
 )
 
+// contestants are who place the pods of the storm.
+var contestants = []struct {
+	name          string
+	scheduler     localcluster.Scheduler
+	priorityClass string
+}{
+	{"kube-scheduler", localcluster.Stock, ""},
+	{"with PriorityClass", localcluster.Stock, joinstorm.PriorityClass},
+	{"everynode", localcluster.Everynode, ""},
+}
+
 func storm(ctx context.Context, s *stage) error {
 	s.title("the join storm")
 	s.say("%d nodes of 4 cores join while %d pods of %s wait for room. Three DaemonSets want %s", joinstorm.Nodes,
 		joinstorm.OrdinaryPods, joinstorm.OrdinaryCPU, joinstorm.DaemonCPU)
-	s.say("of every node. The same storm in two clusters; all priorities are equal.\n")
+	s.say("of every node. The same storm in three clusters. All priorities are equal, but for the")
+	s.say("second cluster: its DaemonSets are %s there.\n", joinstorm.PriorityClass)
 
-	board := &board{stage: s, results: make(map[localcluster.Scheduler]*joinstorm.Result)}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	board := &board{stage: s, results: make([]*joinstorm.Result, len(contestants))}
+	for i := range contestants {
+		board.update(i, joinstorm.NoNodes())
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
-	for _, scheduler := range []localcluster.Scheduler{localcluster.Stock, localcluster.Everynode} {
+	for i, contestant := range contestants {
 		group.Go(func() error {
-			cluster, err := localcluster.Start(ctx, joinstorm.Options(scheduler))
+			cluster, err := localcluster.Start(ctx, joinstorm.Options(contestant.scheduler))
 			defer cluster.Stop()
 			if err != nil {
-				return fmt.Errorf("%s: %w", scheduler, err)
+				return fmt.Errorf("%s: %w", contestant.name, err)
 			}
-			result, err := joinstorm.Run(ctx, cluster, func(now *joinstorm.Result) { board.update(scheduler, now) })
+			result, err := joinstorm.Run(ctx, cluster, contestant.priorityClass, func(now *joinstorm.Result) { board.update(i, now) })
 			if err != nil {
-				return fmt.Errorf("%s: %w", scheduler, err)
+				return fmt.Errorf("%s: %w", contestant.name, err)
 			}
-			board.update(scheduler, result)
+			board.update(i, result)
 			return nil
 		})
 	}
@@ -49,26 +65,23 @@ func storm(ctx context.Context, s *stage) error {
 	return board.judge()
 }
 
-// board shows two storms side by side.
+// board shows the storms of all contestants.
 type board struct {
 	*stage
 	mu      sync.Mutex
-	results map[localcluster.Scheduler]*joinstorm.Result
+	results []*joinstorm.Result
 }
 
-func (b *board) update(scheduler localcluster.Scheduler, result *joinstorm.Result) {
+func (b *board) update(contestant int, result *joinstorm.Result) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.results[scheduler] = result
+	b.results[contestant] = result
 }
 
-func (b *board) get(scheduler localcluster.Scheduler) *joinstorm.Result {
+func (b *board) all() []*joinstorm.Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if result := b.results[scheduler]; result != nil {
-		return result
-	}
-	return joinstorm.NoNodes()
+	return slices.Clone(b.results)
 }
 
 // show draws until the storms have ended. In a terminal the picture moves;
@@ -112,28 +125,42 @@ func (b *board) show(ended <-chan error) error {
 }
 
 func (b *board) picture(note string) []string {
-	stock, ours := b.get(localcluster.Stock).Picture(), b.get(localcluster.Everynode).Picture()
-	lines := []string{fmt.Sprintf("  %-38s%s", "kube-scheduler", "everynode")}
-	for i := range stock {
-		lines = append(lines, fmt.Sprintf("  %-38s%s", stock[i], ours[i]))
+	var lines []string
+	for i, result := range b.all() {
+		lines = append(lines, "  "+contestants[i].name)
+		for _, line := range result.Picture() {
+			lines = append(lines, "    "+line)
+		}
 	}
 	return append(lines, note)
 }
 
-// judge compares the ends of the storms with what was promised.
+// judge compares the ends of the storms, and that of everynode with what was promised.
 func (b *board) judge() error {
-	stock, ours := b.get(localcluster.Stock), b.get(localcluster.Everynode)
-	stockRunning, _ := stock.Daemons()
-	running, wanted := ours.Daemons()
-	row := func(what string, stock, ours any) { b.say("  %-24s%14v%14v", what, stock, ours) }
-	row("", "kube-scheduler", "everynode")
-	row("daemon pods running", fmt.Sprintf("%d of %d", stockRunning, wanted), fmt.Sprintf("%d of %d", running, wanted))
-	row("ordinary pods running", stock.Ordinary, ours.Ordinary)
-	row("pods evicted", stock.Evicted, ours.Evicted)
-	if stockRunning < wanted {
-		b.say("\n%d daemon pods will wait for ever under kube-scheduler: ordinary pods have their room,", wanted-stockRunning)
+	results := b.all()
+	row := func(what string, value func(contestant int) any) {
+		cells := fmt.Sprintf("  %-22s", what)
+		for i := range contestants {
+			cells += fmt.Sprintf("%19v", value(i))
+		}
+		b.say("%s", cells)
+	}
+	row("", func(i int) any { return contestants[i].name })
+	row("daemon pods running", func(i int) any {
+		running, wanted := results[i].Daemons()
+		return fmt.Sprintf("%d of %d", running, wanted)
+	})
+	row("ordinary pods running", func(i int) any { return results[i].Ordinary })
+	row("pods evicted", func(i int) any { return results[i].Evicted })
+	if running, wanted := results[0].Daemons(); running < wanted {
+		b.say("\n%d daemon pods will wait for ever under kube-scheduler: ordinary pods have their room,", wanted-running)
 		b.say("and a pod cannot preempt pods of its own priority. everynode held the room for them.")
 	}
+	if evicted := results[1].Evicted; evicted > 0 {
+		b.say("With a PriorityClass they evicted %d ordinary pods that had just started.", evicted)
+	}
+	ours := results[len(results)-1]
+	running, wanted := ours.Daemons()
 	var wrong []string
 	if running != wanted {
 		wrong = append(wrong, fmt.Sprintf("%d daemon pods are missing", wanted-running))

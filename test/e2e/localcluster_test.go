@@ -153,6 +153,8 @@ func TestLocalclusterBadInput(t *testing.T) {
 	for args, want := range map[string]string{
 		"up --scheduler fast":            `--scheduler is "fast", must be one of everynode, stock, none`,
 		"up --webhook maybe":             `--webhook is "maybe", must be on or off`,
+		"up --kubernetes 1.34":           `--kubernetes is "1.34", must be one of 1.35, 1.36, 1.37`,
+		"up --kubernetes 1.36 --real 3":  "real nodes have the kubelet of Kubernetes 1.37, which must not be newer than the control plane of 1.36",
 		"up --nodes -1":                  "--nodes is -1, must be between 0 and 10000",
 		"up --name Me!":                  `--name is "Me!": a lowercase RFC 1123 label`,
 		"up --scheduler-config /nowhere": "open /nowhere: no such file or directory",

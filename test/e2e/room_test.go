@@ -233,7 +233,7 @@ func TestA21JoinStorm(t *testing.T) {
 			})
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
-			result, err := joinstorm.Run(ctx, c.Cluster, nil)
+			result, err := joinstorm.Run(ctx, c.Cluster, "", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -318,7 +318,7 @@ func TestCrashesInTheStorm(t *testing.T) {
 			}
 		}
 	}()
-	result, err := joinstorm.Run(ctx, c.Cluster, nil)
+	result, err := joinstorm.Run(ctx, c.Cluster, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

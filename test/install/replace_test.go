@@ -6,10 +6,12 @@ package install
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,9 +24,12 @@ import (
 	"everynode.dev/everynode/test/localcluster"
 )
 
+var rounds = flag.Int("leader-changes", 3, "how often the leading scheduler is told to end, and is killed, in TestReplace")
+
 // Two schedulers run in place of kube-scheduler, with the arguments of the static pod and
-// the rights of its user. The leader is killed again and again: the next pod is placed
-// within the time that its lease lasts, and two seconds.
+// the rights of its user. The leader is told to end again and again, as in a rolling update: the next pod is placed
+// within two seconds. And it is killed again and again: the next pod is placed within the time that its lease lasts,
+// and two seconds.
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, localcluster.None)
@@ -32,36 +37,52 @@ func TestReplace(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
 		running[name] = c.staticPod(name)
 	}
-	for round := range 3 {
-		var leader string
-		c.eventually("somebody leads", func(context.Context) error {
-			for name, p := range running {
-				if strings.Contains(p.said(t), "uccessfully acquired lease") {
-					leader = name
-					return nil
+	for round := range *rounds {
+		for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			leader := c.leading(running)
+			allowed := 2 * time.Second
+			if signal == syscall.SIGKILL {
+				lease, err := c.Client.CoordinationV1().Leases("kube-system").Get(t.Context(), "kube-scheduler", metav1.GetOptions{})
+				if err != nil {
+					t.Fatal(err)
 				}
+				allowed += time.Duration(*lease.Spec.LeaseDurationSeconds) * time.Second
 			}
-			return errors.New("nobody says so")
-		})
-		c.place(fmt.Sprintf("before-%d", round))
-		lease, err := c.Client.CoordinationV1().Leases("kube-system").Get(t.Context(), "kube-scheduler", metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
+			began := time.Now()
+			if err := running[leader].command.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			c.place(fmt.Sprintf("after-%d-%d", signal, round))
+			took := time.Since(began)
+			t.Logf("after signal %q to the leader the next pod had its node after %.1fs, which may take %s", signal, took.Seconds(), allowed)
+			if took > allowed {
+				t.Error("that is too late")
+			}
+			<-running[leader].ended
+			running[leader] = c.staticPod(leader)
 		}
-		allowed := time.Duration(*lease.Spec.LeaseDurationSeconds)*time.Second + 2*time.Second
-		began := time.Now()
-		if err := running[leader].command.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		<-running[leader].ended
-		c.place(fmt.Sprintf("after-%d", round))
-		took := time.Since(began)
-		t.Logf("the leader was killed; the next pod had its node after %.1fs, which may take %s", took.Seconds(), allowed)
-		if took > allowed {
-			t.Error("that is more than its lease and two seconds")
-		}
-		running[leader] = c.staticPod(leader)
 	}
+}
+
+// leading returns which of two schedulers leads, once the other one stands by.
+func (c *cluster) leading(running map[string]*process) (leader string) {
+	c.Helper()
+	c.eventually("one leads and the other one stands by", func(context.Context) error {
+		standby := false
+		for name, p := range running {
+			switch said := p.said(c.T); {
+			case strings.Contains(said, "uccessfully acquired lease"):
+				leader = name
+			case strings.Contains(said, "ttempting to acquire leader lease"):
+				standby = true
+			}
+		}
+		if leader == "" || !standby {
+			return errors.New("they do not say so")
+		}
+		return nil
+	})
+	return leader
 }
 
 // staticPod runs the scheduler with the arguments of the static pod, as its user.

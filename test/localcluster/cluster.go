@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/component-base/version"
 
 	"everynode.dev/everynode/deploy"
 )
@@ -46,6 +47,10 @@ type Options struct {
 	// BinDir holds localcluster, everynode-scheduler, everynode-webhook, kwok and
 	// kubectl. Default: the folder of the running program.
 	BinDir string
+	// Kubernetes is the minor version of the control plane, such as "1.36": one of
+	// Versions. It takes what make build-versions makes, and no real nodes. Default:
+	// that of the modules that this package is built with.
+	Kubernetes string
 	// Scheduler is the scheduler. Default: Everynode.
 	Scheduler Scheduler
 	// SchedulerConfig is the KubeSchedulerConfiguration of the scheduler, without profiles where that is Stock.
@@ -68,6 +73,8 @@ type Options struct {
 	// does not run. Default: none, and kwok plays the kubelets of the nodes that are
 	// added. It takes what MissingForRealNodes looks for.
 	RealNodes int
+	// Autoscaler buys nodes for the pods that wait: Karpenter, which make build-karpenter makes. Default: nobody.
+	Autoscaler string
 	// Images are files with container images, as ctr imports them, for all real nodes.
 	Images []string
 	// Args are further flags by the name of the component.
@@ -163,7 +170,7 @@ func (c *Cluster) findBinaries() error {
 
 // prepare makes all that components need to start.
 func (c *Cluster) prepare() error {
-	steps := []func() error{c.checkBinaries, c.makeDir, c.reservePorts, c.issueCertificates, c.connect}
+	steps := []func() error{c.checkVersion, c.checkBinaries, c.checkAutoscaler, c.makeDir, c.reservePorts, c.issueCertificates, c.connect}
 	if c.machines != nil {
 		steps = append(steps, c.bootControlPlane)
 	}
@@ -181,10 +188,47 @@ func (c *Cluster) prepare() error {
 	return nil
 }
 
+// olderVersions are those that make build-versions builds.
+var olderVersions = []string{"1.35", "1.36"}
+
+// Versions returns the minor versions of Kubernetes that a control plane can have.
+func Versions() []string {
+	return append(slices.Clone(olderVersions), version.DefaultKubeBinaryVersion)
+}
+
+// checkVersion checks which Kubernetes it is.
+func (c *Cluster) checkVersion() error {
+	if c.options.Kubernetes == version.DefaultKubeBinaryVersion {
+		c.options.Kubernetes = ""
+	}
+	asked := c.options.Kubernetes
+	if asked == "" {
+		return nil
+	}
+	if !slices.Contains(olderVersions, asked) {
+		return fmt.Errorf("no control plane is of Kubernetes %q: it must be one of %s", asked, strings.Join(Versions(), ", "))
+	}
+	if c.machines != nil {
+		return fmt.Errorf("real nodes have the kubelet of Kubernetes %s, which must not be newer than the control plane of %s", version.DefaultKubeBinaryVersion, asked)
+	}
+	return nil
+}
+
+// kubernetes is the program that starts itself as the control plane's components.
+func (c *Cluster) kubernetes() string {
+	if c.options.Kubernetes == "" {
+		return c.self
+	}
+	return c.binary("kubernetes-" + c.options.Kubernetes)
+}
+
 // checkBinaries finds the programs that the cluster will need.
 func (c *Cluster) checkBinaries() error {
 	if err := c.findBinaries(); err != nil {
 		return err
+	}
+	if _, err := os.Stat(c.kubernetes()); err != nil && c.options.Kubernetes != "" {
+		return fmt.Errorf("%w (run make build-versions)", err)
 	}
 	needed := []string{c.self, c.binary(Kubectl)}
 	if c.machines == nil {
@@ -223,7 +267,7 @@ func (c *Cluster) makeDir() error {
 		}
 		c.dir, c.temporary = dir, true
 	}
-	if socket := c.path("etcd.sock.peer"); len(socket) > maxSocket {
+	if socket := c.path("etcd.sock"); len(socket) > maxSocket {
 		return fmt.Errorf("the folder's name is too long for a socket in it: %s", socket)
 	}
 	return nil
@@ -298,6 +342,9 @@ func (c *Cluster) startAll(ctx context.Context) error {
 	}
 	if c.options.Webhook {
 		others.Go(timed(EverynodeWebhook, c.startWebhook))
+	}
+	if c.options.Autoscaler != "" {
+		others.Go(timed(c.options.Autoscaler, c.startAutoscaler))
 	}
 	if err := others.Wait(); err != nil || c.machines == nil {
 		return err

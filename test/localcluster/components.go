@@ -11,33 +11,25 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/url"
 	"os"
 	"slices"
 
-	"go.etcd.io/etcd/server/v3/embed"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/component-base/cli"
-	_ "k8s.io/component-base/logs/json/register"          // --logging-format=json
-	_ "k8s.io/component-base/metrics/prometheus/clientgo" // metrics of the API client
-	_ "k8s.io/component-base/metrics/prometheus/version"  // kubernetes_build_info
-	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
-	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	"sigs.k8s.io/yaml"
 
 	"everynode.dev/everynode/deploy"
+	"everynode.dev/everynode/test/localcluster/controlplane"
 	"everynode.dev/everynode/test/localcluster/machine"
 )
 
-// The names under which the binary starts itself again.
+// The names of the control plane's components.
 const (
-	Etcd              = "etcd"
-	APIServer         = "kube-apiserver"
-	ControllerManager = "kube-controller-manager"
-	KubeScheduler     = "kube-scheduler"
+	Etcd              = controlplane.Etcd
+	APIServer         = controlplane.APIServer
+	ControllerManager = controlplane.ControllerManager
+	KubeScheduler     = controlplane.Scheduler
 )
 
 // The names of the other programs, which are looked for in Options.BinDir.
@@ -51,56 +43,15 @@ const (
 // RunComponent runs the component that the program was started as, and returns
 // its exit code. ok is false if args[1] is none.
 func RunComponent(ctx context.Context, args []string) (code int, ok bool) {
-	if len(args) < 2 {
-		return 0, false
+	if len(args) > 1 && args[1] == machine.Component {
+		return machine.Main(ctx, args[2:]), true
 	}
-	var run func() int
-	switch args[1] {
-	case Etcd:
-		run = func() int { return runEtcd(args[2:]) }
-	case APIServer:
-		run = func() int { return cli.Run(apiserver.NewAPIServerCommand()) }
-	case ControllerManager:
-		run = func() int { return cli.Run(controllermanager.NewControllerManagerCommand()) }
-	case KubeScheduler:
-		run = func() int { return cli.Run(scheduler.NewSchedulerCommand()) }
-	case machine.Component:
-		run = func() int { return machine.Main(ctx, args[2:]) }
-	default:
-		return 0, false
-	}
-	os.Args = args[1:]
-	return run(), true
-}
-
-// runEtcd serves clients on a socket: no port, and nobody but us can open it.
-func runEtcd(args []string) int {
-	if len(args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: etcd DATA-DIR SOCKET")
-		return 2
-	}
-	config := embed.NewConfig()
-	config.Dir = args[0]
-	client := url.URL{Scheme: "unix", Path: args[1]}
-	peer := url.URL{Scheme: "unix", Path: args[1] + ".peer"}
-	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
-	config.InitialCluster = config.InitialClusterFromName(config.Name)
-	// A cluster that lives as long as its process has nothing to save from a power cut.
-	config.UnsafeNoFsync = true
-	config.LogLevel = "warn"
-	etcd, err := embed.StartEtcd(config)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	fmt.Fprintln(os.Stderr, <-etcd.Err())
-	return 1
+	return controlplane.Run(args)
 }
 
 func (c *Cluster) startEtcd(ctx context.Context) error {
 	socket := c.path("etcd.sock")
-	p, err := c.start(Etcd, c.self, Etcd, c.path("etcd"), socket)
+	p, err := c.start(Etcd, c.kubernetes(), Etcd, c.path("etcd"), socket)
 	if err != nil {
 		return err
 	}
@@ -137,7 +88,7 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 	}
 	args = append(args, c.machines.apiServerArgs(c.ca)...)
-	p, err := c.start(APIServer, c.self, args...)
+	p, err := c.start(APIServer, c.kubernetes(), args...)
 	if err != nil {
 		return err
 	}
@@ -166,7 +117,7 @@ func (c *Cluster) startControllerManager(ctx context.Context) error {
 		// The default is a folder of the machine, which it would create.
 		"--flex-volume-plugin-dir=" + c.path("flexvolume"),
 	}
-	p, err := c.start(ControllerManager, c.self, args...)
+	p, err := c.start(ControllerManager, c.kubernetes(), args...)
 	if err != nil {
 		return err
 	}
@@ -196,10 +147,13 @@ func (c *Cluster) startScheduler(ctx context.Context) error {
 func (c *Cluster) schedulerProgram(ctx context.Context) (name, program string, args []string, err error) {
 	name, program = EverynodeScheduler, c.binary(EverynodeScheduler)
 	if c.options.Scheduler == Stock {
-		name, program, args = KubeScheduler, c.self, []string{KubeScheduler}
+		name, program, args = KubeScheduler, c.kubernetes(), []string{KubeScheduler}
 	} else if c.options.Chart != "" {
 		program, args, err = c.installedProgram(ctx, name, name, c.schedulerPort)
 		return name, program, args, err
+	} else if c.options.Kubernetes != "" {
+		// The chart finds this out by itself.
+		args = append(args, "--emulated-version="+c.options.Kubernetes)
 	}
 	kubeconfig, err := c.ca.issueKubeconfig(name, c.server(), "system:kube-scheduler")
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -32,6 +34,13 @@ metadata: {name: ` + namespace + `, labels: {pod-security.kubernetes.io/enforce:
 `)
 	c.helm("install", "everynode", "../../charts/everynode", "--namespace", namespace, "--wait", "--timeout", patience.String(),
 		"--set", "image.registry="+registry+",image.tag="+tag+",webhook.failurePolicy=Fail")
+	c.webhookIsReached()
+}
+
+// webhookIsReached waits until the API server admits a DaemonSet, which it does only with
+// the webhook's answer.
+func (c *cluster) webhookIsReached() {
+	c.Helper()
 	c.eventually("the API server reaches the webhook", func(ctx context.Context) error {
 		_, err := c.Kubectl(ctx, []byte(daemonSet("nothing", "", "", "")), "create", "--dry-run=server", "-f", "-")
 		return err
@@ -81,7 +90,60 @@ func (c *cluster) scaleScheduler(replicas int) {
 }
 
 // The kernel lets everynode's programs do nothing that they have no need for.
-func everynodeRunsWithoutRights(c *cluster) {
+func everynodeRunsWithoutRights(c *cluster) { c.runsWithoutRightsAs("65532") }
+
+// The images run as any user and group, as OpenShift gives one to each namespace.
+func everynodeRunsAsAnyUser(c *cluster) {
+	c.upgrade(`
+scheduler: {podSecurityContext: {runAsUser: 1000690000, runAsGroup: 1000690000}}
+webhook: {podSecurityContext: {runAsUser: 1000690000, runAsGroup: 1000690000}}
+`)
+	c.runsWithoutRightsAs("1000690000")
+	c.webhookIsReached()
+}
+
+// The webhook is reached on the nodes' own addresses, beside the kubelets, where the control
+// plane cannot reach pods.
+func webhookOnHostNetwork(c *cluster) {
+	c.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=privileged", "--overwrite")
+	c.upgrade("webhook: {hostNetwork: true, port: 10260}\n")
+	pods, err := c.everynodePods(c.Context(), localcluster.EverynodeWebhook)
+	if err != nil {
+		c.Fatal(err)
+	}
+	for i := range pods {
+		if pods[i].Status.PodIP != pods[i].Status.HostIP {
+			c.Errorf("%s has address %s, want %s of its node", pods[i].Name, pods[i].Status.PodIP, pods[i].Status.HostIP)
+		}
+	}
+	c.webhookIsReached()
+}
+
+// upgrade changes values of the release and waits until the pods before have gone.
+func (c *cluster) upgrade(values string) {
+	c.Helper()
+	file := filepath.Join(c.TempDir(), "values.yaml")
+	if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
+		c.Fatal(err)
+	}
+	c.helm("upgrade", "everynode", "../../charts/everynode", "--namespace", namespace, "--reuse-values", "--values", file, "--wait", "--timeout", patience.String())
+	c.eventually("two pods of each program are left", func(ctx context.Context) error {
+		for _, program := range []string{localcluster.EverynodeScheduler, localcluster.EverynodeWebhook} {
+			pods, err := c.everynodePods(ctx, program)
+			if err != nil {
+				return err
+			}
+			if len(pods) != 2 {
+				return fmt.Errorf("%s has %d pods", program, len(pods))
+			}
+		}
+		return nil
+	})
+}
+
+func (c *cluster) runsWithoutRightsAs(user string) {
+	c.Helper()
+	ids := strings.TrimSpace(strings.Repeat(user+" ", 4))
 	for _, program := range []string{localcluster.EverynodeScheduler, localcluster.EverynodeWebhook} {
 		pods, err := c.everynodePods(c.Context(), program)
 		if err != nil {
@@ -97,7 +159,7 @@ func everynodeRunsWithoutRights(c *cluster) {
 				continue
 			}
 			want := map[string]string{
-				"Uid": "65532 65532 65532 65532", "Gid": "65532 65532 65532 65532", "CapEff": "0000000000000000", "CapBnd": "0000000000000000",
+				"Uid": ids, "Gid": ids, "CapEff": "0000000000000000", "CapBnd": "0000000000000000",
 				"NoNewPrivs": "1", "Seccomp": "2", "root": "ro",
 			}
 			if diff := cmp.Diff(want, rightsOf(running[0], slices.Collect(maps.Keys(want)))); diff != "" {

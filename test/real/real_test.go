@@ -44,6 +44,8 @@ func TestRealNodes(t *testing.T) {
 		t.Run(name, func(t *testing.T) { test(c.in(t)) })
 	}
 	t.Run("a pod starts with no scheduler running, by the webhook", func(t *testing.T) { startsWithoutScheduler(c.in(t)) })
+	t.Run("everynode runs as any user", func(t *testing.T) { everynodeRunsAsAnyUser(c.in(t)) })
+	t.Run("the webhook is reached on the host network", func(t *testing.T) { webhookOnHostNetwork(c.in(t)) })
 	t.Run("a node comes back after a power cut", func(t *testing.T) { comesBack(c.in(t)) })
 	t.Run("nothing of everynode stays when it is uninstalled", func(t *testing.T) { uninstallsCleanly(c.in(t), objects) })
 

@@ -261,3 +261,25 @@ kind: WebhookConfiguration
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* The leases of schedulers by their names, as the webhook is told. A profile of ours has the lease of our configuration,
+     and none where it elects no leader; the cluster's own scheduler has its usual one. */}}
+{{- define "everynode.schedulerLeases" -}}
+{{- $leases := dict }}
+{{- if .Values.webhook.binder.enabled }}
+{{- $_ := set $leases "default-scheduler" "kube-system/kube-scheduler" }}
+{{- if .Values.scheduler.enabled }}
+{{- $config := include "everynode.schedulerConfig" . | fromYaml }}
+{{- $election := default dict $config.leaderElection }}
+{{- range $config.profiles }}
+{{- $name := default "default-scheduler" .schedulerName }}
+{{- if eq (toString $election.leaderElect) "false" }}
+{{- $leases = omit $leases $name }}
+{{- else }}
+{{- $_ := set $leases $name (printf "%s/%s" (default "kube-system" $election.resourceNamespace) (default "kube-scheduler" $election.resourceName)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toYaml $leases }}
+{{- end }}

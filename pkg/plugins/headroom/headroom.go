@@ -43,10 +43,11 @@ type Headroom struct {
 }
 
 var (
-	_ fwk.EnqueueExtensions = &Headroom{}
-	_ fwk.PreFilterPlugin   = &Headroom{}
-	_ fwk.FilterPlugin      = &Headroom{}
-	_ fwk.SignPlugin        = &Headroom{}
+	_ fwk.EnqueueExtensions   = &Headroom{}
+	_ fwk.PreFilterPlugin     = &Headroom{}
+	_ fwk.PreFilterExtensions = &Headroom{}
+	_ fwk.FilterPlugin        = &Headroom{}
+	_ fwk.SignPlugin          = &Headroom{}
 )
 
 const (
@@ -57,6 +58,8 @@ const (
 	hostPort = "host port"
 	// preFilterStateKey is the key in CycleState of what PreFilter computes for Filter.
 	preFilterStateKey = "PreFilter" + Name
+	// simulatedKey is the key of what preemption's simulations of a node have in common.
+	simulatedKey = "Simulated" + Name
 )
 
 // ErrReason is the reason why a node is refused when resource (as in a resource
@@ -98,6 +101,7 @@ func (pl *Headroom) PreFilter(_ context.Context, state fwk.CycleState, pod *core
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
 	state.Write(preFilterStateKey, s)
+	state.Write(simulatedKey, &simulated{})
 	return nil, nil
 }
 
@@ -125,9 +129,9 @@ func (pl *Headroom) newState(set *daemonset.Set, pod *corev1.Pod) *preFilterStat
 	return s
 }
 
-// PreFilterExtensions returns nil: Filter reads everything from the node it is given.
+// PreFilterExtensions returns the plugin itself: see [Headroom.RemovePod].
 func (pl *Headroom) PreFilterExtensions() fwk.PreFilterExtensions {
-	return nil
+	return pl
 }
 
 // Filter refuses a node that has not enough left beside what is held there. The
@@ -146,13 +150,13 @@ func (pl *Headroom) Filter(_ context.Context, state fwk.CycleState, pod *corev1.
 	if s.maxHeld != nil && len(room.shortages(buffer[:0], &s.requests, s.maxHeld)) == 0 {
 		return nil
 	}
-	if s.refuse(&room, pl.views.Of(s.set, pod, nodeInfo).HeldFor(s.minPriority)) == nil {
+	if s.refuse(&room, pl.viewOf(state, s.set, pod, nodeInfo).HeldFor(s.minPriority)) == nil {
 		return nil
 	}
 	// A change of DaemonSets has refused pods tried again. The pod is remembered first and
 	// then judged by the DaemonSets as they are now, or a change in between would be lost.
 	s.remember.Do(func() { pl.refused.Add(pod, s) })
-	why := s.refuse(&room, pl.views.Of(pl.cluster.Set(), pod, nodeInfo).HeldFor(s.minPriority))
+	why := s.refuse(&room, pl.viewOf(state, pl.cluster.Set(), pod, nodeInfo).HeldFor(s.minPriority))
 	if why == nil {
 		return nil
 	}

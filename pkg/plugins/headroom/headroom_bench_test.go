@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
@@ -69,4 +71,39 @@ func BenchmarkFilter(b *testing.B) {
 	b.Run("hit, fits", filter(pod("56300m"), true, false))
 	b.Run("hit, held back", filter(pod("56440m"), false, false))
 	b.Run("miss, fits", filter(pod("56300m"), true, true))
+}
+
+// BenchmarkHint measures one event, a pod that goes from a node of 100 pods, for as many pods
+// that wait. What the event changes is computed once for all of them.
+func BenchmarkHint(b *testing.B) {
+	info, objects := busyNode(50, 2, 50, "100m")
+	pl := newHeadroom(b, "", objects...)
+	events, err := pl.EventsToRegister(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	hint := events[0].QueueingHintFn
+	waiting := make([]*corev1.Pod, 10_000)
+	for i := range waiting {
+		waiting[i] = st.MakePod().Name(fmt.Sprintf("waiting-%d", i)).UID(fmt.Sprintf("waiting-%d", i)).Req(resources{"cpu": "9"}).Obj()
+		state := framework.NewCycleState()
+		pl.PreFilter(b.Context(), state, waiting[i], nil)
+		if pl.Filter(b.Context(), state, waiting[i], info).IsSuccess() {
+			b.Fatal("the pod fits")
+		}
+	}
+	for _, n := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprintf("%d pods wait", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				// An event brings an object of its own.
+				gone := st.MakePod().Name("0").UID("0").Req(resources{"cpu": "150m"}).Node("node").Obj()
+				for _, pod := range waiting[:n] {
+					if got, err := hint(klog.Background(), pod, gone, nil); got != fwk.QueueSkip || err != nil {
+						b.Fatal(got, err)
+					}
+				}
+			}
+		})
+	}
 }

@@ -37,6 +37,9 @@ type controller struct {
 	askedAt time.Time
 	// warned: a lease that may not be read was reported.
 	warned bool
+	// reported is the renewal after which it was reported that no other has come, and
+	// abandoned the one of a lease that nobody renews any more.
+	reported, abandoned metav1.MicroTime
 }
 
 const (
@@ -47,6 +50,9 @@ const (
 	awayPeriod = 3 * time.Second
 	// seriesEnd is after how long without a call a renewal that was seen says nothing.
 	seriesEnd = 6 * time.Second
+	// abandonedAfter is how long a lease may stay as it is before it says nothing: it may be
+	// left over from controllers that elect their leader elsewhere now, or not at all.
+	abandonedAfter = time.Hour
 )
 
 // confirm returns the time until which the controller is known to have been at work,
@@ -75,7 +81,27 @@ func (c *controller) confirm(ctx context.Context, now time.Time) (until, started
 		// An API server that does not answer does not create pods either.
 		return time.Time{}, time.Time{}
 	}
-	return c.observe(lease, now)
+	until, started = c.observe(lease, now)
+	if still := now.Sub(c.seenAt); until.IsZero() && started.IsZero() && still > awayAfter {
+		c.reportAway(klog.FromContext(ctx))
+		if still > abandonedAfter {
+			c.abandoned = c.renewed
+		}
+	}
+	if !c.abandoned.IsZero() && c.abandoned.Equal(&c.renewed) {
+		return now, time.Time{}
+	}
+	return until, started
+}
+
+// reportAway reports once that the lease is not renewed.
+func (c *controller) reportAway(logger klog.Logger) {
+	if c.reported.Equal(&c.renewed) {
+		return
+	}
+	c.reported = c.renewed
+	logger.Info("The DaemonSet controller is not at work: room stays held for the pods that it would create. If nobody is meant to renew the lease, delete it",
+		"lease", klog.KRef(controllerNamespace, controllerLease), "holder", c.leader, "renewed", c.renewed, "holdsEndAfter", abandonedAfter)
 }
 
 func (c *controller) observe(lease *coordinationv1.Lease, now time.Time) (until, started time.Time) {

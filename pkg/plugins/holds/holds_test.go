@@ -269,6 +269,26 @@ func TestControllerThatWasAway(t *testing.T) {
 	}
 }
 
+// A lease that nobody has renewed for an hour tells nothing: the second hold ends in time.
+func TestAbandonedLease(t *testing.T) {
+	w := newWorld(t, seen(agent().Obj()), node("a").Obj())
+	w.away = true
+	w.pass(abandonedAfter)
+	w.wantLapsed("for an hour")
+	w.pass(holdFor + 15*time.Second)
+	w.wantLapsed("after an hour", "agent@a")
+	if _, err := w.scheduler.Client.AppsV1().DaemonSets("default").Create(t.Context(), seen(daemonsettest.Make("later").Obj()), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
+		return len(w.daemonSets.Set().All()) == 2, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(holdFor + 2*time.Second)
+	w.wantLapsed("a later hold", "agent@a", "later@a")
+}
+
 // Without a lease, or the right to read it, there is no way to tell.
 func TestControllerWithoutLease(t *testing.T) {
 	w := newWorld(t, seen(agent().Obj()), node("a").Obj())

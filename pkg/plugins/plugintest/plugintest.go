@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
+	schedulercache "k8s.io/kubernetes/pkg/scheduler/backend/cache"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 )
 
@@ -43,8 +44,19 @@ func NewScheduler(tb testing.TB, objects ...runtime.Object) *Scheduler {
 		Events:    events.NewFakeRecorder(100),
 		factory:   informers.NewSharedInformerFactory(client, 0),
 	}
+	var pods []*corev1.Pod
+	var nodes []*corev1.Node
+	for _, object := range objects {
+		switch object := object.(type) {
+		case *corev1.Pod:
+			pods = append(pods, object)
+		case *corev1.Node:
+			nodes = append(nodes, object)
+		}
+	}
 	framework, err := frameworkruntime.NewFramework(tb.Context(), nil, nil,
 		frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(s.factory),
+		frameworkruntime.WithSnapshotSharedLister(schedulercache.NewSnapshot(pods, nodes)),
 		frameworkruntime.WithPodActivator(s), frameworkruntime.WithEventRecorder(s.Events))
 	if err != nil {
 		tb.Fatal(err)

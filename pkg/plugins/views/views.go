@@ -34,15 +34,15 @@ type Views struct {
 	Scope daemonset.Scope
 
 	nodes    corelisters.NodeLister
-	known    sync.Map // name of a node -> *known
+	known    sync.Map // name of a node -> *entry
 	computed atomic.Uint64
 	bounds   atomic.Pointer[bounds]
 	largest  largest
 }
 
-// known is what is known of a node. Which DaemonSets are expected depends on the node
+// entry is what is known of a node. Which DaemonSets are expected depends on the node
 // object only, which changes far less often than its pods.
-type known struct {
+type entry struct {
 	set        *daemonset.Set
 	node       *corev1.Node
 	generation int64
@@ -70,21 +70,23 @@ func New(scope daemonset.Scope, informer cache.SharedIndexInformer) (*Views, err
 // the node is as it was.
 func (v *Views) Of(set *daemonset.Set, pod *corev1.Pod, nodeInfo fwk.NodeInfo) *daemonset.View {
 	node := nodeInfo.Node()
-	if pod.Spec.SchedulingGroup != nil {
-		return v.Compute(set, node, podsOf(nodeInfo))
-	}
+	inGroup := pod.Spec.SchedulingGroup != nil
 	last := v.last(node.Name)
-	if last != nil && last.set == set && last.generation == nodeInfo.GetGeneration() {
+	known := last != nil && last.set == set
+	if known && !inGroup && last.generation == nodeInfo.GetGeneration() {
 		return last.view
 	}
 	v.computed.Add(1)
-	next := &known{set: set, node: node, generation: nodeInfo.GetGeneration()}
-	if last != nil && last.set == set && last.node == node {
+	next := &entry{set: set, node: node, generation: nodeInfo.GetGeneration()}
+	if known && last.node == node {
 		next.expected = last.expected
 	} else {
 		next.expected = set.Expected(node, v.Scope.Startup)
 	}
 	next.view = daemonset.NewView(set, v.Scope, node, next.expected, podsOf(nodeInfo))
+	if inGroup {
+		return next.view
+	}
 	v.known.Store(node.Name, next)
 	if _, err := v.nodes.Get(node.Name); err != nil {
 		// The node was deleted after the snapshot was taken. Its event may have passed
@@ -94,9 +96,9 @@ func (v *Views) Of(set *daemonset.Set, pod *corev1.Pod, nodeInfo fwk.NodeInfo) *
 	return next.view
 }
 
-func (v *Views) last(node string) *known {
+func (v *Views) last(node string) *entry {
 	if last, ok := v.known.Load(node); ok {
-		return last.(*known)
+		return last.(*entry)
 	}
 	return nil
 }

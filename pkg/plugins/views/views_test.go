@@ -71,7 +71,7 @@ func TestOf(t *testing.T) {
 		{"the daemon pod is there", pod, set, infoOf(labelled, 4, present), 0, 4},
 		{"a hold has lapsed somewhere", pod, set.WithLapsed(nil), infoOf(labelled, 4, present), 0, 5},
 		// Its cycle changes nodes without a new generation.
-		{"a pod of a group", member, set, infoOf(labelled, 4), 1, 5},
+		{"a pod of a group", member, set, infoOf(labelled, 4), 1, 6},
 	}
 	for _, step := range steps {
 		view := v.Of(step.set, step.pod, step.info)

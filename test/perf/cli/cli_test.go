@@ -15,8 +15,10 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -29,6 +31,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -48,14 +51,11 @@ var (
 	pods       = flag.Int("pods", 100_000, "how many pods there are")
 )
 
-// What a person waits for, and what fits a laptop beside everything else.
-const (
-	mostTime   = 5 * time.Second
-	mostMemory = 1 << 30
-)
+// mostMemory fits a laptop beside everything else.
+const mostMemory = 400 << 20
 
 func TestLargestCluster(t *testing.T) {
-	cluster, err := localcluster.Start(t.Context(), localcluster.Options{BinDir: *binDir, Scheduler: localcluster.None})
+	cluster, err := localcluster.Start(t.Context(), localcluster.Options{BinDir: *binDir, Scheduler: localcluster.None, Webhook: true})
 	t.Cleanup(cluster.Stop)
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +71,7 @@ func TestLargestCluster(t *testing.T) {
 	t.Logf("%d nodes, %d DaemonSets and %d pods were created in %s", *nodes, *daemonSets, *pods, time.Since(begun).Round(time.Second))
 
 	server := newProxy(t, cluster.Config)
+	beside := measure(t, server, "kubectl", "get", "pods", "-A", "-o", "json")
 	for _, args := range [][]string{
 		{"status", "-A"},
 		{"explain", "ds/daemons-0"},
@@ -78,18 +79,21 @@ func TestLargestCluster(t *testing.T) {
 		{"map", "-A", "--html=-"},
 		{"map", "-A", "-o", "json"},
 	} {
-		measure(t, server, filepath.Join(*binDir, "kubectl-everynode"), args)
+		took := measure(t, server, "kubectl-everynode", args...)
+		t.Logf("%s takes %.2f of the time of kubectl get pods", strings.Join(args, " "), took.Seconds()/beside.Seconds())
 	}
+	measureServers(t, cluster)
 }
 
-// measure runs a command again and again.
-func measure(t *testing.T, server *proxy, program string, args []string) {
+// measure runs a command again and again, and returns the median of the time it takes.
+func measure(t *testing.T, server *proxy, program string, args ...string) time.Duration {
 	t.Helper()
 	var whole, after, processor []time.Duration
 	var memory, size int64
 	for range *runs {
-		command := exec.CommandContext(t.Context(), program, append(slices.Clone(args), "--kubeconfig="+server.kubeconfig)...)
-		var out, errOut bytes.Buffer
+		command := exec.CommandContext(t.Context(), filepath.Join(*binDir, program), append(slices.Clone(args), "--kubeconfig="+server.kubeconfig)...)
+		var out counter
+		var errOut bytes.Buffer
 		command.Stdout, command.Stderr = &out, &errOut
 		begun := time.Now()
 		if err := command.Run(); err != nil {
@@ -99,16 +103,51 @@ func measure(t *testing.T, server *proxy, program string, args []string) {
 		usage := command.ProcessState.SysUsage().(*syscall.Rusage)
 		whole, after = append(whole, ended.Sub(begun)), append(after, ended.Sub(server.lastByte()))
 		processor = append(processor, command.ProcessState.UserTime()+command.ProcessState.SystemTime())
-		memory, size = max(memory, usage.Maxrss<<10), int64(out.Len())
+		memory, size = max(memory, usage.Maxrss<<10), int64(out)
 	}
-	t.Logf("%-22s %s after the last byte (%s to %s), %s in all (%s to %s), %s of processor time, %d MiB at most, prints %d kB",
-		strings.Join(args, " "), median(after), slices.Min(after).Round(time.Millisecond), slices.Max(after).Round(time.Millisecond),
-		median(whole), slices.Min(whole).Round(time.Millisecond), slices.Max(whole).Round(time.Millisecond), median(processor), memory>>20, size/1000)
-	if slices.Max(after) > mostTime {
-		t.Errorf("%s took more than %s after it had read", args, mostTime)
-	}
-	if memory > mostMemory {
+	t.Logf("%-28s %s in all (%s to %s), %s after the last byte, %s of processor time, %d MiB at most, prints %d kB",
+		strings.Join(args, " "), median(whole), slices.Min(whole).Round(time.Millisecond), slices.Max(whole).Round(time.Millisecond),
+		median(after), median(processor), memory>>20, size/1000)
+	if program != "kubectl" && memory > mostMemory {
 		t.Errorf("%s took more than %d MiB", args, mostMemory>>20)
+	}
+	return median(whole)
+}
+
+// counter counts what is written to it.
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
+
+// measureServers has the scheduler place some pods, and tells what it and the webhook, which
+// has seen all pods, have needed of memory. The chart's limits follow from it.
+func measureServers(t *testing.T, cluster *localcluster.Cluster) {
+	t.Helper()
+	begun := time.Now()
+	if err := cluster.StartScheduler(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	client := cluster.Client.CoreV1().Pods(metav1.NamespaceDefault)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "last"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "example/main:1.0"}}}}
+	if _, err := client.Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 5*time.Minute, true, func(ctx context.Context) (bool, error) {
+		found, err := client.Get(ctx, pod.Name, metav1.GetOptions{})
+		return err == nil && found.Spec.NodeName != "", err
+	}); err != nil {
+		t.Fatalf("the scheduler places no pod: %v", err)
+	}
+	t.Logf("the scheduler has placed a pod %s after its start", time.Since(begun).Round(time.Second))
+	for _, name := range []string{localcluster.EverynodeScheduler, localcluster.EverynodeWebhook} {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cluster.Process(name).Pid()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %s", name, regexp.MustCompile(`VmHWM:.*`).Find(status))
 	}
 }
 

@@ -5,7 +5,12 @@ package explain
 
 import (
 	_ "embed"
+	"fmt"
+	"maps"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"sigs.k8s.io/yaml"
@@ -98,44 +103,26 @@ type Row struct {
 	Alert string `json:"alert,omitempty"`
 }
 
-// Commands that the rows name, too.
-const (
-	describeDaemonSet = "describe {ds} -n {namespace}"
-	describePod       = "describe {pod} -n {podspace}"
-	showPlacement     = "get {ds} -n {namespace} -o jsonpath={.spec.template.spec}"
-)
-
 //go:embed reasons.yaml
 var reasonsFile []byte
 
-// rows are all reasons in the order of the steps.
-var rows = sync.OnceValue(func() []Row {
-	var all []Row
+// rows are all reasons, in the order of the steps and by their names.
+var rows = sync.OnceValues(func() (all []Row, byReason map[Reason]*Row) {
+	byReason = make(map[Reason]*Row)
 	// The file is a part of the program, and a test reads it.
 	if err := yaml.UnmarshalStrict(reasonsFile, &all); err != nil {
-		return nil
+		return nil, byReason
 	}
-	return all
-})
-
-// rowOf are the rows by their reasons.
-var rowOf = sync.OnceValue(func() map[Reason]*Row {
-	byReason := make(map[Reason]*Row)
-	for n := range rows() {
-		byReason[rows()[n].Reason] = &rows()[n]
+	for n := range all {
+		byReason[all[n].Reason] = &all[n]
 	}
-	return byReason
+	return all, byReason
 })
-
-// Rows returns all reasons in the order of the steps.
-func Rows() []Row {
-	return slices.Clone(rows())
-}
 
 // row returns what is to be said of a reason; for one that is not in the table, its name.
 func (r Reason) row() *Row {
-	if row := rowOf()[r]; row != nil {
-		return row
+	if _, byReason := rows(); byReason[r] != nil {
+		return byReason[r]
 	}
 	return &Row{Reason: r, Words: string(r)}
 }
@@ -143,4 +130,91 @@ func (r Reason) row() *Row {
 // Words returns the reason as an operator would say it.
 func (r Reason) Words() string {
 	return r.row().Words
+}
+
+// Args are the arguments of a cause, by the names that the message of its reason has
+// in braces. Arguments that the message does not name only tell causes apart.
+type Args map[string]string
+
+// Cause is a reason with what it is about.
+type Cause struct {
+	Reason Reason `json:"reason"`
+	Args   Args   `json:"args,omitempty"`
+}
+
+// placeholder is an argument in the text of a reason: {want}, or {have*} for a value that
+// is each node's own.
+var placeholder = regexp.MustCompile(`\{([a-z]+)(\*?)\}`)
+
+// String returns the message: a sentence, or a few.
+func (c *Cause) String() string {
+	return fillIn(c.Reason.row().Message, c.Args)
+}
+
+// fillIn puts arguments into the text of a reason.
+func fillIn(text string, args Args) string {
+	return placeholder.ReplaceAllStringFunc(text, func(found string) string { return args[strings.Trim(found, "{*}")] })
+}
+
+// keyOf is the same for lists of causes that differ in the nodes' own values at most.
+func keyOf(causes []Cause) string {
+	var key []string
+	for _, c := range causes {
+		key = append(key, "", string(c.Reason))
+		for _, name := range slices.Sorted(maps.Keys(c.Args)) {
+			if !strings.Contains(c.Reason.row().Message, "{"+name+"*}") {
+				key = append(key, name+"="+c.Args[name])
+			}
+		}
+	}
+	return strings.Join(key, "\n")
+}
+
+// message writes several causes, of which the first is the main one.
+func message(causes []Cause) string {
+	texts := make([]string, len(causes))
+	for n := range causes {
+		texts[n] = causes[n].String()
+	}
+	return strings.Join(texts, " Besides: ")
+}
+
+// merge returns the causes of many nodes in one: what is each node's own is a summary.
+// The causes of all verdicts have the same key.
+func merge(verdicts []*Verdict) []Cause {
+	merged := slices.Clone(verdicts[0].Causes)
+	for n := range merged {
+		args := maps.Clone(merged[n].Args)
+		for name := range args {
+			values := make([]string, len(verdicts))
+			for m, v := range verdicts {
+				values[m] = v.Causes[n].Args[name]
+			}
+			args[name] = summarize(values)
+		}
+		merged[n].Args = args
+	}
+	return merged
+}
+
+// fewValues is how many different values are written out.
+const fewValues = 3
+
+// summarize writes values of many nodes: a range of numbers, a few values, or the first
+// ones and how many more there are.
+func summarize(values []string) string {
+	distinct := slices.Compact(slices.SortedFunc(slices.Values(values), CompareNames))
+	_, err := strconv.Atoi(distinct[0])
+	last := distinct[len(distinct)-1]
+	_, errLast := strconv.Atoi(last)
+	switch {
+	case len(distinct) == 1:
+		return last
+	case err == nil && errLast == nil:
+		return distinct[0] + " to " + last
+	case len(distinct) <= fewValues:
+		return strings.Join(distinct[:len(distinct)-1], ", ") + " or " + last
+	default:
+		return fmt.Sprintf("%s or %d others", strings.Join(distinct[:fewValues-1], ", "), len(distinct)-fewValues+1)
+	}
 }

@@ -61,8 +61,6 @@ type HeldFor struct {
 	Gates bool `json:"gates,omitempty"`
 	// Why says why it has no Ready pod there.
 	Why string `json:"why"`
-
-	reasons map[Reason]int
 }
 
 // String returns namespace/name.
@@ -78,16 +76,17 @@ type PodRefusal struct {
 
 // Pod returns the pod of that name, or nil.
 func (e *Engine) Pod(namespace, name string) *corev1.Pod {
-	n := slices.IndexFunc(e.cluster.Pods, func(pod *corev1.Pod) bool { return pod.Name == name && pod.Namespace == namespace })
-	if n < 0 {
-		return nil
+	for _, pod := range e.cluster.Pods {
+		if pod.Name == name && pod.Namespace == namespace {
+			return pod
+		}
 	}
-	return e.cluster.Pods[n]
+	return nil
 }
 
 // ExplainPod says why pod, which is of no DaemonSet, does not run.
 func (e *Engine) ExplainPod(ctx context.Context, pod *corev1.Pod) (*PodExplanation, error) {
-	x := &PodExplanation{Pod: e.describe(pod), NotChecked: e.cluster.Unread}
+	x := &PodExplanation{Pod: describe(pod), NotChecked: e.cluster.Unread}
 	switch node := e.nodes[pod.Spec.NodeName]; {
 	case podutil.IsPodTerminal(pod) && pod.Status.Phase == corev1.PodSucceeded:
 		x.Message = "It has ended, with success."
@@ -112,14 +111,17 @@ func (e *Engine) ExplainPod(ctx context.Context, pod *corev1.Pod) (*PodExplanati
 // bound is the verdict on a pod that is on a node. A stand-in takes the place of its DaemonSet.
 func (e *Engine) bound(ctx context.Context, pod *corev1.Pod, node *corev1.Node) (*Verdict, error) {
 	ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}, Spec: appsv1.DaemonSetSpec{Template: corev1.PodTemplateSpec{Spec: pod.Spec}}}
-	s := &subject{ds: ds, compiled: daemonset.New(ds, daemonset.Options{Priority: e.priorities.of}), creation: newCreationTrouble(nil), current: true}
-	i := &inquiry{Engine: e, subject: s, node: node, detail: true, v: Verdict{Node: node.Name, Wanted: true}}
-	err := i.havePods(ctx, []*corev1.Pod{pod})
+	s := &subject{ds: ds, compiled: daemonset.New(ds, daemonset.Options{Priority: e.priority}), creation: newCreationTrouble(nil), current: true}
+	i := e.newInquiry(s, node, true)
+	i.v.Wanted = true
+	if err := i.havePods(ctx, []*corev1.Pod{pod}); err != nil {
+		return nil, err
+	}
 	// It is its own template.
 	i.v.Admission = nil
 	i.conclude()
-	i.v.Next, i.v.Fix = i.next(), i.fix()
-	return &i.v, err
+	i.advise()
+	return &i.v, nil
 }
 
 // waits offers every node to a pod.
@@ -143,24 +145,26 @@ func (e *Engine) waits(ctx context.Context, pod *corev1.Pod, x *PodExplanation) 
 			return err
 		}
 		a, err := scheduler.filter(ctx, pod, prepared, info)
-		switch {
-		case err != nil:
+		if err != nil {
 			return fmt.Errorf("pod %s on node %s: %w", &x.Pod, node.Name, err)
+		}
+		switch why := a.others(); {
 		case a.fits():
 			fits = append(fits, node.Name)
-		case !slices.ContainsFunc(a.refusals, func(r refusal) bool { return r.plugin != headroom.Name && r.plugin != readiness.Name }):
+		case why != "":
+			others[why] = append(others[why], node.Name)
+		default:
 			if err := e.heldOn(ctx, held, node, info, a); err != nil {
 				return err
 			}
-		default:
-			why := a.others()
-			others[why] = append(others[why], node.Name)
 		}
 	}
-	for _, why := range slices.Sorted(maps.Keys(others)) {
-		x.Refusals = append(x.Refusals, PodRefusal{Why: why, Nodes: others[why]})
+	for why, nodes := range others {
+		x.Refusals = append(x.Refusals, PodRefusal{Why: why, Nodes: nodes})
 	}
-	slices.SortStableFunc(x.Refusals, func(a, b PodRefusal) int { return cmp.Compare(len(b.Nodes), len(a.Nodes)) })
+	slices.SortFunc(x.Refusals, func(a, b PodRefusal) int {
+		return cmp.Or(cmp.Compare(len(b.Nodes), len(a.Nodes)), cmp.Compare(a.Why, b.Why))
+	})
 	x.Held = held.sum()
 	switch {
 	case len(fits) > 0:
@@ -196,13 +200,24 @@ func (a *attempt) others() string {
 type holders struct {
 	pod              *corev1.Pod
 	nodes            []string
-	by               []*HeldFor
+	holds            []hold
 	free, held, most daemonset.Resources
+}
+
+// hold is a DaemonSet that holds a pod back on one node, and why it has no Ready pod there.
+type hold struct {
+	HeldFor
+	reason Reason
 }
 
 // heldOn adds a node that would take the pod if nothing were held or gated there.
 func (e *Engine) heldOn(ctx context.Context, h *holders, node *corev1.Node, info fwk.NodeInfo, a *attempt) error {
 	h.nodes = append(h.nodes, node.Name)
+	add := func(ds *daemonset.DaemonSet, gates bool) error {
+		verdict, err := e.verdict(ctx, e.subjects[ds.UID].ds, node, false)
+		h.holds = append(h.holds, hold{HeldFor{Namespace: ds.Namespace, Name: ds.Name, Gates: gates}, verdict.Reason})
+		return err
+	}
 	view := e.view(node, e.set.Expected(node, daemonset.DefaultStartupTaints()))
 	free := daemonset.NewResources(node.Status.Allocatable)
 	for _, pod := range info.GetPods() {
@@ -211,37 +226,20 @@ func (e *Engine) heldOn(ctx context.Context, h *holders, node *corev1.Node, info
 	left := free
 	for _, hold := range view.HeldFor(corev1helper.PodPriority(h.pod)) {
 		left = free.Minus(hold.Total)
-		if err := e.holds(ctx, h, hold.DaemonSet, node, false); err != nil {
+		if err := add(hold.DaemonSet, false); err != nil {
 			return err
 		}
 	}
 	for _, ds := range view.Unready {
 		gates := func(r refusal) bool { return slices.Contains(r.reasons, readiness.ErrReasonUnready(ds)) }
 		if slices.ContainsFunc(a.refusals, gates) {
-			if err := e.holds(ctx, h, ds, node, true); err != nil {
+			if err := add(ds, true); err != nil {
 				return err
 			}
 		}
 	}
 	h.free, h.held = h.free.Plus(free), h.held.Plus(free.Minus(left))
 	h.most = h.most.Max(left.AtLeastZero())
-	return nil
-}
-
-func (e *Engine) holds(ctx context.Context, h *holders, ds *daemonset.DaemonSet, node *corev1.Node, gates bool) error {
-	verdict, err := e.Glance(ctx, e.subjects[ds.UID].ds, node)
-	if err != nil {
-		return err
-	}
-	n := slices.IndexFunc(h.by, func(other *HeldFor) bool {
-		return other.Namespace == ds.Namespace && other.Name == ds.Name && other.Gates == gates
-	})
-	if n < 0 {
-		n = len(h.by)
-		h.by = append(h.by, &HeldFor{Namespace: ds.Namespace, Name: ds.Name, Gates: gates, reasons: make(map[Reason]int)})
-	}
-	h.by[n].Nodes++
-	h.by[n].reasons[verdict.Reason]++
 	return nil
 }
 
@@ -252,16 +250,22 @@ func (h *holders) sum() *HeldBack {
 	}
 	held := &HeldBack{Nodes: h.nodes}
 	gates, rooms := false, false
-	slices.SortStableFunc(h.by, func(a, b *HeldFor) int { return cmp.Compare(b.Nodes, a.Nodes) })
-	for _, by := range h.by {
+	for _, same := range grouped(h.holds, func(h *hold) string { return fmt.Sprint(h, h.Gates) }) {
+		by := same[0].HeldFor
+		by.Nodes = len(same)
+		reasons := make(map[Reason]int)
+		for _, hold := range same {
+			reasons[hold.reason]++
+		}
 		var whys []string
-		for _, reason := range slices.Sorted(maps.Keys(by.reasons)) {
-			whys = append(whys, fmt.Sprintf("%s on %s", reason.Words(), Count(by.reasons[reason], "node")))
+		for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+			whys = append(whys, fmt.Sprintf("%s on %s", reason.Words(), Count(reasons[reason], "node")))
 		}
 		by.Why = strings.Join(whys, ", ")
-		held.For = append(held.For, *by)
+		held.For = append(held.For, by)
 		gates, rooms = gates || by.Gates, rooms || !by.Gates
 	}
+	slices.SortStableFunc(held.For, func(a, b HeldFor) int { return cmp.Compare(b.Nodes, a.Nodes) })
 	needs := daemonset.PodResources(h.pod)
 	asked := func(room daemonset.Resources) string { return cmp.Or(describeOf(room, needs), "nothing") }
 	held.Room = fmt.Sprintf("It needs %s. Free on these nodes in sum: %s, of which is held: %s. The most beside what is held, on one node: %s.",

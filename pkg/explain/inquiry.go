@@ -1,0 +1,292 @@
+// Copyright The everynode Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	nodeutil "k8s.io/component-helpers/node/util"
+	corev1helper "k8s.io/component-helpers/scheduling/corev1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"everynode.dev/everynode/pkg/daemonset"
+)
+
+// inquiry is the making of one verdict.
+type inquiry struct {
+	*Engine
+	*subject
+	node *corev1.Node
+	// detail: the verdict gets facts, blockers, preemption and commands, which take time.
+	detail bool
+	pod    *corev1.Pod
+	v      Verdict
+
+	// root is the inquiry into what the node waits for, nil if there is none. What is a root
+	// itself (isRoot) is not traced further.
+	root   *inquiry
+	isRoot bool
+
+	// The rest is what state and commands depend on besides the verdict.
+
+	labels []mismatch
+	// taints are those that stay, and passing says whether there are others.
+	taints  []corev1.Taint
+	passing bool
+	// forgotten is a start-up taint that is not taken off.
+	forgotten *corev1.Taint
+	refusedAs *refusalKind
+	ownPort   bool
+	// said is what the kubelet says of a container that waits, and warnedFor for how long it
+	// has warned of what the pod waits for.
+	said      string
+	warnedFor time.Duration
+}
+
+func (e *Engine) newInquiry(s *subject, node *corev1.Node, detail bool) *inquiry {
+	i := &inquiry{Engine: e, subject: s, node: node, detail: detail, v: Verdict{Node: node.Name}}
+	i.v.of = i
+	return i
+}
+
+// verdict says why ds, one of the cluster's DaemonSets, has or has not a Ready pod on node.
+// Without detail it is as much as a table of all DaemonSets on all nodes takes, and much quicker.
+func (e *Engine) verdict(ctx context.Context, ds *appsv1.DaemonSet, node *corev1.Node, detail bool) (Verdict, error) {
+	i := e.newInquiry(e.subjects[ds.UID], node, detail)
+	err := i.follow(ctx)
+	return i.v, err
+}
+
+// verdicts are those on several nodes.
+func (e *Engine) verdicts(ctx context.Context, ds *appsv1.DaemonSet, nodes []*corev1.Node, detail bool) ([]Verdict, error) {
+	verdicts := make([]Verdict, len(nodes))
+	for n, node := range nodes {
+		var err error
+		if verdicts[n], err = e.verdict(ctx, ds, node, detail); err != nil {
+			return nil, err
+		}
+	}
+	return verdicts, nil
+}
+
+// follow follows the chain from the DaemonSet to a Ready pod.
+func (i *inquiry) follow(ctx context.Context) (err error) {
+	run, goOn := i.compiled.ShouldRun(i.node)
+	pods := i.pods[i.node.Name]
+	if i.cluster.NodesUnread {
+		run = len(pods) > 0
+	}
+	i.v.Wanted = run && i.ds.DeletionTimestamp == nil
+	switch namespace := i.namespaces[i.ds.Namespace]; {
+	case i.ds.DeletionTimestamp != nil:
+		held := ""
+		if len(i.ds.Finalizers) > 0 {
+			held = ", and held by the finalizers " + strings.Join(i.ds.Finalizers, ", ")
+		}
+		i.end(ReasonDeleting, Args{"what": "DaemonSet", "held": held})
+	case !run && i.cluster.NodesUnread:
+		i.end(ReasonNotKnown, nil)
+	case !run:
+		err = i.unwanted(ctx, pods, goOn)
+	case len(pods) == 0 && namespace != nil && namespace.DeletionTimestamp != nil:
+		i.end(ReasonDeleting, Args{"what": "namespace", "held": ""})
+	case len(pods) == 0:
+		i.noPod()
+	default:
+		err = i.havePods(ctx, pods)
+	}
+	if err != nil {
+		return err
+	}
+	i.conclude()
+	i.advise()
+	return nil
+}
+
+// conclude says what the causes amount to.
+func (i *inquiry) conclude() {
+	i.v.Message, i.v.Outcome = message(i.v.Causes), i.outcome()
+}
+
+// warnedFor is for how long a kubelet tries again before its warning is trouble: what a
+// node misses while it starts is there by then.
+const warnedFor = 2 * time.Minute
+
+// outcome is what reason, age and warnings together amount to. Explain, status and map
+// all ask it.
+func (i *inquiry) outcome() State {
+	v, ages := &i.v, i.v.Reason.row().Ages
+	late := v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
+	switch {
+	case !v.Wanted && v.Pod == nil:
+		return StateNone
+	case !v.Wanted:
+		return StateStray
+	case v.Ready && v.Reason != ReasonCrash, v.Reason == ReasonWouldRun:
+		return StateReady
+	case ages == atOnce, ages == noGap && v.Reason != ReasonDeleting, late, i.warnedFor > warnedFor:
+		return StateStuck
+	default:
+		return StateWaiting
+	}
+}
+
+// end says where the chain ends, and why.
+func (i *inquiry) end(reason Reason, args Args) {
+	i.endAt(reason.row().Step, reason, args)
+}
+
+// endAt is end for a reason that is found at another step than usual.
+func (i *inquiry) endAt(step Step, reason Reason, args Args) {
+	i.v.Step, i.v.Reason, i.v.Causes = step, reason, []Cause{{reason, args}}
+}
+
+// fact adds a sentence about this node alone.
+func (i *inquiry) fact(sentence string) {
+	if i.detail {
+		i.v.Facts = append(i.v.Facts, sentence)
+	}
+}
+
+// about makes pod the one that the verdict is about. The gap is as old as the time for which the pod
+// is not Ready.
+func (i *inquiry) about(pod *corev1.Pod) {
+	i.pod, i.v.Pod, i.v.Since = pod, new(describe(pod)), nil
+	if !daemonset.IsReady(pod) {
+		i.v.Since = &pod.CreationTimestamp
+		if ready := podutil.GetPodReadyCondition(pod.Status); ready != nil {
+			i.v.Since = latest(i.v.Since, &ready.LastTransitionTime)
+		}
+	}
+	// A pod of an earlier template differs anyway.
+	if i.detail && i.updated(pod) {
+		i.v.Admission = i.changes(pod)
+	}
+}
+
+// latest returns the later one of two times, a if they are equal.
+func latest(a, b *metav1.Time) *metav1.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// earliest returns the earlier one of two times, of which nil is none.
+func earliest(a, b *metav1.Time) *metav1.Time {
+	if a == nil || b != nil && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// describe returns what is told of a pod.
+func describe(pod *corev1.Pod) Pod {
+	described := Pod{
+		Namespace: pod.Namespace,
+		Name:      pod.Name,
+		Owner:     ownerOf(pod),
+		Priority:  corev1helper.PodPriority(pod),
+		Scheduler: pod.Spec.SchedulerName,
+		Created:   pod.CreationTimestamp,
+	}
+	if said := scheduledCondition(pod); said != nil && said.Status == corev1.ConditionFalse {
+		described.Said = said.Message
+		if !said.LastTransitionTime.IsZero() {
+			described.SaidAt = &said.LastTransitionTime
+		}
+	}
+	return described
+}
+
+func scheduledCondition(pod *corev1.Pod) *corev1.PodCondition {
+	_, condition := podutil.GetPodCondition(&pod.Status, corev1.PodScheduled)
+	return condition
+}
+
+func isNodeReady(node *corev1.Node) bool {
+	_, condition := nodeutil.GetNodeCondition(&node.Status, corev1.NodeReady)
+	return condition != nil && condition.Status == corev1.ConditionTrue
+}
+
+// ownerOf names what controls pod. A ReplicaSet whose name ends in the hash of its
+// pods' template was made by a Deployment.
+func ownerOf(pod *corev1.Pod) string {
+	owner := metav1.GetControllerOfNoCopy(pod)
+	if owner == nil {
+		return ""
+	}
+	if hash := pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey]; owner.Kind == "ReplicaSet" && hash != "" {
+		if deployment, ok := strings.CutSuffix(owner.Name, "-"+hash); ok {
+			return "Deployment " + deployment
+		}
+	}
+	return owner.Kind + " " + owner.Name
+}
+
+// quickly is how long a scheduler or a kubelet takes to look at a pod that is new to it.
+const quickly = 10 * time.Second
+
+// havePods says how far the DaemonSet's pods on the node have come. There are several
+// while an update surges, and while an old one ends.
+func (i *inquiry) havePods(ctx context.Context, pods []*corev1.Pod) error {
+	staying := live(pods)
+	if len(staying) == 0 {
+		i.terminating(pods[0])
+		return nil
+	}
+	// The latest pod that is not Ready is the one to look at, but not one that has ended
+	// if there is another.
+	slices.SortStableFunc(staying, func(a, b *corev1.Pod) int {
+		return cmp.Or(compareBool(podutil.IsPodTerminal(a), podutil.IsPodTerminal(b)),
+			compareBool(daemonset.IsReady(a), daemonset.IsReady(b)),
+			b.CreationTimestamp.Compare(a.CreationTimestamp.Time))
+	})
+	i.v.Ready = slices.ContainsFunc(staying, daemonset.IsReady)
+	pod := staying[0]
+	i.about(pod)
+	switch {
+	case pod.Status.Phase == corev1.PodFailed:
+		i.rejected(pod)
+	case daemonset.IsReady(pod):
+		i.ready(pod)
+	case pod.Spec.NodeName != "":
+		return i.started(ctx, pod)
+	case len(pod.Spec.SchedulingGates) > 0:
+		i.end(ReasonGated, Args{"gates": describeGates(pod.Spec.SchedulingGates)})
+	case scheduledCondition(pod) == nil && i.now.Sub(pod.CreationTimestamp.Time) > quickly:
+		i.end(ReasonNoScheduler, Args{"scheduler": pod.Spec.SchedulerName})
+	default:
+		fits, err := i.offer(ctx, pod)
+		if err == nil && fits {
+			i.fitsNow(pod)
+		}
+		return err
+	}
+	return nil
+}
+
+// live returns the pods that are not being deleted.
+func live(pods []*corev1.Pod) []*corev1.Pod {
+	return slices.DeleteFunc(slices.Clone(pods), func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil })
+}
+
+// compareBool puts false first.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
+}
