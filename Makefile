@@ -220,7 +220,7 @@ K1_ROUNDS ?= 1
 K2_WATCH ?= 2m
 .PHONY: test-karpenter
 test-karpenter: build build-karpenter ## Run the tests with Karpenter (15 minutes); K1_ROUNDS=5 K2_WATCH=10m measures for the docs
-	go test ./test/karpenter -timeout 120m -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts' -rounds $(K1_ROUNDS) -watch $(K2_WATCH)
+	go test ./test/karpenter -timeout 120m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts' -rounds $(K1_ROUNDS) -watch $(K2_WATCH)
 
 .PHONY: bench
 bench: ## Run the benchmarks of the hot paths
