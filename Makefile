@@ -83,15 +83,6 @@ build-kubernetes-%:
 	  go build -modfile=$(versions_dir)/kubernetes-$*.mod -ldflags '$(call kubernetes_ldflags,$(call kubernetes_of,$(versions_dir)/kubernetes-$*.mod))' \
 	  -o $(BIN)/kubernetes-$* ./$(versions_dir)/controlplane/kubernetes
 
-.PHONY: tidy-versions
-tidy-versions: # Complete the module files of older versions after a change of the version in them
-	@for version in $(older); do \
-	  dir=$$(mktemp -d); mkdir -p "$$dir/$(versions_dir)"; cp -r $(versions_dir)/controlplane "$$dir/$(versions_dir)/"; \
-	  for file in mod sum; do cp $(versions_dir)/kubernetes-$$version.$$file "$$dir/go.$$file"; done; \
-	  (cd "$$dir" && GOFLAGS= go mod tidy); \
-	  for file in mod sum; do mv "$$dir/go.$$file" $(versions_dir)/kubernetes-$$version.$$file; done; rm -rf "$$dir"; \
-	done
-
 DIST := dist
 PROGRAMS := everynode-scheduler everynode-webhook kubectl-everynode
 # What stands before the images' names.

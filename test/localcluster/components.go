@@ -356,7 +356,12 @@ func (c *Cluster) startKwok(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(c.path("stages.yaml"), stages, 0o600); err != nil {
+	// Kubelets are as new as the API server.
+	server, err := c.Client.Discovery().ServerVersion()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.path("stages.yaml"), bytes.ReplaceAll(stages, []byte("SERVER_VERSION"), []byte(server.GitVersion)), 0o600); err != nil {
 		return err
 	}
 	_, err = c.start(Kwok, c.binary(Kwok),
