@@ -4,6 +4,7 @@
 package lint_test
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -202,6 +203,31 @@ func mounts(path string, readOnly bool) change {
 	return pod(func(spec *corev1.PodSpec) {
 		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path}}})
 		spec.Containers[0].VolumeMounts = append(spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "host", MountPath: "/host", ReadOnly: readOnly})
+	})
+}
+
+// hostFolder adds a volume of the host alone.
+func hostFolder(path string) change {
+	return pod(func(spec *corev1.PodSpec) {
+		name := fmt.Sprintf("host-%d", len(spec.Volumes))
+		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path}}})
+	})
+}
+
+// mountsForHost mounts a folder of the host, and passes on what is mounted there.
+func mountsForHost(path string) change {
+	return all(mounts(path, false), main(func(c *corev1.Container) {
+		isPrivileged(c)
+		c.VolumeMounts[0].MountPropagation = new(corev1.MountPropagationBidirectional)
+	}))
+}
+
+// beside requires pods of app web in the same topology.
+func beside(topology string) change {
+	return pod(func(spec *corev1.PodSpec) {
+		spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
+			{TopologyKey: topology, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
+		}}}
 	})
 }
 
@@ -491,7 +517,12 @@ var tests = map[string]struct {
 	"the socket of Docker": {"docker-socket", mounts("/var/run/docker.sock", true), []string{
 		"spec.template.spec.volumes[0].hostPath: /var/run/docker.sock is not there on nodes of today, whose kubelets do without Docker since Kubernetes 1.24",
 	}},
-	"the socket of containerd": {"docker-socket", mounts("/run/containerd/containerd.sock", true), nil},
+	"the socket of containerd":                            {"docker-socket", mounts("/run/containerd/containerd.sock", true), nil},
+	"the sockets of all runtimes":                         {"docker-socket", all(hostFolder("/var/run/docker.sock"), hostFolder("/run/crio/crio.sock")), nil},
+	"the socket of Docker, and the folder of all sockets": {"docker-socket", all(hostFolder("/var/run/docker.sock"), hostFolder("/run/")), nil},
+	"the socket of Docker, and another program's": {"docker-socket", all(hostFolder("/run/docker.sock"), hostFolder("/run/example.sock")), []string{
+		"spec.template.spec.volumes[0].hostPath: /run/docker.sock is not there on nodes of today, whose kubelets do without Docker since Kubernetes 1.24",
+	}},
 
 	"an image that is always pulled": {"image-pull-always", main(func(c *corev1.Container) { c.ImagePullPolicy = corev1.PullAlways }), []string{
 		"spec.template.spec.containers[0].imagePullPolicy: container agent does not start while the registry is away, though its image has a fixed name",
@@ -524,11 +555,12 @@ var tests = map[string]struct {
 	"privileged for devices":         {"privileged", all(main(isPrivileged), mounts("/dev/", false)), nil},
 	"privileged for the whole host":  {"privileged", all(main(isPrivileged), mounts("/", true)), nil},
 	"privileged on the host network": {"privileged", all(main(isPrivileged), pod(hostNetwork)), nil},
-	"a privileged init container":    {"privileged", initContainer(false, isPrivileged), nil},
-	"privileged to mount for the host": {"privileged", all(main(isPrivileged), mounts("/mnt", false), main(func(c *corev1.Container) {
-		both := corev1.MountPropagationBidirectional
-		c.VolumeMounts[0].MountPropagation = &both
+	"privileged for a device that it claims": {"privileged", all(main(isPrivileged), pod(func(spec *corev1.PodSpec) {
+		spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpus", ResourceClaimTemplateName: new("gpus")}}
+		spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "gpus"}}
 	})), nil},
+	"a privileged init container":      {"privileged", initContainer(false, isPrivileged), nil},
+	"privileged to mount for the host": {"privileged", mountsForHost("/mnt"), nil},
 
 	"container logs that can be written": {"writable-host-path", mounts("/var/log/pods/", false), []string{
 		"spec.template.spec.containers[0].volumeMounts[0].readOnly: container agent can write /var/log/pods of the host, which only the host itself should",
@@ -549,8 +581,13 @@ var tests = map[string]struct {
 	"all pods unavailable": {"all-unavailable", rolling("100%", "0"), []string{
 		"spec.updateStrategy.rollingUpdate.maxUnavailable: an update ends the pods of all nodes at once, and a broken one leaves no node with its agent",
 	}},
-	"most pods unavailable":      {"all-unavailable", rolling("99%", "0"), nil},
-	"a hundred pods unavailable": {"all-unavailable", rolling("100", "0"), nil},
+	"most pods unavailable":                    {"all-unavailable", rolling("99%", "0"), nil},
+	"a hundred pods unavailable":               {"all-unavailable", rolling("100", "0"), nil},
+	"all pods of a storage driver unavailable": {"all-unavailable", all(rolling("100%", "0"), mountsForHost("/var/lib/example")), nil},
+	"all pods of a device plugin unavailable":  {"all-unavailable", all(rolling("100%", "0"), mounts("/var/lib/kubelet/device-plugins", false)), nil},
+	"all pods of a network unavailable": {"all-unavailable", all(rolling("100%", "0"), pod(hostNetwork), mountsForHost("/sys/fs/bpf"), hostFolder("/etc/cni/net.d")), []string{
+		"spec.updateStrategy.rollingUpdate.maxUnavailable: an update ends the pods of all nodes at once, and a broken one leaves no node with its agent",
+	}},
 
 	"no grace period": {"no-grace-period", grace(0), []string{
 		"spec.template.spec.terminationGracePeriodSeconds: pods are killed and forgotten at once: the next one may start while the process of the old one still runs",
@@ -579,17 +616,30 @@ var tests = map[string]struct {
 	"a critical agent that tolerates everything": {"wildcard-toleration", all(tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists}), pod(func(spec *corev1.PodSpec) {
 		spec.PriorityClassName = "system-node-critical"
 	})), nil},
+	"a storage agent of Windows that tolerates everything":                  {"wildcard-toleration", all(hostFolder(`C:\var\lib\kubelet\plugins\example\`), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), nil},
+	"a storage agent of Windows without a drive, that tolerates everything": {"wildcard-toleration", all(hostFolder(`\var\lib\kubelet\pods`), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), nil},
+	"an agent of a folder of Windows that tolerates everything": {"wildcard-toleration", all(hostFolder(`D:\data`), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), []string{
+		"spec.template.spec.tolerations[0]: no taint drives the pods off a node, not even where nothing is meant to run",
+	}},
+	"a watcher of all processes that tolerates everything":    {"wildcard-toleration", all(pod(func(spec *corev1.PodSpec) { spec.HostPID = true }), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), nil},
+	"a watcher of the host's files that tolerates everything": {"wildcard-toleration", all(mounts("/", true), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), nil},
+	"a reader of one file of the kernel that tolerates everything": {"wildcard-toleration", all(hostFolder("/proc/swaps"), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), []string{
+		"spec.template.spec.tolerations[0]: no taint drives the pods off a node, not even where nothing is meant to run",
+	}},
+	"an agent of chosen nodes that tolerates everything": {"wildcard-toleration", all(tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists}), pod(func(spec *corev1.PodSpec) {
+		spec.NodeSelector = map[string]string{"example.com/gpu": "present"}
+	})), nil},
 	"a watcher of the kernel that tolerates everything": {"wildcard-toleration", all(mounts("/dev/kmsg", true), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), nil},
 	"a log agent that tolerates everything for a while": {"wildcard-toleration", tolerates(forAWhile()), nil},
 	"a log agent that tolerates one taint":              {"wildcard-toleration", tolerates(corev1.Toleration{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists}), nil},
 
 	"a log agent without a toleration": {"no-tolerations", all(tolerates(), mounts("/var/log", false)), []string{
-		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes of the control plane get none",
+		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes with one, as those of the control plane, get none",
 	}},
 	"a metrics agent without a toleration, for one system": {"no-tolerations", all(tolerates(), mounts("/proc", true), pod(func(spec *corev1.PodSpec) {
 		spec.NodeSelector = map[string]string{corev1.LabelOSStable: "linux"}
 	})), []string{
-		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes of the control plane get none",
+		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes with one, as those of the control plane, get none",
 	}},
 	"a log agent with a toleration": {"no-tolerations", all(mounts("/var/log", false), tolerates(corev1.Toleration{Key: "example.com/gpu", Operator: corev1.TolerationOpExists})), nil},
 	"a log agent of some nodes only": {"no-tolerations", all(tolerates(), mounts("/var/log", false), pod(func(spec *corev1.PodSpec) {
@@ -599,6 +649,11 @@ var tests = map[string]struct {
 	"a storage driver": {"no-tolerations", all(tolerates(), mounts("/sys", false), pod(func(spec *corev1.PodSpec) {
 		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "plugins", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var/lib/kubelet/plugins"}}})
 	})), nil},
+	"a storage driver with folders of its own": {"no-tolerations", all(tolerates(), mountsForHost("/var/lib/example"), hostFolder("/proc")), nil},
+	"a finder of hardware":                     {"no-tolerations", all(tolerates(), hostFolder("/sys"), hostFolder("/proc/swaps")), nil},
+	"a watcher of all processes, without a toleration": {"no-tolerations", all(tolerates(), pod(func(spec *corev1.PodSpec) { spec.HostPID = true })), []string{
+		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes with one, as those of the control plane, get none",
+	}},
 	"an agent of a socket": {"no-tolerations", all(tolerates(), mounts("/run/example.sock", false)), nil},
 
 	"a limit on the time not ready": {"toleration-seconds", tolerates(notReady(corev1.TolerationOpExists)), []string{
@@ -631,12 +686,18 @@ var tests = map[string]struct {
 		}}}}
 	}), nil},
 
-	"pods beside other pods only": {"pod-affinity", pod(func(spec *corev1.PodSpec) {
-		spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
-			{TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
-		}}}
-	}), []string{
+	"pods beside other pods only": {"pod-affinity", beside(corev1.LabelHostname), []string{
 		"spec.template.spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]: the controller creates a pod for every node whether this holds there or not, and where it does not the pod stays Pending",
+	}},
+	"a part of the node beside another one": {"pod-affinity", all(pod(hostNetwork), beside(corev1.LabelHostname)), nil},
+	"a part of the node in the zone of another one": {"pod-affinity", all(pod(hostNetwork), beside(corev1.LabelTopologyZone)), []string{
+		"spec.template.spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]: the controller creates a pod for every node whether this holds there or not, and where it does not the pod stays Pending",
+	}},
+	"a driver that waits until another one is gone": {"pod-affinity", all(mounts("/var/lib/kubelet", false), antiAffinity(func(term *corev1.PodAffinityTerm) {
+		term.LabelSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "old-driver"}}
+	})), nil},
+	"a driver that no pod may be beside": {"pod-affinity", all(mounts("/var/lib/kubelet", false), antiAffinity(func(term *corev1.PodAffinityTerm) { term.LabelSelector = &metav1.LabelSelector{} })), []string{
+		"spec.template.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]: the controller creates a pod for every node whether this holds there or not, and where it does not the pod stays Pending",
 	}},
 	"one pod per zone": {"pod-affinity", antiAffinity(func(term *corev1.PodAffinityTerm) { term.TopologyKey = corev1.LabelTopologyZone }), []string{
 		"spec.template.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]: the controller creates a pod for every node whether this holds there or not, and where it does not the pod stays Pending",

@@ -97,18 +97,28 @@ func checkPodAffinity(m *manifest) {
 	const message = "the controller creates a pod for every node whether this holds there or not, and where it does not the pod stays Pending"
 	if affinity := m.pod.Affinity.PodAffinity; affinity != nil {
 		for i := range affinity.RequiredDuringSchedulingIgnoredDuringExecution {
-			m.report(podPath().Child("affinity", "podAffinity", "requiredDuringSchedulingIgnoredDuringExecution").Index(i), message)
+			if !m.waitsOnNode(&affinity.RequiredDuringSchedulingIgnoredDuringExecution[i]) {
+				m.report(podPath().Child("affinity", "podAffinity", "requiredDuringSchedulingIgnoredDuringExecution").Index(i), message)
+			}
 		}
 	}
 	for i := range m.antiAffinity() {
-		if term := &m.antiAffinity()[i]; !m.keepsOwnPodsApart(term) || selectsEverything(term.LabelSelector) {
+		if term := &m.antiAffinity()[i]; selectsEverything(term.LabelSelector) || !m.keepsOwnPodsApart(term) && !m.waitsOnNode(term) {
 			m.report(antiAffinityPath().Index(i), message)
 		}
 	}
 }
 
+// waitsOnNode says whether term has one part of a node wait for another one to come,
+// or to go, which is meant: cilium-envoy starts where cilium is.
+func (m *manifest) waitsOnNode(term *corev1.PodAffinityTerm) bool {
+	return term.TopologyKey == corev1.LabelHostname && m.runsTheNode()
+}
+
 func checkWildcardToleration(m *manifest) {
-	if m.runsTheNode() {
+	// Who watches the node itself has work on all of them, and who chooses nodes by
+	// label means those, whatever else taints them.
+	if m.runsTheNode() || m.watchesTheNode() || m.choosesNodes() {
 		return
 	}
 	for i := range m.pod.Tolerations {
@@ -139,14 +149,29 @@ func (m *manifest) runsTheNode() bool {
 	return m.pod.HostNetwork || m.mountsHost(kernelLog) || strings.HasPrefix(m.pod.PriorityClassName, "system-") || m.mountsHost(nodeFolders)
 }
 
+// watchesTheNode says whether the pods look at the whole node: its files or its processes.
+func (m *manifest) watchesTheNode() bool {
+	return m.pod.HostPID || m.mountsWhole("/", "/proc")
+}
+
+// pluginFolders are where the kubelet and its plugins for volumes and devices meet.
+var pluginFolders = []string{"/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins_registry", "/var/lib/kubelet/device-plugins"}
+
+// servesPods says whether the pods give volumes or devices to others, which keep them
+// while the pods are away. On the host network, networks pass mounts on as well.
+func (m *manifest) servesPods() bool {
+	return m.mountsHost(pluginFolders) || !m.pod.HostNetwork && slices.ContainsFunc(m.running, container.passesMountsOn)
+}
+
 func checkNoTolerations(m *manifest) {
-	if len(m.pod.Tolerations) == 0 && !m.choosesNodes() && m.mountsHost(everyNodes) && !m.mountsHost(nodeFolders) {
-		m.report(podPath().Child("tolerations"), "the pods look after what every node has, but tolerate no taint: nodes of the control plane get none")
+	looksAfterNodes := m.watchesTheNode() || m.mountsHost(logFolders)
+	if looksAfterNodes && len(m.pod.Tolerations) == 0 && !m.choosesNodes() && !m.mountsHost(nodeFolders) && !m.servesPods() {
+		m.report(podPath().Child("tolerations"), "the pods look after what every node has, but tolerate no taint: nodes with one, as those of the control plane, get none")
 	}
 }
 
-// everyNodes are folders that agents read on each node.
-var everyNodes = []string{"/", "/proc", "/sys", "/var/log", "/var/lib/docker/containers"}
+// logFolders are where each node has its logs.
+var logFolders = []string{"/var/log", "/var/lib/docker/containers"}
 
 // choosesNodes says whether pods are wanted on some nodes only. An image for one
 // operating system or architecture does not choose.

@@ -33,15 +33,24 @@ func checkPrivileged(m *manifest) {
 		return
 	}
 	for _, c := range m.running {
-		// What a privileged container mounts can become mounted on the host.
-		passedOn := func(v corev1.VolumeMount) bool {
-			return isSet(v.MountPropagation, corev1.MountPropagationBidirectional)
-		}
 		privileged := c.SecurityContext != nil && isSet(c.SecurityContext.Privileged, true)
-		if privileged && len(c.VolumeDevices) == 0 && !slices.ContainsFunc(c.VolumeMounts, passedOn) {
+		if privileged && len(c.VolumeDevices)+len(c.Resources.Claims) == 0 && !c.passesMountsOn() {
 			m.report(c.path().Child("securityContext", "privileged"), "container %s is root on every node, and nothing in the manifest shows a need for it", c.Name)
 		}
 	}
+}
+
+// passesMountsOn says whether what c mounts becomes mounted on the host, which only
+// privileged containers may have.
+func (c container) passesMountsOn() bool {
+	return slices.ContainsFunc(c.VolumeMounts, func(v corev1.VolumeMount) bool {
+		return isSet(v.MountPropagation, corev1.MountPropagationBidirectional)
+	})
+}
+
+// mountsWhole says whether the pod has a volume of one of folders as a whole.
+func (m *manifest) mountsWhole(folders ...string) bool {
+	return slices.ContainsFunc(m.pod.Volumes, func(volume corev1.Volume) bool { return slices.Contains(folders, hostPath(&volume)) })
 }
 
 // mountsHost says whether the pod has a volume of one of folders, or of a part of one.
@@ -49,12 +58,17 @@ func (m *manifest) mountsHost(folders []string) bool {
 	return slices.ContainsFunc(m.pod.Volumes, func(volume corev1.Volume) bool { return within(hostPath(&volume), folders) })
 }
 
-// hostPath returns the host's path of volume, or "".
+// hostPath returns the host's path of volume, or "". Those of Windows, with or without
+// a drive, are written as on Linux.
 func hostPath(volume *corev1.Volume) string {
 	if volume.HostPath == nil || volume.HostPath.Path == "" {
 		return ""
 	}
-	return path.Clean(volume.HostPath.Path)
+	host := volume.HostPath.Path
+	if len(host) > 1 && host[1] == ':' {
+		host = host[2:]
+	}
+	return path.Clean(strings.ReplaceAll(host, `\`, "/"))
 }
 
 // within says whether name is one of folders or in one.
@@ -92,7 +106,14 @@ func checkSharedVolumeClaim(m *manifest) {
 // dockerSockets are where Docker listens.
 var dockerSockets = []string{"/var/run/docker.sock", "/run/docker.sock", "/var/run/dockershim.sock", "/run/dockershim.sock"}
 
+// otherRuntimes are where runtimes listen that kubelets use.
+var otherRuntimes = []string{"/run/containerd", "/var/run/containerd", "/run/crio", "/var/run/crio"}
+
 func checkDockerSocket(m *manifest) {
+	// Who asks another runtime as well is prepared for nodes without Docker.
+	if m.mountsHost(otherRuntimes) || m.mountsWhole("/", "/run", "/var/run") {
+		return
+	}
 	for i := range m.pod.Volumes {
 		if socket := hostPath(&m.pod.Volumes[i]); within(socket, dockerSockets) {
 			m.report(podPath().Child("volumes").Index(i).Child("hostPath"), "%s is not there on nodes of today, whose kubelets do without Docker since Kubernetes 1.24", socket)

@@ -20,7 +20,8 @@ type reference struct {
 }
 
 // CheckReferences returns what ds refers to and is not among objects, which come with it.
-// Kinds that they have none of come from elsewhere.
+// Kinds that they have none of come from elsewhere, and so do ConfigMaps, Secrets and
+// claims whose names are like none of theirs: people and controllers make them later.
 func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	rule := Find("absent-reference")
 	if slices.Contains(ignoredRules(ds), rule.ID) {
@@ -34,11 +35,26 @@ func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	}
 	m := &manifest{rule: rule}
 	for _, r := range references(&ds.Spec.Template.Spec) {
-		if known := names[r.kind]; len(known) > 0 && !slices.Contains(known, r.name) {
-			m.report(r.at, "the files have no %s %s, and they have %s", r.kind, r.name, known[0])
+		known := names[r.kind]
+		likely := slices.IndexFunc(known, func(name string) bool { return r.kind == "ServiceAccount" || misspells(r.name, name) })
+		if likely >= 0 && !slices.Contains(known, r.name) {
+			m.report(r.at, "the files have no %s %s, and they have %s", r.kind, r.name, known[likely])
 		}
 	}
 	return m.findings
+}
+
+// misspells says whether a and b are the same but for one place: two letters of it, or
+// one in names of less than eight, and none in names of less than four.
+func misspells(a, b string) bool {
+	allowed := min(2, max(len(a), len(b))/4)
+	for a != "" && b != "" && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for a != "" && b != "" && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return max(len(a), len(b)) <= allowed
 }
 
 // kindOf returns the kind of an object that pods refer to, "" for other objects.

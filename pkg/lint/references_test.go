@@ -15,7 +15,8 @@ import (
 	"everynode.dev/everynode/pkg/lint"
 )
 
-// A name is found absent only where there are others of its kind, in its namespace.
+// A name is found absent only where there are others of its kind, in its namespace, and
+// one of these is nearly the same.
 func TestReferences(t *testing.T) {
 	t.Parallel()
 	named := func(namespace, name string) metav1.ObjectMeta {
@@ -23,7 +24,7 @@ func TestReferences(t *testing.T) {
 	}
 	claim := []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
 	from := func(optional *bool) []corev1.Container {
-		return []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "key"}, Optional: optional}}}}}
+		return []corev1.Container{{EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "api-tokne"}, Optional: optional}}}}}
 	}
 	tests := map[string]struct {
 		pod     corev1.PodSpec
@@ -41,12 +42,22 @@ func TestReferences(t *testing.T) {
 			pod: corev1.PodSpec{Volumes: claim}, objects: []runtime.Object{&corev1.PersistentVolumeClaim{ObjectMeta: named("other", "dat")}},
 		},
 		"a secret, and another one": {
-			pod: corev1.PodSpec{InitContainers: from(nil)}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "x")}},
+			pod: corev1.PodSpec{InitContainers: from(nil)}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "x")}, &corev1.Secret{ObjectMeta: named("logging", "api-token")}},
 			want: []string{"spec.template.spec.initContainers[0].envFrom[0].secretRef.name"},
 		},
-		"a secret that is optional": {pod: corev1.PodSpec{Containers: from(new(true))}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "x")}}},
+		"a secret that the user brings, and others that the chart makes": {
+			pod: corev1.PodSpec{Containers: from(nil)}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "webhook-cert")}, &corev1.Secret{ObjectMeta: named("logging", "api-tokens-cluster")}},
+		},
+		"a secret and another one of two letters": {
+			pod: corev1.PodSpec{Containers: from(nil)}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "ab")}},
+		},
+		"an account, and another one of whatever name": {
+			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}},
+			want: []string{"spec.template.spec.serviceAccountName"},
+		},
+		"a secret that is optional": {pod: corev1.PodSpec{Containers: from(new(true))}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "api-token")}}},
 		"a rule that is ignored": {
-			pod: corev1.PodSpec{Containers: from(nil)}, ignore: "absent-reference", objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "x")}},
+			pod: corev1.PodSpec{Containers: from(nil)}, ignore: "absent-reference", objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "api-token")}},
 		},
 		"the default account": {
 			pod: corev1.PodSpec{ServiceAccountName: "default"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "x")}},

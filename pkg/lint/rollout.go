@@ -162,7 +162,7 @@ func checkOnDelete(m *manifest) {
 func checkAllUnavailable(m *manifest) {
 	update := m.rollingUpdate()
 	// How many nodes a number stands for, the manifest does not tell.
-	if update == nil || update.MaxUnavailable == nil || update.MaxUnavailable.Type != intstr.String {
+	if update == nil || update.MaxUnavailable == nil || update.MaxUnavailable.Type != intstr.String || m.servesPods() {
 		return
 	}
 	if percent, err := intstr.GetScaledValueFromIntOrPercent(update.MaxUnavailable, 100, true); err == nil && percent >= 100 {
