@@ -26,8 +26,8 @@ import (
 	"everynode.dev/everynode/pkg/explain"
 )
 
-// ErrFindings says that a verb did its work and found something that a script wants to
-// hear of by the exit code. It is no failure, and needs no message.
+// ErrFindings says that a verb found trouble, so that scripts see it by the exit code. It is no
+// failure, and needs no message.
 var ErrFindings = errors.New("there are findings")
 
 // ExitCode returns the exit code of the program for an error of a command: 1 for
@@ -108,7 +108,7 @@ type environment struct {
 	flags    *pflag.FlagSet
 	patience time.Duration
 	colored  bool
-	// from are the files of a cluster that is not there, and asOf when they were written.
+	// from are files to read in place of a cluster, and asOf is when they were written.
 	from []string
 	asOf time.Time
 	// client is set by tests.
@@ -201,7 +201,7 @@ func (q *query) read(command *cobra.Command, namespace string) (*explain.Engine,
 	return q.engine(command, cluster)
 }
 
-// look returns the DaemonSets that were asked for, and what answers questions about them.
+// look reads the cluster and returns its engine and the DaemonSets that were asked for.
 func (q *query) look(command *cobra.Command) (*explain.Engine, []*appsv1.DaemonSet, error) {
 	engine, err := q.read(command, q.space)
 	if err != nil {

@@ -64,16 +64,14 @@ func (e *environment) connect() (kubernetes.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A few lists, each of many pages, are no danger to a server that protects itself
-	// by priority and fairness.
+	// No limit: these are a few lists, and the server protects itself by priority and fairness.
 	config.QPS = -1
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	return kubernetes.NewForConfig(config)
 }
 
-// kubectl returns how to call kubectl so that it comes to the same cluster, "" if that
-// cannot be written.
+// kubectl returns the beginning of a command for the same cluster, "" if it cannot be written.
 func (e *environment) kubectl() string {
 	flags, ok := e.clusterFlags()
 	if !ok {
@@ -92,9 +90,8 @@ func (e *environment) explainCommand(namespace, name string) string {
 	return strings.Join(append([]string{explain.Command("kubectl everynode explain", "ds/"+name, "-n", namespace)}, flags...), " ")
 }
 
-// Connection flags that commands don't repeat: the first lead to no other cluster, and
-// with one of the last no commands are printed, because it is a secret or kubectl has
-// another one of its name.
+// otherFlags do not choose the cluster, so commands leave them out. With one of secretFlags no
+// commands are printed: it is a secret, or kubectl has no such flag.
 var (
 	otherFlags  = []string{"namespace", "request-timeout", "disable-compression"}
 	secretFlags = []string{"token", "proxy-url"}
@@ -103,7 +100,7 @@ var (
 // clusterFlags are the flags that led to the cluster. A command with some of them would
 // lead to another one, so it is all of them or no command.
 func (e *environment) clusterFlags() (flags []string, ok bool) {
-	// What was dumped may be gone, or never have been within reach.
+	// The cluster of a dump may be gone or out of reach.
 	ok = len(e.from) == 0
 	e.flags.VisitAll(func(flag *pflag.Flag) {
 		values := []string{flag.Value.String()}

@@ -18,9 +18,9 @@ import (
 // explainOptions are the arguments and flags of explain.
 type explainOptions struct {
 	query
-	node   string
-	things []thing
-	whole  bool
+	node      string
+	resources []resource
+	whole     bool
 }
 
 func newExplainCommand(e *environment) *cobra.Command {
@@ -40,7 +40,7 @@ func (o *explainOptions) complete(args []string) (err error) {
 	case len(args) > 0 && o.selector != "":
 		return errors.New("names and --selector exclude each other: leave one out")
 	}
-	if o.things, err = parseNames(args, "ds", "pod", "node"); err != nil {
+	if o.resources, err = parseNames(args, "ds", "pod", "node"); err != nil {
 		return err
 	}
 	return o.query.complete(nil)
@@ -48,7 +48,7 @@ func (o *explainOptions) complete(args []string) (err error) {
 
 func (o *explainOptions) run(command *cobra.Command) error {
 	namespace := o.space
-	if slices.ContainsFunc(o.things, func(t thing) bool { return t.kind == "node" }) {
+	if slices.ContainsFunc(o.resources, func(r resource) bool { return r.kind == "node" }) {
 		namespace = ""
 	}
 	engine, err := o.read(command, namespace)
@@ -58,13 +58,13 @@ func (o *explainOptions) run(command *cobra.Command) error {
 	if len(engine.Nodes()) == 0 {
 		return errors.New("the cluster has no nodes")
 	}
-	for n, thing := range o.things {
+	for n, named := range o.resources {
 		o.output.separate(o.Out, n)
-		if err := o.explainThing(command, engine, thing); err != nil {
+		if err := o.explainResource(command, engine, named); err != nil {
 			return err
 		}
 	}
-	if len(o.things) > 0 {
+	if len(o.resources) > 0 {
 		return nil
 	}
 	daemonSets, err := o.choose(engine)
@@ -80,8 +80,8 @@ func (o *explainOptions) run(command *cobra.Command) error {
 	return err
 }
 
-// explainThing explains what the user has named.
-func (o *explainOptions) explainThing(command *cobra.Command, engine *explain.Engine, named thing) error {
+// explainResource explains what the user has named.
+func (o *explainOptions) explainResource(command *cobra.Command, engine *explain.Engine, named resource) error {
 	switch named.kind {
 	case "node":
 		node, err := findNode(engine, named.name)
@@ -137,8 +137,8 @@ func findNode(engine *explain.Engine, name string) (*corev1.Node, error) {
 	return node, nil
 }
 
-// print writes an explanation, unless there is an error: as an object of a kind, as the name of what it
-// is about, or for people.
+// print writes an explanation as an object of a kind, as the name of what it is about, or for
+// people. It returns err, if there is one.
 func (o *explainOptions) print(err error, kind string, x any, name string, people func(*printer)) error {
 	switch {
 	case err != nil:

@@ -190,7 +190,7 @@ func (p *printer) where(g *explain.Group) string {
 func (p *printer) details(g *explain.Group) {
 	p.fold(2, 0, g.Message)
 	p.items(g.Contrast)
-	// Other messages say it all, or are about something else.
+	// The messages of other reasons have the amounts, or are about something else.
 	if g.Reason == explain.ReasonNoRoom {
 		for _, shortage := range g.Shortages {
 			p.items(describeShortage(&shortage))
@@ -293,7 +293,7 @@ func (p *printer) chain(x *explain.Explanation) {
 	p.unchecked(x.NotChecked)
 }
 
-// passed says in a few words what came of a step that is behind.
+// passed says in a few words how a step ended that the pod has passed.
 func (p *printer) passed(step explain.Step, v *explain.Verdict) string {
 	switch step {
 	case explain.StepController:

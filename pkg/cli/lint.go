@@ -41,7 +41,7 @@ type lintOptions struct {
 	output        output
 	files         []string
 	recursive     bool
-	names         []thing
+	names         []resource
 	level, failOn string
 	only, skip    []string
 	settings      string

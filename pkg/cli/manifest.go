@@ -32,7 +32,7 @@ import (
 // strict refuses fields that do not exist, as kubectl apply does.
 var strict = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 
-// lenient takes what a cluster of another version has written.
+// lenient accepts unknown fields: the files may come from a cluster of another version.
 var lenient = scheme.Codecs.UniversalDeserializer()
 
 // document is an object of a file, and where it is there.
@@ -45,7 +45,7 @@ type document struct {
 // fieldParts are the names, keys and numbers in the path of a field.
 var fieldParts = regexp.MustCompile(`[^.\[\]]+|\[[^\]]*\]`)
 
-// lineOf returns the line of a field, or of what is there of its path.
+// lineOf returns the line of a field, or of the nearest field above it that is there.
 func (d *document) lineOf(path string) int {
 	var root yaml.Node
 	if yaml.Unmarshal(d.content, &root) != nil || len(root.Content) == 0 {
@@ -76,8 +76,7 @@ func child(node *yaml.Node, name string) *yaml.Node {
 	return nil
 }
 
-// findFiles returns the manifests among files and in folders, and in those of folders if
-// that is wanted.
+// findFiles returns files, and the manifests in folders. With recursive, folders in folders count, too.
 func findFiles(paths []string, recursive bool) ([]string, error) {
 	var files []string
 	for _, root := range paths {
@@ -137,7 +136,7 @@ func (e *environment) readFile(path string) ([]byte, error) {
 // part is a document of a YAML file before it is decoded. JSON is a single one.
 type part struct {
 	content []byte
-	// start is its first line, and line that of the first thing in it that is no comment.
+	// start is its first line, and line is the first line that is no comment.
 	start, line int
 }
 
@@ -157,7 +156,7 @@ func splitDocuments(content []byte) []part {
 		number++
 		if rest, ok := bytes.CutPrefix(line, []byte("---")); ok && len(bytes.TrimLeft(rest, " \t\r\n")) < len(rest) {
 			flush()
-			// What follows the dashes belongs to the document, but for a comment.
+			// Text after the dashes belongs to the document.
 			line = rest
 		}
 		if len(current.content) == 0 {
@@ -272,7 +271,7 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 	return c, nil
 }
 
-// atLeast notes that the files were written after what an object tells of.
+// atLeast moves asOf to the latest time in an object, because the files were written after it.
 func (e *environment) atLeast(object runtime.Object, created metav1.Time) {
 	times := []metav1.Time{created}
 	switch object := object.(type) {

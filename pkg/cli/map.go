@@ -69,7 +69,7 @@ func (o *mapOptions) run(command *cobra.Command) error {
 		fmt.Fprintln(o.ErrOut, o.nothing())
 		return nil
 	case o.html != "":
-		// Without all flags the page names no commands.
+		// A command needs all flags: without one of them the page has no commands.
 		flags, ok := o.clusterFlags()
 		return o.write(o.html, m, func(out io.Writer) error {
 			return mapview.HTML(out, m, mapview.PageOptions{At: o.now(), Flags: flags, NoCommands: !ok})
@@ -82,7 +82,7 @@ func (o *mapOptions) run(command *cobra.Command) error {
 	}
 }
 
-// write writes a drawing into a file that is not there or replaces it.
+// write writes a drawing into a file, which it replaces.
 func (o *mapOptions) write(path string, m *explain.Map, draw func(io.Writer) error) error {
 	var drawing bytes.Buffer
 	if err := draw(&drawing); err != nil {

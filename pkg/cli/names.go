@@ -32,12 +32,12 @@ var words = map[string][]string{
 // resourceName begins the name of a DaemonSet as kubectl prints it.
 const resourceName = "daemonset.apps/"
 
-// thing is something that a user has named.
-type thing struct{ kind, name string }
+// resource is what a user has named.
+type resource struct{ kind, name string }
 
-// parseNames returns what arguments name, which is of one of kinds: as in ds/NAME, ds NAME or,
-// for a DaemonSet, NAME.
-func parseNames(args []string, kinds ...string) ([]thing, error) {
+// parseNames parses arguments of the forms TYPE/NAME, TYPE NAME... and, for a DaemonSet, NAME. The
+// types have to be among kinds.
+func parseNames(args []string, kinds ...string) ([]resource, error) {
 	kindOf := func(word string) string {
 		for kind, all := range words {
 			if slices.Contains(all, strings.ToLower(word)) {
@@ -50,24 +50,24 @@ func parseNames(args []string, kinds ...string) ([]thing, error) {
 	if len(args) > 1 && kindOf(args[0]) != "" {
 		prefix, args = args[0]+"/", args[1:]
 	}
-	var things []thing
+	var named []resource
 	for _, arg := range args {
 		arg = prefix + arg
-		resource, name, found := strings.Cut(arg, "/")
+		word, name, found := strings.Cut(arg, "/")
 		if !found {
-			resource, name = "ds", arg
+			word, name = "ds", arg
 		}
 		write := strings.Join(kinds, "/NAME or ") + "/NAME"
-		switch kind := kindOf(resource); {
+		switch kind := kindOf(word); {
 		case !slices.Contains(kinds, kind):
 			return nil, fmt.Errorf("%q is of another kind: write %s", arg, write)
 		case name == "":
 			return nil, fmt.Errorf("%q has no name: write %s", arg, write)
 		default:
-			things = append(things, thing{kind, name})
+			named = append(named, resource{kind, name})
 		}
 	}
-	return things, nil
+	return named, nil
 }
 
 // selection is the DaemonSets that a verb is about: those of a namespace, or of all, or
@@ -76,7 +76,7 @@ type selection struct {
 	all      bool
 	selector string
 	labels   labels.Selector
-	names    []thing
+	names    []resource
 	space    string
 }
 
@@ -147,7 +147,7 @@ func find(engine *explain.Engine, namespace, name string) (*appsv1.DaemonSet, er
 	return nil, fmt.Errorf("there is no DaemonSet %s in any namespace", name)
 }
 
-// completionTimeout is how long somebody at a shell waits who has pressed Tab.
+// completionTimeout is how long a user waits after Tab.
 const completionTimeout = 3 * time.Second
 
 // completeDaemonSets completes ds/NAME, as often as there are names.

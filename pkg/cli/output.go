@@ -32,7 +32,7 @@ const (
 	formatColumns  = "custom-columns"
 )
 
-// objectFormats are those for which there has to be an object only.
+// objectFormats print any object.
 var objectFormats = []string{formatJSON, formatYAML, formatJSONPath, formatColumns}
 
 // output is the flag --output, and those that have to do with it.
@@ -108,7 +108,7 @@ type list[T any] struct {
 func (o *output) printObject(out io.Writer, kind string, object any) error {
 	var content bytes.Buffer
 	encoder := json.NewEncoder(&content)
-	// Commands have ampersands.
+	// Commands may have ampersands.
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(object); err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/text/width"
 )
 
-// columnsOfText is how wide text is made where it can be folded.
+// columnsOfText is the width to which text is folded.
 const columnsOfText = 80
 
 func isTerminal(out io.Writer) bool {
@@ -62,8 +62,8 @@ func (p *printer) warn(text string) string   { return p.paint("33", text) }
 func (p *printer) good(text string) string   { return p.paint("32", text) }
 func (p *printer) strong(text string) string { return p.paint("1", text) }
 
-// line writes a line as it is, but for what a terminal would obey: messages come from
-// containers and registries.
+// line writes a line without control characters, except colours: messages come from containers
+// and registries.
 func (p *printer) line(indent int, text string) {
 	if p.markdown {
 		indent = 0
@@ -77,10 +77,10 @@ func (p *printer) line(indent int, text string) {
 	fmt.Fprintln(p.out, strings.TrimRight(strings.Repeat(" ", indent)+text, " "))
 }
 
-// commands are colours, and single characters that are none.
+// commands are colours and other control characters.
 var commands = regexp.MustCompile(`\x1b\[[0-9;]*m|[[:cntrl:]]|[\x{80}-\x{9f}]`)
 
-// escape takes what markdown would obey for text.
+// escape makes text of what markdown would interpret.
 var escape = strings.NewReplacer("<", "&lt;", "*", `\*`, "_", `\_`, "`", "\\`", "|", `\|`, "[", `\[`)
 
 // heading writes what the lines below belong to.
@@ -172,7 +172,7 @@ func columns(text string) int {
 	return n
 }
 
-// colours are what palette makes.
+// colours are what paint writes.
 var colours = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
 // titled writes rows as table does. The names of the columns, separated by commas, are for
@@ -211,7 +211,7 @@ func aligned(rows [][]string) []string {
 	var text bytes.Buffer
 	writer := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		// Nothing fails that is written to memory.
+		// Writing to memory does not fail.
 		_, _ = fmt.Fprintln(writer, strings.Join(row, "\t"))
 	}
 	_ = writer.Flush()

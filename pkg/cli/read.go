@@ -103,7 +103,7 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	})
 }
 
-// readAll reads the resources that what lists, all at the same time, and returns them with what was read before.
+// readAll reads the resources that what lists, in parallel, and returns them with those that were read before.
 func (r *reader) readAll(ctx context.Context, what func(list func(resource string, ways ...*cache.ListWatch))) (*explain.Cluster, error) {
 	group, groupCtx := errgroup.WithContext(ctx)
 	what(func(resource string, ways ...*cache.ListWatch) {
@@ -190,7 +190,7 @@ func from[L runtime.Object](client typed[L], selector fields.Selector) *cache.Li
 	}
 }
 
-// in reads one of namespaces: the first that is allowed.
+// in reads by a client of each of namespaces, "" for all namespaces.
 func in[L runtime.Object, C typed[L]](client func(namespace string) C, namespaces ...string) []*cache.ListWatch {
 	var ways []*cache.ListWatch
 	for _, namespace := range namespaces {
@@ -199,7 +199,7 @@ func in[L runtime.Object, C typed[L]](client func(namespace string) C, namespace
 	return ways
 }
 
-// source is where the objects of a resource come from: the first of ways that is not denied.
+// source reads the objects of a resource in the first of ways that RBAC allows.
 type source struct {
 	*reader
 	resource string
@@ -243,8 +243,8 @@ func (s *source) Watch(ctx context.Context, options metav1.ListOptions) (watch.I
 	return s.ways[0].WatchWithContext(ctx, options)
 }
 
-// listWatch is a source without the kind of watch that begins with all objects: what may
-// not be listed is found out by listing.
+// listWatch has the informer list before it watches (no watch-list): whether access is denied, only a
+// list shows.
 type listWatch struct{ *cache.ListWatch }
 
 func (listWatch) IsWatchListSemanticsUnSupported() bool { return true }

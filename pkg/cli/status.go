@@ -105,8 +105,8 @@ func (o *statusOptions) show(command *cobra.Command, engine *explain.Engine) ([]
 	return statuses, nil
 }
 
-// follow looks until the command is interrupted, which is no failure, or until what is
-// waited for is there. What goes wrong after the first look ends nothing.
+// follow shows the status again and again, until the command is interrupted, which is no failure, or
+// the condition of --wait holds. Errors after the first time are printed and do not end it.
 func (o *statusOptions) follow(command *cobra.Command) error {
 	ctx, cancel := context.WithCancel(command.Context())
 	defer cancel()
@@ -184,7 +184,7 @@ func (o *statusOptions) lookAt(command *cobra.Command, r *reader) (there bool, e
 // clearScreen empties a terminal.
 const clearScreen = "\033[H\033[2J"
 
-// columns are those of the table. The others are those of -o wide.
+// columns returns the names and the values of a row.
 func (o *statusOptions) columns(s *explain.Status) (names []string, values []any) {
 	column := func(name string, value any) { names, values = append(names, name), append(values, value) }
 	if o.all {

@@ -43,7 +43,7 @@ func (t *trimmer) trim(object runtime.Object) {
 	delete(accessor.GetAnnotations(), corev1.LastAppliedConfigAnnotation)
 	switch object := object.(type) {
 	case *appsv1.DaemonSet:
-		// They tell when the spec was changed.
+		// The managers tell when the spec was changed.
 		object.ManagedFields = slices.DeleteFunc(managers, func(entry metav1.ManagedFieldsEntry) bool { return entry.Subresource != "" })
 		for n := range object.ManagedFields {
 			object.ManagedFields[n].FieldsV1 = nil
@@ -59,7 +59,7 @@ func (t *trimmer) trim(object runtime.Object) {
 	}
 }
 
-// keptAnnotations are those of pods that decide about anything.
+// keptAnnotations are the annotations of pods that some rule looks at.
 var keptAnnotations = []string{corev1.MirrorPodAnnotationKey, "cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt", "everynode.dev/requires"}
 
 // trimPod keeps what schedulers look at, and what tells the state of containers.
@@ -84,7 +84,7 @@ func trimPod(pod *corev1.Pod) {
 	}
 }
 
-// trimReady leaves out what is of interest in pods that are not Ready.
+// trimReady leaves out what matters only for pods that are not Ready.
 func trimReady(pod *corev1.Pod) {
 	pod.Status.InitContainerStatuses = nil
 	if daemonset.OwnerOf(pod) == nil && !slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.RestartCount > 0 }) {

@@ -147,23 +147,16 @@ func (i *inquiry) addedSelector(pod *corev1.Pod) []mismatch {
 func (i *inquiry) narrowed(added []mismatch) Args {
 	args := mismatchArgs(added)
 	args["note"] = ""
-	if annotation := i.namespaceSelector(added); annotation != "" {
-		args["note"] = fmt.Sprintf(" It comes from the annotation %s of namespace %s.", annotation, i.ds.Namespace)
-	}
-	return args
-}
-
-// namespaceSelector returns the namespace's annotation that asks for added, or "".
-func (i *inquiry) namespaceSelector(added []mismatch) string {
 	namespace := i.namespaces[i.ds.Namespace]
 	if namespace == nil {
-		return ""
+		return args
 	}
 	for _, key := range nodeSelectorAnnotations {
 		asked := strings.Split(strings.ReplaceAll(namespace.Annotations[key], " ", ""), ",")
 		if slices.ContainsFunc(added, func(m mismatch) bool { return slices.Contains(asked, m.label()) }) {
-			return key
+			args["note"] = fmt.Sprintf(" It comes from the annotation %s of namespace %s.", key, i.ds.Namespace)
+			break
 		}
 	}
-	return ""
+	return args
 }

@@ -48,9 +48,16 @@ func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Po
 	if a.fits() {
 		return true
 	}
-	if leaving := i.leaving(gone); len(leaving) > 0 && !a.final() {
+	leaving := slices.DeleteFunc(slices.Clone(i.on[i.node.Name]), func(pod *corev1.Pod) bool {
+		return pod.DeletionTimestamp == nil || slices.Contains(gone, pod)
+	})
+	if len(leaving) > 0 && !a.final() {
+		// It may fit when the pods that are ending have left.
 		if b, err := scheduler.try(ctx, pod, node, slices.Concat(gone, leaving)...); err == nil && b.fits() {
-			i.makingRoom(leaving)
+			i.end(ReasonPreempting, nil)
+			for _, pod := range leaving {
+				i.block(pod, "ending for "+i.age(*pod.DeletionTimestamp))
+			}
 			return false
 		}
 	}

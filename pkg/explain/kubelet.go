@@ -81,7 +81,7 @@ func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) {
 		return
 	}
 	statuses := pod.Status.ContainerStatuses
-	pending := len(statuses) == 0 || slices.ContainsFunc(statuses, isWaiting)
+	pending := len(statuses) == 0 || slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return s.State.Waiting != nil })
 	root := ""
 	if pending && !pod.Spec.HostNetwork {
 		root = i.networkRoot(ctx)
@@ -129,10 +129,6 @@ func (i *inquiry) nodeNotReady(condition *corev1.NodeCondition) {
 		}
 	}
 	i.end(ReasonNodeNotReady, args)
-}
-
-func isWaiting(status corev1.ContainerStatus) bool {
-	return status.State.Waiting != nil
 }
 
 // Reasons why containers wait (k8s.io/kubernetes/pkg/kubelet: images/types.go,

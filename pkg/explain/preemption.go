@@ -29,22 +29,6 @@ import (
 // another scheduler (deploy/scheduler-config/second.yaml).
 const everynodeProfile = "everynode-scheduler"
 
-// leaving returns the pods on the node that are ending, without those that count as
-// gone already.
-func (i *inquiry) leaving(gone []*corev1.Pod) []*corev1.Pod {
-	return slices.DeleteFunc(slices.Clone(i.on[i.node.Name]), func(pod *corev1.Pod) bool {
-		return pod.DeletionTimestamp == nil || slices.Contains(gone, pod)
-	})
-}
-
-// makingRoom is for pods that will fit when leaving have left.
-func (i *inquiry) makingRoom(leaving []*corev1.Pod) {
-	i.end(ReasonPreempting, nil)
-	for _, pod := range leaving {
-		i.block(pod, "ending for "+i.age(*pod.DeletionTimestamp))
-	}
-}
-
 // preemption asks both schedulers which pods they would evict from the node that refuses pod.
 func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone []*corev1.Pod) {
 	stock, err := i.schedulers.stock.evict(ctx, pod, node, i.cluster.Budgets, gone)

@@ -27,7 +27,7 @@ func belongsOnDaemonSet(key string) bool {
 	return key == IgnoreAnnotation || !errors.Is(daemonset.ValidateAnnotation(key, ""), daemonset.ErrUnknownAnnotation)
 }
 
-// annotationNames are all that a misspelt one can mean.
+// annotationNames are the names that a misspelt one is compared with.
 var annotationNames = []string{
 	daemonset.SchedulingAnnotation, daemonset.HoldAnnotation, daemonset.GateAnnotation, daemonset.PreemptAnnotation,
 	daemonset.ResourcesAnnotation, IgnoreAnnotation, requiresAnnotation,
@@ -141,10 +141,9 @@ func checkIgnoredUnknown(m *manifest) {
 	}
 }
 
-// meant says which of names may be meant by the misspelt one. It is empty if none is
-// like it.
+// meant names the nearest of names to a misspelt one. It is empty if none is near.
 func meant(misspelt string, names []string) string {
-	// A third of the letters may be wrong, but two always.
+	// Up to a third of the letters may be wrong, and always two.
 	best, distance := "", max(2, len(strings.TrimPrefix(misspelt, daemonset.AnnotationPrefix))/3)+1
 	for _, name := range names {
 		if d := editDistance(misspelt, name); d < distance {

@@ -16,7 +16,7 @@ import (
 )
 
 // checkHostPortTwice repeats checkHostPortConflicts of
-// k8s.io/kubernetes/pkg/apis/core/validation for what the template leaves out: it
+// k8s.io/kubernetes/pkg/apis/core/validation for host ports that are set by default. That function
 // compares all containers with one another, and each init container with itself.
 func checkHostPortTwice(m *manifest) {
 	if !m.pod.HostNetwork {
@@ -117,8 +117,8 @@ func (m *manifest) gates() bool {
 	return m.ds.Annotations[daemonset.GateAnnotation] == "true"
 }
 
-// readinessPath returns where a readiness probe would be; with several containers,
-// who knows in which.
+// readinessPath returns where a readiness probe would be. With several containers it is not known in
+// which.
 func (m *manifest) readinessPath() *field.Path {
 	if len(m.running) == 1 {
 		return m.running[0].path().Child("readinessProbe")
@@ -126,9 +126,8 @@ func (m *manifest) readinessPath() *field.Path {
 	return podPath().Child("containers")
 }
 
-// patience is how many seconds every container should have to start: at the start of a
-// node, all of its daemons pull images and read files at once. The default period and
-// threshold leave 20.
+// patience is how many seconds a container should have to start. When a node starts, all of its
+// daemons pull images and read files at the same time. The default period and threshold leave 20 s.
 const patience = 15
 
 func checkEagerLivenessProbe(m *manifest) {
@@ -148,15 +147,14 @@ func checkEagerLivenessProbe(m *manifest) {
 
 func checkFloatingImage(m *manifest) {
 	for _, c := range m.containers() {
-		// What is no image at all is filled in before it is applied.
+		// Text that is no image is a placeholder.
 		if c.Image != "" && !strings.ContainsAny(c.Image, " \t${}<>") && floats(c.Image) {
 			m.report(c.path().Child("image"), "%s is another image on another day: nodes differ, and no update can be undone", c.Image)
 		}
 	}
 }
 
-// floats says whether image, NAME[:TAG][@DIGEST], has neither a digest nor a tag
-// that says something.
+// floats says whether image, NAME[:TAG][@DIGEST], has neither a digest nor a tag other than latest.
 func floats(image string) bool {
 	if strings.Contains(image, "@") {
 		return false

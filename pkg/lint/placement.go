@@ -84,8 +84,8 @@ func checkTopologySpread(m *manifest) {
 	}
 }
 
-// scheduled says whether pods go through a scheduler, which is the one who cares
-// for pod affinity and topology spread.
+// scheduled says whether pods go through a scheduler. Only a scheduler looks at pod affinity and
+// topology spread.
 func (m *manifest) scheduled() bool {
 	return m.pod.NodeName == "" && m.ds.Annotations[daemonset.SchedulingAnnotation] != daemonset.SchedulingDirect
 }
@@ -132,7 +132,7 @@ func checkWildcardToleration(m *manifest) {
 		case "", corev1.TaintEffectNoExecute:
 			m.report(path, "no taint drives the pods off a node, not even where nothing is meant to run")
 		case corev1.TaintEffectPreferNoSchedule:
-			// It means nothing to a pod that has one node to go to.
+			// It has no effect on a pod that can go to one node only.
 		}
 	}
 }
@@ -140,7 +140,7 @@ func checkWildcardToleration(m *manifest) {
 // nodeFolders are where the kubelet and its plugins for networks and storage live.
 var nodeFolders = []string{"/etc/cni", "/opt/cni", "/var/lib/cni", "/var/lib/kubelet"}
 
-// kernelLog is read by those who look for faults of nodes, whatever is wrong there.
+// kernelLog is read by agents that report faults of nodes. They run on broken nodes, too.
 var kernelLog = []string{"/dev/kmsg"}
 
 // runsTheNode says whether the pods look like a part of the node that has to be
