@@ -84,15 +84,6 @@ build-kubernetes-%:
 	  go build -modfile=$(versions_dir)/kubernetes-$*.mod -ldflags '$(call kubernetes_ldflags,$(call kubernetes_of,$(versions_dir)/kubernetes-$*.mod))' \
 	  -o $(BIN)/kubernetes-$* ./$(versions_dir)/controlplane/kubernetes
 
-.PHONY: tidy-versions
-tidy-versions: # Complete the module files of older versions after a change of the version in them
-	@for version in $(older); do \
-	  dir=$$(mktemp -d); mkdir -p "$$dir/$(versions_dir)"; cp -r $(versions_dir)/controlplane "$$dir/$(versions_dir)/"; \
-	  for file in mod sum; do cp $(versions_dir)/kubernetes-$$version.$$file "$$dir/go.$$file"; done; \
-	  (cd "$$dir" && GOFLAGS= go mod tidy); \
-	  for file in mod sum; do mv "$$dir/go.$$file" $(versions_dir)/kubernetes-$$version.$$file; done; rm -rf "$$dir"; \
-	done
-
 DIST := dist
 PROGRAMS := everynode-scheduler everynode-webhook kubectl-everynode
 # What stands before the images' names.
@@ -220,7 +211,7 @@ K1_ROUNDS ?= 1
 K2_WATCH ?= 2m
 .PHONY: test-karpenter
 test-karpenter: build build-karpenter ## Run the tests with Karpenter (15 minutes); K1_ROUNDS=5 K2_WATCH=10m measures for the docs
-	go test ./test/karpenter -timeout 120m -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts' -rounds $(K1_ROUNDS) -watch $(K2_WATCH)
+	go test ./test/karpenter -timeout 120m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -artifacts '$(CURDIR)/_artifacts' -rounds $(K1_ROUNDS) -watch $(K2_WATCH)
 
 .PHONY: bench
 bench: ## Run the benchmarks of the hot paths
@@ -272,10 +263,13 @@ versions_run := ^Test((A(1|2|4|5|9|10|14|16|17|18|19|20|21|22|23|25)|T[1-8]|M1|W
 .PHONY: test-versions
 test-versions: build build-helm $(addprefix build-kubernetes-,$(filter $(older),$(VERSIONS))) ## Test on all VERSIONS of Kubernetes (1.35 1.36 1.37; 40 minutes once built)
 	@for version in $(VERSIONS); do \
-	  echo "Kubernetes $$version"; \
+	  flags="-bin $(CURDIR)/$(BIN) -kubernetes $$version"; \
+	  echo "Kubernetes $$version, with what the chart installs"; \
 	  go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v -run '$(versions_run)' -args \
-	    -bin '$(CURDIR)/$(BIN)' -kubernetes "$$version" -installed -artifacts "$(CURDIR)/_artifacts/$$version"; \
-	  go test ./test/conformance -timeout 60m -count 1 -v -args -bin '$(CURDIR)/$(BIN)' -kubernetes "$$version"; \
+	    $$flags -installed -artifacts '$(CURDIR)'/_artifacts/$$version; \
+	  echo "Kubernetes $$version, with the programs alone"; \
+	  go test ./test/e2e -timeout 5m -count 1 -v -run '^TestW1' -args $$flags; \
+	  go test ./test/conformance -timeout 60m -count 1 -v -args $$flags; \
 	done
 
 .PHONY: test-docs

@@ -65,7 +65,8 @@ func newCommand(serving *bool) *cobra.Command {
 the scheduler instead, or the other way round where a DaemonSet asks for it, gives
 them the tolerations that outlive trouble with their node, sizes them after it, and
 does what an operator's policies ask for. It denies DaemonSets that can never work
-and warns of what will hurt. It never refuses a pod.`,
+and warns of what will hurt. It never refuses a pod. While the scheduler is away, it
+binds pods of DaemonSets that ask for it.`,
 		Version:      version.Get().GitVersion,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,

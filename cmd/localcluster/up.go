@@ -90,8 +90,8 @@ func (o *upOptions) validate(changed func(flag string) bool) error {
 	if o.webhook != "on" && o.webhook != "off" {
 		return fmt.Errorf("--webhook is %q, must be on or off", o.webhook)
 	}
-	if o.autoscaler != "" && (o.autoscaler != localcluster.Karpenter || changed("real")) {
-		return fmt.Errorf("--autoscaler is %q, must be %s, without --real", o.autoscaler, localcluster.Karpenter)
+	if o.autoscaler != "" && o.autoscaler != localcluster.Karpenter {
+		return fmt.Errorf("--autoscaler is %q, must be %s", o.autoscaler, localcluster.Karpenter)
 	}
 	if o.nodes < 0 || o.nodes > 10000 {
 		return fmt.Errorf("--nodes is %d, must be between 0 and 10000", o.nodes)
@@ -108,6 +108,9 @@ func (o *upOptions) validate(changed func(flag string) bool) error {
 func (o *upOptions) validateReal(changed func(flag string) bool) error {
 	if o.real < 1 || o.real > localcluster.MaxRealNodes {
 		return fmt.Errorf("--real is %d, must be between 1 and %d", o.real, localcluster.MaxRealNodes)
+	}
+	if o.autoscaler != "" {
+		return errors.New("--autoscaler and --real exclude each other: the nodes that are bought are played")
 	}
 	if changed("nodes") {
 		return errors.New("--nodes and --real exclude each other: nodes are real or played")

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
@@ -125,6 +126,14 @@ func (e *environment) now() time.Time {
 // age returns how long ago a moment was, in words.
 func (e *environment) age(at time.Time) string {
 	return duration.HumanDuration(e.now().Sub(at))
+}
+
+// ageOr is age for a moment that may not be known.
+func (e *environment) ageOr(at *metav1.Time, unknown string) string {
+	if at == nil {
+		return unknown
+	}
+	return e.age(at.Time)
 }
 
 // addFromFlag is for the verbs that look at a cluster.

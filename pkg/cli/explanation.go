@@ -18,11 +18,7 @@ func (p *printer) nodeExplanation(x *explain.NodeExplanation) {
 	p.items(x.Facts...)
 	rows := [][]string{{"DAEMONSET", "STATE", "REASON", "FOR"}}
 	for _, on := range x.DaemonSets {
-		since := "-"
-		if on.Since != nil {
-			since = p.age(on.Since.Time)
-		}
-		rows = append(rows, []string{on.DaemonSet, on.State.Words(), on.Reason.Words(), since})
+		rows = append(rows, []string{on.DaemonSet, on.State.Words(), on.Reason.Words(), p.ageOr(on.Since, "-")})
 	}
 	if len(rows) > 1 {
 		p.line(0, "")

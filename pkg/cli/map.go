@@ -103,10 +103,8 @@ func (o *mapOptions) write(path string, m *explain.Map, draw func(io.Writer) err
 // print writes the map for a terminal.
 func (o *mapOptions) print(m *explain.Map) error {
 	p := o.newPrinter(o.Out)
-	colors := map[explain.State]string{explain.StateReady: "32", explain.StateWaiting: "33", explain.StateStuck: "1;31", explain.StateStray: "35", explain.StateNone: "2"}
-	paint := func(state explain.State, text string) string { return p.paint(colors[state], text) }
 	err := mapview.Text(o.Out, m, mapview.TextOptions{
-		Width: terminalWidth(o.Out), Whole: o.output.format == formatWide, Paint: paint, Strong: p.strong, ASCII: o.ascii,
+		Width: terminalWidth(o.Out), Whole: o.output.format == formatWide, Paint: p.paint, ASCII: o.ascii,
 	})
 	if worst := mapview.Worst(m); worst != nil && err == nil {
 		p.line(0, "")

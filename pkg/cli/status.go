@@ -9,9 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,22 +105,17 @@ func (o *statusOptions) show(command *cobra.Command, engine *explain.Engine) ([]
 	return statuses, nil
 }
 
-// conclude writes the last page of what is waited for, and says whether it is there in time.
-func (o *statusOptions) conclude(out io.Writer, page *bytes.Buffer, there bool) error {
-	if _, err := page.WriteTo(out); err != nil || there {
-		return err
-	}
-	fmt.Fprintf(o.ErrOut, "Not %s within %s.\n", o.wait, o.timeout)
-	return ErrFindings
-}
-
 // follow looks until the command is interrupted, which is no failure, or until what is
 // waited for is there. What goes wrong after the first look ends nothing.
 func (o *statusOptions) follow(command *cobra.Command) error {
 	ctx, cancel := context.WithCancel(command.Context())
 	defer cancel()
-	r, err := o.followed(ctx)
+	r, err := o.newReader()
 	if err != nil {
+		return err
+	}
+	r.follow, r.complain = true, func(err error) { fmt.Fprintln(o.ErrOut, "error:", err) }
+	if _, err := r.read(ctx, scope{namespace: o.space, podEvents: true}); err != nil {
 		return err
 	}
 	interval := o.interval
@@ -145,18 +138,22 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 		case err != nil:
 			r.complain(err)
 			page.Reset()
-		case o.wait == "":
-			switch {
-			case isTerminal(out):
-				fmt.Fprint(out, clearScreen)
-			case !first:
-				fmt.Fprintln(out)
-			}
-			// What cannot be written cannot be reported there either.
-			_, _ = page.WriteTo(out)
+		case o.wait == "" && isTerminal(out):
+			fmt.Fprint(out, clearScreen)
+		case o.wait == "" && !first:
+			fmt.Fprintln(out)
 		}
-		if there || late {
-			return o.conclude(out, &page, there)
+		if o.wait == "" || there || late {
+			if _, err := page.WriteTo(out); err != nil {
+				return err
+			}
+		}
+		switch {
+		case there:
+			return nil
+		case late:
+			fmt.Fprintf(o.ErrOut, "Not %s within %s.\n", o.wait, o.timeout)
+			return ErrFindings
 		}
 		select {
 		case <-ticker.C():
@@ -164,17 +161,6 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 			return nil
 		}
 	}
-}
-
-// followed returns a reader that has read the cluster, and follows it until ctx ends.
-func (o *statusOptions) followed(ctx context.Context) (*reader, error) {
-	r, err := o.newReader()
-	if err != nil {
-		return nil, err
-	}
-	r.follow, r.complain = true, func(err error) { fmt.Fprintln(o.ErrOut, "error:", err) }
-	_, err = r.read(ctx, scope{namespace: o.space, podEvents: true})
-	return r, err
 }
 
 // lookAt looks at what a reader knows, and says whether what is waited for is there.
@@ -198,19 +184,43 @@ func (o *statusOptions) lookAt(command *cobra.Command, r *reader) (there bool, e
 // clearScreen empties a terminal.
 const clearScreen = "\033[H\033[2J"
 
+// columns are those of the table. The others are those of -o wide.
+func (o *statusOptions) columns(s *explain.Status) (names []string, values []any) {
+	column := func(name string, value any) { names, values = append(names, name), append(values, value) }
+	if o.all {
+		column("NAMESPACE", s.Namespace)
+	}
+	column("NAME", s.Name)
+	column("DESIRED", s.Desired)
+	column("READY", s.Ready)
+	column("UP-TO-DATE", s.Updated)
+	column("AVAILABLE", s.Available)
+	column("MISSING", s.Missing)
+	column("RESTARTS", s.Restarts)
+	column("GAP", o.ageOr(s.GapSince, "-"))
+	column("AGE", o.age(s.CreationTimestamp.Time))
+	if o.output.format == formatWide {
+		column("SCHEDULED", s.Scheduled)
+		column("CREATED", s.Created)
+		column("MISSCHEDULED", s.Misscheduled)
+		column("HELD", cmp.Or(s.HeldText(), "-"))
+		column("HELD ON", explain.Count(s.HeldNodes, "node"))
+	}
+	return names, values
+}
+
 // print writes a table, and below it what is wrong.
 func (o *statusOptions) print(statuses []explain.Status) {
 	p := o.printer()
-	header := []string{"NAME", "DESIRED", "READY", "UP-TO-DATE", "AVAILABLE", "MISSING", "RESTARTS", "GAP", "AGE"}
-	if p.wide {
-		header = append(header, "SCHEDULED", "CREATED", "MISSCHEDULED", "HELD", "HELD ON")
-	}
-	if o.all {
-		header = slices.Insert(header, 0, "NAMESPACE")
-	}
+	header, _ := o.columns(&explain.Status{})
 	rows := [][]string{header}
 	for n := range statuses {
-		rows = append(rows, o.row(&statuses[n]))
+		var row []string
+		_, values := o.columns(&statuses[n])
+		for _, value := range values {
+			row = append(row, fmt.Sprint(value))
+		}
+		rows = append(rows, row)
 	}
 	lines := aligned(rows)
 	if p.markdown {
@@ -234,26 +244,6 @@ func (o *statusOptions) print(statuses []explain.Status) {
 			p.remarks(&statuses[n])
 		}
 	}
-}
-
-func (o *statusOptions) row(s *explain.Status) []string {
-	gap := "-"
-	if s.GapSince != nil {
-		gap = o.age(s.GapSince.Time)
-	}
-	row := []string{s.Name}
-	for _, number := range []int{s.Desired, s.Ready, s.Updated, s.Available, s.Missing, s.Restarts} {
-		row = append(row, strconv.Itoa(number))
-	}
-	row = append(row, gap, o.age(s.CreationTimestamp.Time))
-	if o.output.format == formatWide {
-		row = append(row, strconv.Itoa(s.Scheduled), strconv.Itoa(s.Created), strconv.Itoa(s.Misscheduled),
-			cmp.Or(s.HeldText(), "-"), explain.Count(s.HeldNodes, "node"))
-	}
-	if o.all {
-		row = slices.Insert(row, 0, s.Namespace)
-	}
-	return row
 }
 
 // remarks writes what is wrong with a DaemonSet, and how to hear more.

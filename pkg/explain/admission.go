@@ -56,7 +56,7 @@ func affinityChanges(spec *corev1.PodSpec) []string {
 		return nil
 	}
 	// The controller replaces the template's required terms by the node's name, so
-	// these are somebody else's.
+	// admission added these.
 	return []string{"required node affinity: " + strings.Join(added, " and ") + ", besides the node's name"}
 }
 
@@ -82,8 +82,8 @@ func (i *inquiry) tolerationChanges(spec *corev1.PodSpec) []string {
 	return changes
 }
 
-// replaced returns those of the template's tolerations that the controller puts its
-// own in place of (AddOrUpdateTolerationInPodSpec in k8s.io/kubernetes/pkg/apis/core/v1/helper).
+// replaced returns the template's tolerations that the controller replaces by its own
+// (AddOrUpdateTolerationInPodSpec in k8s.io/kubernetes/pkg/apis/core/v1/helper).
 func replaced(template *corev1.PodSpec) []corev1.Toleration {
 	own := daemonset.DefaultTolerations(template.HostNetwork)
 	return slices.DeleteFunc(slices.Clone(template.Tolerations), func(t corev1.Toleration) bool {
@@ -129,7 +129,7 @@ func describeNames[T any](list []T, name func(*T) string) string {
 	return strings.Join(names, ",")
 }
 
-// describeRequests leaves out the pod slot, which nobody writes down.
+// describeRequests leaves out the pod slot: manifests do not name it.
 func describeRequests(resources daemonset.Resources) string {
 	resources.Pods = 0
 	return describeResources(resources)
@@ -143,7 +143,7 @@ func (i *inquiry) addedSelector(pod *corev1.Pod) []mismatch {
 	})
 }
 
-// narrowed says that admission has had the pod ask for labels that its node lacks.
+// narrowed is for pods that ask for labels that admission added and that the node lacks.
 func (i *inquiry) narrowed(added []mismatch) Args {
 	args := mismatchArgs(added)
 	args["note"] = ""

@@ -24,10 +24,9 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// Cluster is what an [Engine] looks at: the objects of a cluster at one moment.
-// Nobody changes them afterwards. Without nodes, DaemonSets and pods nothing can be
-// said; of the other kinds, those may be left out that the cluster has none of, or
-// that could not be read, which Unread then says.
+// Cluster is what an [Engine] looks at: the objects of a cluster at one moment. They must not
+// change afterwards. Nodes, DaemonSets and pods are required. Lists of other kinds may be empty
+// where they could not be read: Unread then says so.
 type Cluster struct {
 	Nodes      []*corev1.Node
 	DaemonSets []*appsv1.DaemonSet
@@ -45,7 +44,7 @@ type Cluster struct {
 	// Events are those of DaemonSets and of their pods.
 	Events []*corev1.Event
 
-	// The rest is looked at for pods with volumes that are claimed.
+	// The rest is needed for pods with PersistentVolumeClaims.
 
 	Claims            []*corev1.PersistentVolumeClaim
 	Volumes           []*corev1.PersistentVolume
@@ -64,15 +63,15 @@ type Cluster struct {
 	// Partial says whether there may be more nodes and pods than those that could be read.
 	// Then filters and preemption are not asked.
 	Partial bool
-	// NodesUnread says whether nodes could not be read: then they are made up from pods, and
-	// the DaemonSet belongs where it has one.
+	// NodesUnread says whether nodes could not be read. They are then made up from pods, and a
+	// DaemonSet belongs where it has a pod.
 	NodesUnread bool
 	// Unread says what of the cluster could not be read, a sentence each.
 	Unread []string
 }
 
-// MakeUpNodes makes the nodes that pods are for, where nodes cannot be read. They are Ready:
-// that they are not is not known.
+// MakeUpNodes adds a node for every pod, where nodes cannot be read. The nodes are Ready, because
+// nothing tells that they are not.
 func (c *Cluster) MakeUpNodes() {
 	names := sets.New[string]()
 	for _, pod := range c.Pods {

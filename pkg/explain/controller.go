@@ -18,12 +18,10 @@ import (
 
 // unwanted says why the controller wants no pod on the node, and what becomes of
 // those that are there.
-func (i *inquiry) unwanted(ctx context.Context, pods []*corev1.Pod, goOn bool) error {
-	if err := i.whyUnwanted(ctx); err != nil {
-		return err
-	}
+func (i *inquiry) unwanted(ctx context.Context, pods []*corev1.Pod, goOn bool) {
+	i.whyUnwanted(ctx)
 	if len(pods) == 0 {
-		return nil
+		return
 	}
 	i.about(pods[0])
 	switch i.v.Since = nil; {
@@ -35,12 +33,11 @@ func (i *inquiry) unwanted(ctx context.Context, pods []*corev1.Pod, goOn bool) e
 	default:
 		i.fact("The controller deletes the pod that is there.")
 	}
-	return nil
 }
 
 // whyUnwanted says all that keeps the DaemonSet off the node. The order is the
 // controller's (nodeShouldRunDaemonPod in k8s.io/kubernetes/pkg/controller/daemon).
-func (i *inquiry) whyUnwanted(ctx context.Context) error {
+func (i *inquiry) whyUnwanted(ctx context.Context) {
 	spec := i.template()
 	if spec.NodeName != "" && spec.NodeName != i.node.Name {
 		i.keepsOff(ReasonNodeName, Args{"want": spec.NodeName})
@@ -53,13 +50,8 @@ func (i *inquiry) whyUnwanted(ctx context.Context) error {
 		i.keepsOff(ReasonNodeAffinity, args)
 	}
 	if taints := untolerated(i.tolerations, i.node.Spec.Taints); len(taints) > 0 {
-		args, err := i.taintArgs(ctx, taints, "the DaemonSet")
-		if err != nil {
-			return err
-		}
-		i.keepsOff(ReasonTaint, args)
+		i.keepsOff(ReasonTaint, i.taintArgs(ctx, taints, "the DaemonSet"))
 	}
-	return nil
 }
 
 // keepsOff adds something that keeps the DaemonSet off the node. The first is the reason.

@@ -73,7 +73,7 @@ func newCreationTrouble(events []*corev1.Event) *creationTrouble {
 			if node == nil {
 				continue
 			}
-			// The count of events that were put together is that of all nodes.
+			// An event that combines several counts those of all nodes.
 			if strings.HasPrefix(event.Message, "(combined from similar events)") {
 				count = 1
 			}
@@ -84,7 +84,7 @@ func newCreationTrouble(events []*corev1.Event) *creationTrouble {
 			failures.count, failures.last = failures.count+count, *latest(&failures.last, &last)
 		}
 	}
-	// The tries before the last success are another story.
+	// Tries before the last success do not count.
 	if t.first.Before(&succeeded) && succeeded.Before(&t.last) {
 		t.first = succeeded
 	}
@@ -222,7 +222,7 @@ var refusalKinds = []refusalKind{
 		"a LimitRange forbids it: $1.", "describe limitrange -n {namespace}", ""},
 }
 
-// forbidden begins the API server's refusals; the name in it is made up for each try.
+// forbidden is the beginning of the API server's refusals. Each try has another generated name in it.
 var forbidden = regexp.MustCompile(`^(?:Error creating: )?(?:pods "[^"]*" is forbidden: )?`)
 
 // DescribeRefusal says in other words why the API server refuses a pod.

@@ -16,13 +16,13 @@ import (
 
 // Diagnosis is all that is wrong with DaemonSets, by cause.
 type Diagnosis struct {
-	// DaemonSets and Nodes are how many were looked at, Ready is how many of the pods that
-	// there should be are Ready, and Desired how many there should be.
+	// DaemonSets and Nodes count what was looked at. Desired counts the pods that there should be,
+	// and Ready those of them that are Ready.
 	DaemonSets int `json:"daemonSets"`
 	Nodes      int `json:"nodes"`
 	Ready      int `json:"ready"`
 	Desired    int `json:"desired"`
-	// Problems are in the order of how much depends on them, trouble first.
+	// Problems are sorted: trouble first, then by the number of pods that depend on them.
 	Problems []Problem `json:"problems"`
 	// NotChecked says what was left out, a sentence each.
 	NotChecked []string `json:"notChecked,omitempty"`

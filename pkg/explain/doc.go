@@ -13,6 +13,7 @@
 // # Words
 //
 //   - verdict: what is to be said of one DaemonSet on one node ([Verdict]).
+//   - inquiry: the making of a verdict.
 //   - step: a link of the chain from the DaemonSet to a Ready pod ([Step]). A
 //     verdict names the step at which the chain ends.
 //   - reason: a verdict in one word. reasons.yaml has all that is to be said of each.
@@ -23,8 +24,8 @@
 //
 // # Order of reading
 //
-// cluster.go (what goes in), verdict.go (what comes out), reasons.go and cause.go,
-// engine.go, then the steps in their order: controller.go with taint.go, creation.go,
-// admission.go, queue.go, filters.go with scheduler.go, preemption.go, kubelet.go. What
-// is made of verdicts: group.go, status.go, rollout.go, plan.go, remedy.go.
+// cluster.go (what goes in), verdict.go (what comes out), reason.go, engine.go, inquiry.go, then
+// the steps in their order: controller.go with taint.go, creation.go, admission.go, filters.go with
+// scheduler.go, preemption.go, kubelet.go. What is made of verdicts: group.go, diagnosis.go, node.go,
+// status.go, rollout.go, map.go, plan.go with remarks.go, remedy.go. Ordinary pods are in pod.go.
 package explain

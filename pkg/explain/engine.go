@@ -96,10 +96,10 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		podUIDs:    sets.New[types.UID](),
 		events:     make(map[types.UID][]*corev1.Event),
 		nominated:  newNominations(cluster.Pods),
-		everynode:  slices.ContainsFunc(cluster.Pods, showsEverynode),
 		profiles:   everynodeProfiles(cluster.Pods),
 		agents:     make(map[string]*subject),
 	}
+	e.everynode = slices.ContainsFunc(cluster.Pods, e.showsEverynode)
 	e.set = daemonset.NewSet(nil, cluster.DaemonSets, daemonset.Options{
 		Priority: e.priority, LimitRanges: cluster.limitRanges, RuntimeClass: cluster.runtimeClass,
 	})
@@ -134,7 +134,7 @@ func (e *Engine) newSubject(ds *appsv1.DaemonSet) *subject {
 		tolerations: append(slices.Clip(ds.Spec.Template.Spec.Tolerations), daemonset.DefaultTolerations(ds.Spec.Template.Spec.HostNetwork)...),
 		creation:    newCreationTrouble(e.events[ds.UID]),
 	}
-	// An annotation that is no number is as good as none.
+	// An annotation that is no number counts as none.
 	s.generation, _ = daemonutil.GetTemplateGeneration(ds)
 	var newest int64
 	for _, revision := range e.cluster.Revisions {

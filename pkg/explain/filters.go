@@ -27,40 +27,41 @@ import (
 
 // offer offers the node to pod, and makes the verdict of what is against it. gone are
 // pods on the node that are taken to have left.
-func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Pod) (fits bool, err error) {
+func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Pod) (fits bool) {
 	if i.cluster.NodesUnread {
-		return true, nil
-	}
-	node, err := i.schedulers.snapshot.Get(i.node.Name)
-	if err != nil {
-		return false, fmt.Errorf("node %s: %w", i.node.Name, err)
+		return true
 	}
 	pod = i.checkable(pod)
 	scheduler := i.schedulers.stock
 	if i.inForce(pod) == Everynode {
 		scheduler = i.schedulers.everynode
 	}
-	a, err := scheduler.try(ctx, pod, node, gone...)
+	var a *attempt
+	node, err := i.schedulers.snapshot.Get(i.node.Name)
+	if err == nil {
+		a, err = scheduler.try(ctx, pod, node, gone...)
+	}
 	if err != nil {
-		return false, fmt.Errorf("pod %s/%s on node %s: %w", pod.Namespace, pod.Name, i.node.Name, err)
+		i.fail(fmt.Errorf("pod %s/%s on node %s: %w", pod.Namespace, pod.Name, i.node.Name, err))
+		return false
 	}
 	if a.fits() {
-		return true, nil
+		return true
 	}
 	if leaving := i.leaving(gone); len(leaving) > 0 && !a.final() {
 		if b, err := scheduler.try(ctx, pod, node, slices.Concat(gone, leaving)...); err == nil && b.fits() {
 			i.makingRoom(leaving)
-			return false, nil
+			return false
 		}
 	}
-	if err := i.refusals(ctx, pod, a.node, a.refusals); err != nil || !i.detail {
-		return false, err
+	i.refusals(ctx, pod, a)
+	if i.detail {
+		i.findBlockers(pod, gone)
 	}
-	i.findBlockers(pod, gone)
-	if a.final() {
-		return false, nil
+	if i.detail && !a.final() {
+		i.preemption(ctx, pod, node, gone)
 	}
-	return false, i.preemption(ctx, pod, node, gone)
+	return false
 }
 
 // checkable returns pod without the volumes that nothing can be said of: the claims
@@ -77,8 +78,8 @@ func (i *inquiry) checkable(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// fitsNow is for pods that the simulated scheduler would bind. Either it was just
-// different, or the real scheduler has rules that nobody here knows.
+// fitsNow is for pods that the simulated scheduler would bind. The node has just changed, or the
+// real scheduler has other rules.
 func (i *inquiry) fitsNow(pod *corev1.Pod) {
 	said := i.v.Pod.Said
 	if said == "" {
@@ -99,14 +100,11 @@ func (i *inquiry) fitsNow(pod *corev1.Pod) {
 // refusals makes the verdict of what the filters have against the node. Where there
 // are several, the one that is hardest to overcome is the reason and the others are
 // facts.
-func (i *inquiry) refusals(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, refusals []refusal) error {
-	ordered := slices.Clone(refusals)
+func (i *inquiry) refusals(ctx context.Context, pod *corev1.Pod, a *attempt) {
+	ordered := slices.Clone(a.refusals)
 	slices.SortStableFunc(ordered, func(a, b refusal) int { return compareBool(!a.final, !b.final) })
 	for n := range ordered {
-		cause, err := i.refusal(ctx, pod, node, &ordered[n])
-		switch {
-		case err != nil:
-			return err
+		switch cause := i.refusal(ctx, pod, a.node, &ordered[n]); {
 		case n > 0:
 			i.fact("Besides: " + cause.String())
 		case cause.Reason == ReasonNarrowed:
@@ -115,40 +113,38 @@ func (i *inquiry) refusals(ctx context.Context, pod *corev1.Pod, node fwk.NodeIn
 			i.endAt(StepFilters, cause.Reason, cause.Args)
 		}
 	}
-	return nil
 }
 
 // refusal says what one filter has against the node.
-func (i *inquiry) refusal(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, r *refusal) (Cause, error) {
+func (i *inquiry) refusal(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, r *refusal) Cause {
 	why := strings.Join(r.reasons, "; ")
 	switch r.plugin {
 	case names.NodeResourcesFit:
-		return i.resourcesRefusal(pod, node), nil
+		return i.resourcesRefusal(pod, node)
 	case names.NodePorts:
-		return i.portsRefusal(pod, node), nil
+		return i.portsRefusal(pod, node)
 	case names.TaintToleration:
-		args, err := i.taintArgs(ctx, untolerated(pod.Spec.Tolerations, i.node.Spec.Taints), "the pod")
-		return Cause{ReasonTaint, args}, err
+		return Cause{ReasonTaint, i.taintArgs(ctx, untolerated(pod.Spec.Tolerations, i.node.Spec.Taints), "the pod")}
 	case readiness.Name:
-		return Cause{ReasonRequires, Args{"why": why}}, nil
+		return Cause{ReasonRequires, Args{"why": why}}
 	case names.InterPodAffinity:
 		i.repelledBy(pod)
 	case names.NodeAffinity:
 		if added := i.addedSelector(pod); len(added) > 0 {
-			return Cause{ReasonNarrowed, i.narrowed(added)}, nil
+			return Cause{ReasonNarrowed, i.narrowed(added)}
 		}
 		if mismatches := selectorMismatches(pod.Spec.NodeSelector, i.node); len(mismatches) > 0 {
-			return Cause{ReasonNodeSelector, mismatchArgs(mismatches)}, nil
+			return Cause{ReasonNodeSelector, mismatchArgs(mismatches)}
 		}
 		if args := affinityMismatch(pod.Spec.Affinity, i.node); args != nil {
-			return Cause{ReasonNodeAffinity, args}, nil
+			return Cause{ReasonNodeAffinity, args}
 		}
 	}
-	return Cause{ReasonUnschedulable, Args{"plugin": r.plugin, "why": why}}, nil
+	return Cause{ReasonUnschedulable, Args{"plugin": r.plugin, "why": why}}
 }
 
-// repelledBy names the pods whose anti-affinity, or against whom the pod's own, keeps pod
-// off the node: they are in the same domain, which may be more than the node.
+// repelledBy names the pods that anti-affinity keeps pod away from, be it their own or pod's. They
+// are in the node's topology domain, which may have several nodes.
 func (i *inquiry) repelledBy(pod *corev1.Pod) {
 	own, err := framework.NewPodInfo(pod)
 	if err != nil || !i.detail {
@@ -182,7 +178,7 @@ func (i *inquiry) repelledBy(pod *corev1.Pod) {
 	}
 }
 
-// resourcesRefusal says of what the node has too little.
+// resourcesRefusal says which resources the node has too little of.
 func (i *inquiry) resourcesRefusal(pod *corev1.Pod, node fwk.NodeInfo) Cause {
 	node = i.withNominees(pod, node)
 	var never, short, devices []string
@@ -216,8 +212,8 @@ func (i *inquiry) resourcesRefusal(pod *corev1.Pod, node fwk.NodeInfo) Cause {
 	}
 }
 
-// greediest returns the container of the template that asks for most of what the node
-// has least of.
+// greediest returns the container of the template with the largest request of a resource that the
+// node has too little of.
 func (i *inquiry) greediest() string {
 	name, most := "", int64(-1)
 	for _, c := range i.template().Containers {
@@ -276,7 +272,7 @@ func (i *inquiry) portsRefusal(pod *corev1.Pod, node fwk.NodeInfo) Cause {
 	return Cause{ReasonPortTaken, args}
 }
 
-// findBlockers lists the pods that have of what is short, and says why they stay.
+// findBlockers lists the pods that have some of what is short, and says why they stay.
 func (i *inquiry) findBlockers(pod *corev1.Pod, gone []*corev1.Pod) {
 	if i.v.Reason == ReasonNoRoom {
 		for _, holder := range i.on[i.node.Name] {

@@ -106,7 +106,7 @@ func CompareNames(a, b string) int {
 		}
 		x, y = x[1:], y[1:]
 	}
-	// What differs in leading zeros only is still not the same.
+	// Names that differ in leading zeros only still have an order.
 	return cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(a, b))
 }
 

@@ -46,7 +46,7 @@ type Group struct {
 	// Startup says whether a start-up taint keeps pods off them that its agent should have
 	// taken off.
 	Startup bool `json:"startup,omitempty"`
-	// Contrast is what its nodes have and none has where the DaemonSet is Ready, a sentence.
+	// Contrast is a sentence about what all its nodes have, and no node where the DaemonSet is Ready.
 	Contrast string `json:"contrast,omitempty"`
 	// Since is when the oldest gap among them opened, if the objects tell.
 	Since *metav1.Time `json:"since,omitempty"`
@@ -111,7 +111,7 @@ func (e *Engine) Explain(ctx context.Context, ds *appsv1.DaemonSet, nodes []*cor
 	return x, nil
 }
 
-// natures are what tells nodes apart by what they are.
+// natures are the properties by which nodes are compared.
 var natures = []struct {
 	name string
 	of   func(*corev1.Node) string
@@ -125,7 +125,7 @@ var natures = []struct {
 	{"the zone", func(n *corev1.Node) string { return n.Labels[corev1.LabelTopologyZone] }},
 }
 
-// enoughNodes is how many nodes of a kind have to agree before that is no chance.
+// enoughNodes is how many nodes have to agree: fewer may do so by chance.
 const enoughNodes = 3
 
 // contrast says for each group of trouble what all its nodes have in common, and none has
@@ -285,7 +285,7 @@ func (g *Group) rank() int {
 	}
 }
 
-// kind is the same for preemptions that the same sentences say.
+// kind is the same for preemptions that are described by the same sentences.
 func (p *Preemption) kind() string {
 	if p == nil {
 		return ""

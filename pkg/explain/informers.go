@@ -41,7 +41,7 @@ func newInformers(cluster Cluster) (informers.SharedInformerFactory, error) {
 	return factory, nil
 }
 
-// still is an informer that is not run: what it knows it knows from the start.
+// still is an informer that is not run. It has all objects from the start.
 type still struct {
 	cache.SharedIndexInformer
 }

@@ -35,6 +35,9 @@ type inquiry struct {
 	root   *inquiry
 	isRoot bool
 
+	// err is the first error: then there is no verdict.
+	err error
+
 	// The rest is what state and commands depend on besides the verdict.
 
 	labels []mismatch
@@ -58,11 +61,11 @@ func (e *Engine) newInquiry(s *subject, node *corev1.Node, detail bool) *inquiry
 }
 
 // verdict says why ds, one of the cluster's DaemonSets, has or has not a Ready pod on node.
-// Without detail it is as much as a table of all DaemonSets on all nodes takes, and much quicker.
+// Without detail it is as much as a table of all DaemonSets on all nodes needs, and much faster.
 func (e *Engine) verdict(ctx context.Context, ds *appsv1.DaemonSet, node *corev1.Node, detail bool) (Verdict, error) {
 	i := e.newInquiry(e.subjects[ds.UID], node, detail)
-	err := i.follow(ctx)
-	return i.v, err
+	i.follow(ctx)
+	return i.v, i.err
 }
 
 // verdicts are those on several nodes.
@@ -78,7 +81,7 @@ func (e *Engine) verdicts(ctx context.Context, ds *appsv1.DaemonSet, nodes []*co
 }
 
 // follow follows the chain from the DaemonSet to a Ready pod.
-func (i *inquiry) follow(ctx context.Context) (err error) {
+func (i *inquiry) follow(ctx context.Context) {
 	run, goOn := i.compiled.ShouldRun(i.node)
 	pods := i.pods[i.node.Name]
 	if i.cluster.NodesUnread {
@@ -95,20 +98,21 @@ func (i *inquiry) follow(ctx context.Context) (err error) {
 	case !run && i.cluster.NodesUnread:
 		i.end(ReasonNotKnown, nil)
 	case !run:
-		err = i.unwanted(ctx, pods, goOn)
+		i.unwanted(ctx, pods, goOn)
 	case len(pods) == 0 && namespace != nil && namespace.DeletionTimestamp != nil:
 		i.end(ReasonDeleting, Args{"what": "namespace", "held": ""})
 	case len(pods) == 0:
 		i.noPod()
 	default:
-		err = i.havePods(ctx, pods)
-	}
-	if err != nil {
-		return err
+		i.havePods(ctx, pods)
 	}
 	i.conclude()
 	i.advise()
-	return nil
+}
+
+// fail notes an error.
+func (i *inquiry) fail(err error) {
+	i.err = cmp.Or(i.err, err)
 }
 
 // conclude says what the causes amount to.
@@ -116,8 +120,15 @@ func (i *inquiry) conclude() {
 	i.v.Message, i.v.Outcome = message(i.v.Causes), i.outcome()
 }
 
-// warnedFor is for how long a kubelet tries again before its warning is trouble: what a
-// node misses while it starts is there by then.
+// advise says what to run next and what mends the cause.
+func (i *inquiry) advise() {
+	if i.detail && i.err == nil {
+		i.v.Next, i.v.Fix = i.next(), i.fix()
+	}
+}
+
+// warnedFor is how long a kubelet may repeat a warning before that is trouble. A node that starts
+// has what it needs by then.
 const warnedFor = 2 * time.Minute
 
 // outcome is what reason, age and warnings together amount to. Explain, status and map
@@ -156,8 +167,8 @@ func (i *inquiry) fact(sentence string) {
 	}
 }
 
-// about makes pod the one that the verdict is about. The gap is as old as the time for which the pod
-// is not Ready.
+// about makes pod the one that the verdict is about. The gap began when the pod was last Ready, or
+// was created.
 func (i *inquiry) about(pod *corev1.Pod) {
 	i.pod, i.v.Pod, i.v.Since = pod, new(describe(pod)), nil
 	if !daemonset.IsReady(pod) {
@@ -237,11 +248,11 @@ const quickly = 10 * time.Second
 
 // havePods says how far the DaemonSet's pods on the node have come. There are several
 // while an update surges, and while an old one ends.
-func (i *inquiry) havePods(ctx context.Context, pods []*corev1.Pod) error {
+func (i *inquiry) havePods(ctx context.Context, pods []*corev1.Pod) {
 	staying := live(pods)
 	if len(staying) == 0 {
 		i.terminating(pods[0])
-		return nil
+		return
 	}
 	// The latest pod that is not Ready is the one to look at, but not one that has ended
 	// if there is another.
@@ -259,19 +270,16 @@ func (i *inquiry) havePods(ctx context.Context, pods []*corev1.Pod) error {
 	case daemonset.IsReady(pod):
 		i.ready(pod)
 	case pod.Spec.NodeName != "":
-		return i.started(ctx, pod)
+		i.started(ctx, pod)
 	case len(pod.Spec.SchedulingGates) > 0:
 		i.end(ReasonGated, Args{"gates": describeGates(pod.Spec.SchedulingGates)})
 	case scheduledCondition(pod) == nil && i.now.Sub(pod.CreationTimestamp.Time) > quickly:
 		i.end(ReasonNoScheduler, Args{"scheduler": pod.Spec.SchedulerName})
 	default:
-		fits, err := i.offer(ctx, pod)
-		if err == nil && fits {
+		if i.offer(ctx, pod) {
 			i.fitsNow(pod)
 		}
-		return err
 	}
-	return nil
 }
 
 // live returns the pods that are not being deleted.

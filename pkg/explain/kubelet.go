@@ -74,20 +74,17 @@ func (i *inquiry) rejected(pod *corev1.Pod) {
 
 // started is for pods that are bound to the node and not Ready. A kubelet that reports a
 // node that is not ready still tells of its pods.
-func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
+func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) {
 	_, node := nodeutil.GetNodeCondition(&i.node.Status, corev1.NodeReady)
 	if node == nil || node.Status == corev1.ConditionUnknown {
 		i.nodeNotReady(node)
-		return nil
+		return
 	}
 	statuses := pod.Status.ContainerStatuses
 	pending := len(statuses) == 0 || slices.ContainsFunc(statuses, isWaiting)
 	root := ""
 	if pending && !pod.Spec.HostNetwork {
-		var err error
-		if root, err = i.networkRoot(ctx); err != nil {
-			return err
-		}
+		root = i.networkRoot(ctx)
 	}
 	switch {
 	case pod.Status.Phase == corev1.PodSucceeded:
@@ -102,7 +99,6 @@ func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) error {
 	if i.v.Reason != ReasonNodeNotReady && node.Status != corev1.ConditionTrue {
 		i.fact("The node is not Ready: " + strings.TrimSuffix(node.Message, ".") + ".")
 	}
-	return nil
 }
 
 // containersWait is for pods whose containers have no trouble of their own.
@@ -207,8 +203,8 @@ func (i *inquiry) containerTrouble(status *corev1.ContainerStatus, kind string) 
 	return true
 }
 
-// When a container that runs is between two crashes. A kubelet forgets the crashes of
-// one that has run for ten minutes (backOffPeriod and MaxContainerBackOff in
+// A container that runs counts as crashing after fewRestarts, until it has run for soundAfter. A kubelet
+// forgets the crashes of a container that has run for ten minutes (backOffPeriod and MaxContainerBackOff in
 // k8s.io/kubernetes/pkg/kubelet).
 const (
 	fewRestarts = 3
@@ -305,7 +301,7 @@ func (i *inquiry) notReady(pod *corev1.Pod) {
 	i.end(ReasonNotReady, Args{"what": "The containers run, and the pod is not Ready yet."})
 }
 
-// waitsFor says what a container has not come to.
+// waitsFor says which step a container has not reached.
 func waitsFor(pod *corev1.Pod, status *corev1.ContainerStatus) string {
 	if ended := status.State.Terminated; ended != nil {
 		return fmt.Sprintf("has ended with exit code %d, and is about to be started again", ended.ExitCode)

@@ -14,7 +14,7 @@ import (
 const page = "../../../docs/reasons.md"
 
 var ages = map[aging]string{
-	waits:  "It may pass by itself, and is trouble when it has not within `--patience`.",
+	waits:  "It may pass by itself. It is trouble when it lasts longer than `--patience`.",
 	atOnce: "It is trouble at once.",
 	noGap:  "It is no trouble.",
 }
@@ -22,24 +22,40 @@ var ages = map[aging]string{
 func TestReasonsPage(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder
-	text.WriteString("# Reasons\n\nEvery verdict of `kubectl everynode` has one of these reasons. `go test ./pkg/explain -update` writes this page.\n\n" +
+	text.WriteString("# Reasons\n\nEvery verdict of `kubectl everynode` has one of these reasons. *Check* is a command that shows more, *Mend* is\n" +
+		"what to do. `go test ./pkg/explain -update` writes this page.\n\n" +
 		"| Reason | In words | Step | Alert |\n|---|---|---|---|\n")
 	for _, row := range allRows() {
 		fmt.Fprintf(&text, "| [`%s`](#%s) | %s | %s | %s |\n", row.Reason, strings.ToLower(string(row.Reason)), row.Words, row.Step, row.Alert)
 	}
 	text.WriteString("\nThe alerts are those of the [Kubernetes mixin](https://github.com/kubernetes-monitoring/kubernetes-mixin).\n")
 	for _, row := range allRows() {
-		fmt.Fprintf(&text, "\n## %s\n\n**%s.** %s %s\n", row.Reason, strings.ToUpper(row.Words[:1])+row.Words[1:], row.Meaning, ages[row.Ages])
+		fmt.Fprintf(&text, "\n## %s\n\n%s\n", row.Reason,
+			wrap(fmt.Sprintf("**%s.** %s %s", strings.ToUpper(row.Words[:1])+row.Words[1:], row.Meaning, ages[row.Ages])))
 		if row.Next != "" {
 			fmt.Fprintf(&text, "\n*Check:* `kubectl %s`\n", placeholder.ReplaceAllStringFunc(row.Next, func(found string) string {
 				return map[string]string{"{ds}": "ds/NAME", "{pod}": "pod/NAME", "{podspace}": "NAMESPACE"}[found] + strings.ToUpper(strings.Trim(strings.NewReplacer("{ds}", "", "{pod}", "", "{podspace}", "").Replace(found), "{}"))
 			}))
 		}
 		if row.Mend != "" {
-			fmt.Fprintf(&text, "\n*Mend:* %s\n", strings.ReplaceAll(row.Mend, " {container}", ""))
+			fmt.Fprintf(&text, "\n%s\n", wrap("*Mend:* "+strings.ReplaceAll(row.Mend, " {container}", "")))
 		}
 	}
 	golden(t, page, text.String())
+}
+
+// wrap breaks a paragraph into lines of at most 120 characters.
+func wrap(paragraph string) string {
+	var lines []string
+	for word := range strings.FieldsSeq(paragraph) {
+		last := len(lines) - 1
+		if last < 0 || len(lines[last])+1+len(word) > 120 {
+			lines = append(lines, word)
+		} else {
+			lines[last] += " " + word
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Every reason has all that the page wants to say of it.

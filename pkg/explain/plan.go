@@ -12,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
@@ -40,7 +41,7 @@ type Plan struct {
 	Remarks []string `json:"remarks,omitempty"`
 	// Refused is why the API server would not take the pods, if it would not.
 	Refused string `json:"refused,omitempty"`
-	// Evicted are whom each scheduler would evict.
+	// Evicted are the pods that each scheduler would evict.
 	Evicted Evictions `json:"evicted"`
 	// Groups are the nodes with the same verdict, trouble first.
 	Groups []Group `json:"groups"`
@@ -48,8 +49,6 @@ type Plan struct {
 	Verdicts []Verdict `json:"verdicts"`
 	// NotChecked says what was left out, a sentence each.
 	NotChecked []string `json:"notChecked,omitempty"`
-
-	least, most, total daemonset.Resources
 }
 
 // Evictions are pods that would have to go, by the scheduler that the cluster has.
@@ -60,16 +59,17 @@ type Evictions struct {
 
 // Room says in words what the pods take.
 func (p *Plan) Room() string {
-	each := cmp.Or(describeRequests(p.most), "nothing but a pod slot")
-	if !reflect.DeepEqual(p.least, p.most) {
-		each = describeRequests(p.least) + " to " + each
+	words := func(list corev1.ResourceList) string { return describeRequests(daemonset.NewResources(list)) }
+	each := cmp.Or(words(p.Most), "nothing but a pod slot")
+	if !equality.Semantic.DeepEqual(p.Least, p.Most) {
+		each = words(p.Least) + " to " + each
 	}
-	return fmt.Sprintf("Each pod takes %s; all together %s.", each, cmp.Or(describeRequests(p.total), "no more than that"))
+	return fmt.Sprintf("Each pod takes %s; all together %s.", each, cmp.Or(words(p.Total), "no more than that"))
 }
 
-// Plan says what would happen if ds were applied, one of the cluster's DaemonSets, and what
-// it was before ([Cluster.With]). admitted is a pod of it as the API server would admit it, or nil
-// if that is not known: then it is made from the template.
+// Plan says what would happen if ds, one of the cluster's DaemonSets, were applied in place of old
+// ([Cluster.With]). admitted is one of its pods as the API server would admit it, nil if that is not
+// known: then pods are made from the template.
 func (e *Engine) Plan(ctx context.Context, ds, old *appsv1.DaemonSet, admitted *corev1.Pod) (*Plan, error) {
 	s := e.subjects[ds.UID]
 	pods := e.newPods(s, admitted)
@@ -77,40 +77,37 @@ func (e *Engine) Plan(ctx context.Context, ds, old *appsv1.DaemonSet, admitted *
 		Namespace: ds.Namespace, Name: ds.Name, Exists: old != nil,
 		Priority: s.compiled.Priority, NotChecked: e.notChecked(ds),
 	}
+	var least, most, total daemonset.Resources
 	for _, node := range e.Nodes() {
-		verdict, pod, err := e.planned(ctx, s, node, pods)
+		v, pod, err := e.planned(ctx, s, node, pods)
 		if err != nil {
 			return nil, err
 		}
-		p.count(&verdict, pod)
-		p.Verdicts = append(p.Verdicts, verdict)
+		p.Verdicts = append(p.Verdicts, v)
+		if !v.Wanted {
+			continue
+		}
+		p.Wanted++
+		needs := daemonset.PodResources(pod)
+		total = total.Plus(needs)
+		if p.Wanted == 1 || needs.FitsIn(least) {
+			least = needs
+		}
+		if most.FitsIn(needs) {
+			most = needs
+		}
+		if v.Reason == ReasonWouldRun {
+			p.Runs++
+		}
+		if v.Preemption != nil {
+			p.Evicted.Stock = append(p.Evicted.Stock, v.Preemption.Stock.Victims...)
+			p.Evicted.Everynode = append(p.Evicted.Everynode, v.Preemption.Everynode.Victims...)
+		}
 	}
-	p.Least, p.Most, p.Total = p.least.List(), p.most.List(), p.total.List()
+	p.Least, p.Most, p.Total = least.List(), most.List(), total.List()
 	p.Groups = groups(p.Verdicts)
 	p.Remarks = append(e.changesOf(s, old), e.quotas(s, pods.pattern, p.Wanted)...)
 	return p, nil
-}
-
-func (p *Plan) count(v *Verdict, pod *corev1.Pod) {
-	if !v.Wanted {
-		return
-	}
-	p.Wanted++
-	needs := daemonset.PodResources(pod)
-	p.total = p.total.Plus(needs)
-	if p.Wanted == 1 || needs.FitsIn(p.least) {
-		p.least = needs
-	}
-	if p.most.FitsIn(needs) {
-		p.most = needs
-	}
-	if v.Reason == ReasonWouldRun {
-		p.Runs++
-	}
-	if v.Preemption != nil {
-		p.Evicted.Stock = append(p.Evicted.Stock, v.Preemption.Stock.Victims...)
-		p.Evicted.Everynode = append(p.Evicted.Everynode, v.Preemption.Everynode.Victims...)
-	}
 }
 
 // planned is the verdict on a node of a plan, and the pod that it is about, if any.
@@ -119,12 +116,15 @@ func (e *Engine) planned(ctx context.Context, s *subject, node *corev1.Node, pod
 	run, goOn := s.compiled.ShouldRun(node)
 	i.v.Wanted = run
 	if !run {
-		err := i.unwanted(ctx, s.pods[node.Name], goOn)
+		i.unwanted(ctx, s.pods[node.Name], goOn)
 		i.v.Pod, i.v.Facts = nil, nil
 		i.conclude()
-		return i.v, nil, err
+		return i.v, nil, i.err
 	}
-	pod := pods.on(node)
+	pod := pinned(pods.pattern, node.Name)
+	if pods.sizes != nil {
+		pods.sizes.Apply(&pod.Spec, node.Status.Allocatable)
+	}
 	if pods.admitted {
 		i.v.Admission = i.changes(pod)
 	}
@@ -132,12 +132,11 @@ func (e *Engine) planned(ctx context.Context, s *subject, node *corev1.Node, pod
 	if !s.compiled.Surges {
 		gone = slices.DeleteFunc(slices.Clone(e.on[node.Name]), func(pod *corev1.Pod) bool { return e.set.OwnerOf(pod) != s.compiled })
 	}
-	fits, err := i.offer(ctx, pod, gone...)
-	if fits {
+	if i.offer(ctx, pod, gone...) {
 		i.end(ReasonWouldRun, nil)
 	}
 	i.conclude()
-	return i.v, pod, err
+	return i.v, pod, i.err
 }
 
 // newPods are the pods that the controller would create.
@@ -162,15 +161,6 @@ func (e *Engine) newPods(s *subject, admitted *corev1.Pod) *newPods {
 		sizes = nil
 	}
 	return &newPods{pattern: admitted, admitted: true, sizes: sizes}
-}
-
-// on returns the pod for node.
-func (p *newPods) on(node *corev1.Node) *corev1.Pod {
-	pod := pinned(p.pattern, node.Name)
-	if p.sizes != nil {
-		p.sizes.Apply(&pod.Spec, node.Status.Allocatable)
-	}
-	return pod
 }
 
 // NewPod returns the pod that the controller would create for the first node that ds

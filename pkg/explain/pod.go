@@ -44,7 +44,7 @@ type PodExplanation struct {
 // HeldBack is where a pod would fit if nothing were held and nothing gated.
 type HeldBack struct {
 	Nodes []string `json:"nodes"`
-	// For are the DaemonSets that it makes way for, or waits for.
+	// For are the DaemonSets that room is held for, or that the pod waits for.
 	For []HeldFor `json:"for"`
 	// Room says how much is free, and how much of it is held.
 	Room string `json:"room"`
@@ -114,14 +114,12 @@ func (e *Engine) bound(ctx context.Context, pod *corev1.Pod, node *corev1.Node) 
 	s := &subject{ds: ds, compiled: daemonset.New(ds, daemonset.Options{Priority: e.priority}), creation: newCreationTrouble(nil), current: true}
 	i := e.newInquiry(s, node, true)
 	i.v.Wanted = true
-	if err := i.havePods(ctx, []*corev1.Pod{pod}); err != nil {
-		return nil, err
-	}
+	i.havePods(ctx, []*corev1.Pod{pod})
 	// It is its own template.
 	i.v.Admission = nil
 	i.conclude()
 	i.advise()
-	return &i.v, nil
+	return &i.v, i.err
 }
 
 // waits offers every node to a pod.
@@ -286,7 +284,7 @@ func (h *HeldBack) Fix() string {
 	return "Mend the DaemonSets, so that their pods run. A DaemonSet annotated " + daemonset.HoldAnnotation + `: "false" holds no room: that changes no pod.`
 }
 
-// describeOf writes of resources those that are needed. Pod slots are rarely what is short.
+// describeOf writes the resources that are needed, without pod slots, which are rarely short.
 func describeOf(resources, needs daemonset.Resources) string {
 	list, needed := resources.List(), needs.List()
 	maps.DeleteFunc(list, func(name corev1.ResourceName, _ resource.Quantity) bool { _, ok := needed[name]; return !ok })

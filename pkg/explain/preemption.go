@@ -45,19 +45,16 @@ func (i *inquiry) makingRoom(leaving []*corev1.Pod) {
 	}
 }
 
-// preemption asks both schedulers whom they would evict from the node that refuses
-// pod.
-func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone []*corev1.Pod) (err error) {
-	p := &Preemption{InForce: i.inForce(pod)}
-	if p.Stock, err = i.schedulers.stock.evict(ctx, pod, node, i.cluster.Budgets, gone); err != nil {
-		return err
-	}
-	p.Everynode, err = i.schedulers.everynode.evict(ctx, pod, node, i.cluster.Budgets, gone)
-	i.v.Preemption = p
-	return err
+// preemption asks both schedulers which pods they would evict from the node that refuses pod.
+func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone []*corev1.Pod) {
+	stock, err := i.schedulers.stock.evict(ctx, pod, node, i.cluster.Budgets, gone)
+	i.fail(err)
+	everynode, err := i.schedulers.everynode.evict(ctx, pod, node, i.cluster.Budgets, gone)
+	i.fail(err)
+	i.v.Preemption = &Preemption{Stock: stock, Everynode: everynode, InForce: i.inForce(pod)}
 }
 
-// evict says whom the scheduler would evict from node, or why nobody. budgets are all
+// evict says which pods the scheduler would evict from node, or why none. budgets are all
 // PodDisruptionBudgets, and gone are pods on node that are taken to have left.
 func (s *scheduler) evict(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, budgets []*policyv1.PodDisruptionBudget, gone []*corev1.Pod) (e Eviction, err error) {
 	a, err := s.try(ctx, pod, node, gone...)
@@ -104,8 +101,8 @@ func explainNoVictims(why string, priority int32) string {
 	}
 }
 
-// inForce says by whose rules the scheduler of pod works, as far as it has shown it:
-// everynode's has words of its own for what it refuses.
+// inForce says which scheduler's rules apply to pod, as far as its scheduler has shown it:
+// everynode-scheduler refuses pods in words of its own.
 func (e *Engine) inForce(pod *corev1.Pod) string {
 	switch said := saidOf(pod); {
 	case saysEverynode(said), e.profiles.Has(pod.Spec.SchedulerName) && !strings.Contains(said, stockWords):
@@ -160,13 +157,13 @@ func everynodeProfiles(pods []*corev1.Pod) sets.Set[string] {
 }
 
 // showsEverynode says whether everynode-scheduler is in the cluster as far as pod tells:
-// it is one of its pods, names it, or was refused by it.
-func showsEverynode(pod *corev1.Pod) bool {
-	return pod.Spec.SchedulerName == everynodeProfile || saysEverynode(saidOf(pod)) ||
-		slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
-			name := c.Image[strings.LastIndex(c.Image, "/")+1:]
-			return name == everynodeProfile || strings.HasPrefix(name, everynodeProfile+":") || strings.HasPrefix(name, everynodeProfile+"@")
-		})
+// it is one of its pods, or asks for it.
+func (e *Engine) showsEverynode(pod *corev1.Pod) bool {
+	return e.profiles.Has(pod.Spec.SchedulerName) || slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+		name, _, _ := strings.Cut(c.Image[strings.LastIndex(c.Image, "/")+1:], "@")
+		name, _, _ = strings.Cut(name, ":")
+		return name == everynodeProfile
+	})
 }
 
 // Annotations by which autoscalers are asked not to evict a pod, which everynode's

@@ -63,13 +63,6 @@ func (i *inquiry) command(text string) string {
 	return Command(i.kubectl, words...)
 }
 
-// advise says what to run next and what mends the cause, where details are wanted.
-func (i *inquiry) advise() {
-	if i.detail {
-		i.v.Next, i.v.Fix = i.next(), i.fix()
-	}
-}
-
 // next returns the one command to run next. It only reads.
 func (i *inquiry) next() string {
 	const describeDaemonSet, describePod = "describe {ds} -n {namespace}", "describe {pod} -n {podspace}"

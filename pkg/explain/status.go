@@ -10,7 +10,6 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -66,8 +65,6 @@ type Status struct {
 	// Controller says in what the controller's own count differs, which it does while
 	// it has not caught up.
 	Controller []string `json:"controller,omitempty"`
-
-	held daemonset.Resources
 }
 
 // TopReason is a cause and the nodes it holds for.
@@ -80,7 +77,7 @@ type TopReason struct {
 
 // HeldText writes the room that is held, "" for none.
 func (s *Status) HeldText() string {
-	return describeRequests(s.held)
+	return describeRequests(daemonset.NewResources(s.Held))
 }
 
 // Statuses returns how the DaemonSets fare, in their order.
@@ -95,8 +92,8 @@ func (e *Engine) Statuses(ctx context.Context, daemonSets []*appsv1.DaemonSet) (
 			return nil, err
 		}
 		status := e.status(ds, verdicts)
-		status.held, status.HeldNodes, status.LapsedNodes = held[ds.UID], heldNodes[ds.UID], len(lapsed[ds.UID])
-		if resources := status.held; !resources.IsZero() {
+		status.HeldNodes, status.LapsedNodes = heldNodes[ds.UID], len(lapsed[ds.UID])
+		if resources := held[ds.UID]; !resources.IsZero() {
 			status.Held = resources.List()
 		}
 		statuses = append(statuses, status)
@@ -108,15 +105,12 @@ func (e *Engine) Statuses(ctx context.Context, daemonSets []*appsv1.DaemonSet) (
 func (e *Engine) status(ds *appsv1.DaemonSet, verdicts []Verdict) Status {
 	status := Status{Namespace: ds.Namespace, Name: ds.Name, CreationTimestamp: ds.CreationTimestamp, State: StateReady}
 	s := e.subjects[ds.UID]
-	available := func(pod *corev1.Pod) bool { return e.available(pod, ds) }
 	for n := range verdicts {
 		v, pods := &verdicts[n], s.pods[verdicts[n].Node]
-		status.count(v, pods)
-		if v.Wanted && slices.ContainsFunc(pods, s.updated) {
-			status.Updated++
-		}
-		if v.Wanted && slices.ContainsFunc(pods, available) {
-			status.Available++
+		if v.Wanted {
+			e.countNode(&status, s, v, pods)
+		} else if len(pods) > 0 {
+			status.Misscheduled++
 		}
 	}
 	if rollout := e.rollout(ds, verdicts); rollout != nil && rollout.Stalled {
@@ -129,36 +123,34 @@ func (e *Engine) status(ds *appsv1.DaemonSet, verdicts []Verdict) Status {
 	return status
 }
 
-func (s *Status) count(v *Verdict, pods []*corev1.Pod) {
-	if !v.Wanted {
-		if len(pods) > 0 {
-			s.Misscheduled++
+// countNode adds a node that s belongs on.
+func (e *Engine) countNode(status *Status, s *subject, v *Verdict, pods []*corev1.Pod) {
+	status.Desired++
+	add := func(number *int, match func(*corev1.Pod) bool) {
+		if slices.ContainsFunc(pods, match) {
+			*number++
 		}
-		return
 	}
-	s.Desired++
-	if v.Outcome == StateStuck || v.Outcome == StateWaiting && s.State == StateReady {
-		s.State = v.Outcome
+	add(&status.Created, func(*corev1.Pod) bool { return true })
+	add(&status.Scheduled, func(pod *corev1.Pod) bool { return pod.Spec.NodeName != "" })
+	add(&status.Updated, s.updated)
+	add(&status.Available, func(pod *corev1.Pod) bool { return e.available(pod, s.ds) })
+	if !slices.ContainsFunc(pods, isRunning) {
+		status.Missing++
 	}
 	for _, pod := range pods {
 		for n := range pod.Status.ContainerStatuses {
-			s.Restarts += int(pod.Status.ContainerStatuses[n].RestartCount)
+			status.Restarts += int(pod.Status.ContainerStatuses[n].RestartCount)
 		}
 	}
-	if len(pods) > 0 {
-		s.Created++
-	}
-	if slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return pod.Spec.NodeName != "" }) {
-		s.Scheduled++
-	}
-	if !slices.ContainsFunc(pods, isRunning) {
-		s.Missing++
+	if v.Outcome == StateStuck || v.Outcome == StateWaiting && status.State == StateReady {
+		status.State = v.Outcome
 	}
 	if v.Ready {
-		s.Ready++
-		return
+		status.Ready++
+	} else {
+		status.GapSince = earliest(status.GapSince, v.Since)
 	}
-	s.GapSince = earliest(s.GapSince, v.Since)
 }
 
 // isRunning says whether pod is bound and goes on.
@@ -228,8 +220,12 @@ func (e *Engine) held() (map[types.UID]daemonset.Resources, map[types.UID]int) {
 	}
 	for _, node := range e.cluster.Nodes {
 		expected := e.set.Expected(node, daemonset.DefaultStartupTaints())
-		// Most nodes have all their pods, and to sum those up is what takes time.
-		if !slices.ContainsFunc(expected, func(ds *daemonset.DaemonSet) bool { return ds.Holds && !e.settled(ds, node.Name) }) {
+		// Most nodes have all their pods, so that no room is held, and to sum those up is what takes time.
+		if !slices.ContainsFunc(expected, func(ds *daemonset.DaemonSet) bool {
+			s := e.subjects[ds.UID]
+			pods := s.pods[node.Name]
+			return ds.Holds && (len(pods) != 1 || !isRunning(pods[0]) || !s.updated(pods[0]))
+		}) {
 			continue
 		}
 		var before daemonset.Resources
@@ -254,30 +250,21 @@ func (e *Engine) view(node *corev1.Node, expected []*daemonset.DaemonSet) *daemo
 func (e *Engine) lapsed() daemonset.Lapsed {
 	lapsed := make(daemonset.Lapsed)
 	for uid, s := range e.subjects {
-		var since time.Time
-		for _, event := range e.events[uid] {
-			if _, last, _ := eventTimes(event); event.Reason == "HoldLapsed" && last.After(since) {
-				since = last.Time
-			}
+		event := latestEvent(e.events[uid], func(event *corev1.Event) bool { return event.Reason == "HoldLapsed" })
+		if event == nil || !s.compiled.Holds {
+			continue
 		}
-		if since.IsZero() || s.count(func(pod *corev1.Pod) bool { return pod.CreationTimestamp.After(since) }) > 0 {
+		_, since, _ := eventTimes(event)
+		if s.count(func(pod *corev1.Pod) bool { return pod.CreationTimestamp.After(since.Time) }) > 0 {
 			continue
 		}
 		for _, node := range e.cluster.Nodes {
-			if s.compiled.Holds && len(s.pods[node.Name]) == 0 && s.compiled.WillRun(node, daemonset.DefaultStartupTaints()) {
+			if len(s.pods[node.Name]) == 0 && s.compiled.WillRun(node, daemonset.DefaultStartupTaints()) {
 				lapsed[uid] = lapsed[uid].Union(sets.New(node.Name))
 			}
 		}
 	}
 	return lapsed
-}
-
-// settled says whether ds has exactly one pod on the node and that is up to date, so
-// that no room is held for it.
-func (e *Engine) settled(ds *daemonset.DaemonSet, node string) bool {
-	s := e.subjects[ds.UID]
-	pods := s.pods[node]
-	return len(pods) == 1 && isRunning(pods[0]) && s.updated(pods[0])
 }
 
 // present yields the pods that a scheduler counts on a node, with what they take.

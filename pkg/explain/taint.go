@@ -68,7 +68,7 @@ func taintKindOf(key string) *taintKind {
 }
 
 // taintArgs are the arguments of a taint that who does not tolerate.
-func (i *inquiry) taintArgs(ctx context.Context, taints []corev1.Taint, who string) (Args, error) {
+func (i *inquiry) taintArgs(ctx context.Context, taints []corev1.Taint, who string) Args {
 	var texts, keys, notes []string
 	for n := range taints {
 		taint := &taints[n]
@@ -81,48 +81,39 @@ func (i *inquiry) taintArgs(ctx context.Context, taints []corev1.Taint, who stri
 		i.passing = true
 		note := kind.note
 		if kind.startup {
-			var err error
-			if note, err = i.startupNote(ctx, taint); err != nil {
-				return nil, err
-			}
+			note = i.startupNote(ctx, taint)
 		}
 		if note = " " + note; !slices.Contains(notes, note) {
 			notes = append(notes, note)
 		}
 	}
-	if root, err := i.networkRoot(ctx); err != nil {
-		return nil, err
-	} else if root != "" && i.passing {
+	if root := i.networkRoot(ctx); root != "" && i.passing {
 		notes = append(notes, " It has no network: "+root+".")
 	}
 	plural := "the taint "
 	if len(taints) > 1 {
 		plural = "the taints "
 	}
-	return Args{"taints": plural + strings.Join(texts, " and "), "keys": strings.Join(keys, ","), "who": who, "note": strings.Join(notes, "")}, nil
+	return Args{"taints": plural + strings.Join(texts, " and "), "keys": strings.Join(keys, ","), "who": who, "note": strings.Join(notes, "")}
 }
 
 // startupNote says what becomes of a taint that an agent is to take off.
-func (i *inquiry) startupNote(ctx context.Context, taint *corev1.Taint) (string, error) {
+func (i *inquiry) startupNote(ctx context.Context, taint *corev1.Taint) string {
 	const goes = "It is a start-up taint, which its agent takes off: "
 	agent := i.agentOf(taint.Key)
 	if agent == nil {
 		i.forgotten = taint
-		return goes + "no DaemonSet of the cluster looks like its agent.", nil
+		return goes + "no DaemonSet of the cluster looks like its agent."
 	}
 	if agent == i.subject || i.isRoot {
-		return goes + "that is " + agent.compiled.String() + ".", nil
+		return goes + "that is " + agent.compiled.String() + "."
 	}
-	words, ready, err := i.trace(ctx, agent)
-	switch {
-	case err != nil:
-		return "", err
-	case ready != nil && i.now.Sub(ready.Time) > i.patience && isNodeReady(i.node):
+	words, ready := i.trace(ctx, agent)
+	if ready != nil && i.now.Sub(ready.Time) > i.patience && isNodeReady(i.node) {
 		i.forgotten = taint
-		return goes + agent.compiled.String() + " has been Ready there for longer than that takes.", nil
-	default:
-		return goes + words + ".", nil
+		return goes + agent.compiled.String() + " has been Ready there for longer than that takes."
 	}
+	return goes + words + "."
 }
 
 // agentOf returns the DaemonSet that takes a start-up taint off: one that tolerates it by
@@ -158,21 +149,20 @@ func namedLike(name, key string) bool {
 
 // trace says how another DaemonSet fares on the node, and since when it is Ready there.
 // Its pod is what to look at next, if it is not.
-func (i *inquiry) trace(ctx context.Context, other *subject) (words string, ready *metav1.Time, err error) {
+func (i *inquiry) trace(ctx context.Context, other *subject) (words string, ready *metav1.Time) {
 	root := i.newInquiry(other, i.node, i.detail)
 	root.isRoot = true
-	if err := root.follow(ctx); err != nil {
-		return "", nil, err
-	}
+	root.follow(ctx)
+	i.fail(root.err)
 	if root.v.Step == StepReady {
-		since := root.v.Pod.Created
+		ready = &root.pod.CreationTimestamp
 		if condition := podutil.GetPodReadyCondition(root.pod.Status); condition != nil {
-			since = condition.LastTransitionTime
+			ready = &condition.LastTransitionTime
 		}
-		return other.compiled.String() + " is Ready there", &since, nil
+		return other.compiled.String() + " is Ready there", ready
 	}
 	i.root = root
-	return fmt.Sprintf("%s is not Ready there (%s)", other.compiled.String(), root.v.Reason.Words()), nil, nil
+	return fmt.Sprintf("%s is not Ready there (%s)", other.compiled.String(), root.v.Reason.Words()), nil
 }
 
 // networkFolders are where network plugins put their configuration and their programs.
@@ -205,22 +195,21 @@ func lacksNetwork(node *corev1.Node) bool {
 
 // networkRoot says what keeps the node's network from working; nothing if it works, or if
 // the DaemonSet gives nodes their network itself.
-func (i *inquiry) networkRoot(ctx context.Context) (string, error) {
+func (i *inquiry) networkRoot(ctx context.Context) string {
 	if i.isRoot || !lacksNetwork(i.node) || slices.Contains(i.networks, i.subject) {
-		return "", nil
+		return ""
 	}
 	best := "no DaemonSet of a network plugin is known"
 	if i.cluster.Partial {
 		best = "its network plugin is nowhere where you may look"
 	}
 	for _, network := range i.networks {
-		words, ready, err := i.trace(ctx, network)
-		if err != nil || ready == nil {
-			return words, err
+		words, ready := i.trace(ctx, network)
+		if best = words; ready == nil {
+			break
 		}
-		best = words
 	}
-	return best, nil
+	return best
 }
 
 // deletedAt returns when pod was deleted: its deletion timestamp is when the grace

@@ -205,11 +205,11 @@ const (
 	Everynode = "everynode-scheduler"
 )
 
-// Eviction is whom a scheduler evicts, or why nobody.
+// Eviction is the pods that a scheduler evicts, or why it evicts none.
 type Eviction struct {
 	Victims []Pod `json:"victims,omitempty"`
 	// OverBudget is how many of them a PodDisruptionBudget would have spared.
 	OverBudget int `json:"overBudget,omitempty"`
-	// WhyNot is why nobody is evicted; empty if somebody is.
+	// WhyNot is why no pod is evicted; empty if one is.
 	WhyNot string `json:"whyNot,omitempty"`
 }

@@ -126,11 +126,15 @@ func wrap(paragraph string) string {
 
 const introduction = `# What is wrong with a DaemonSet
 
-` + "`kubectl everynode lint -f FILE`" + ` checks manifests, and everynode-webhook checks every DaemonSet that is created or changed, by the same
-rules. An **error** can never work, or is a value that means nothing: the webhook refuses it. A **warning** works, and hurts one day:
-the webhook admits it, and ` + "`kubectl apply`" + ` shows the warning. An **info** is what every pod should have, DaemonSet or not;
-` + "`lint --level=info`" + ` shows them. The API server's own checks come first in ` + "`lint`" + `; the webhook does not repeat them. What only
-the cluster knows, such as whether a volume can be shared, is not guessed.
+` + "`kubectl everynode lint -f FILE`" + ` checks manifests. everynode-webhook checks every DaemonSet that is created or changed,
+by the same rules. There are three levels:
+
+- An **error** can never work, or is a value that means nothing. The webhook refuses it.
+- A **warning** works, and will cause trouble one day. The webhook admits it, and ` + "`kubectl apply`" + ` shows the warning.
+- An **info** is something that every pod should have, DaemonSet or not. ` + "`lint --level=info`" + ` shows them.
+
+` + "`lint`" + ` also makes the API server's own checks, and shows them first. The webhook does not repeat them. What only the
+cluster knows, such as whether a volume can be shared, is not checked.
 
 Warnings can be silenced for one DaemonSet, errors cannot:
 

@@ -69,8 +69,8 @@ func groups(m *explain.Map, first, last int, whole bool) []group {
 		}
 		g.lines[at].nodes = append(g.lines[at].nodes, row.Name)
 	}
-	if fold {
-		for n := range all {
+	for n := range all {
+		if fold {
 			all[n].fold()
 		}
 	}
@@ -85,34 +85,24 @@ func (g *group) fold() {
 	if len(g.lines) <= mostLines {
 		return
 	}
+	g.moreLines = len(g.lines) - mostLines
 	for _, l := range g.lines[mostLines:] {
 		g.more += len(l.nodes)
-		g.moreLines++
 	}
 	g.lines = g.lines[:mostLines]
 }
 
 // troubles returns how many DaemonSets are stuck.
 func (l *line) troubles() int {
-	stuck := 0
-	for _, state := range l.states {
-		if state == explain.StateStuck {
-			stuck++
-		}
-	}
-	return stuck
+	return len(l.states) - len(slices.DeleteFunc(slices.Clone(l.states), func(state explain.State) bool { return state == explain.StateStuck }))
 }
 
 // title names a group. It is empty if there is nothing to tell groups apart by.
 func (g *group) title(m *explain.Map, groups int) string {
-	switch {
-	case g.name == "" && groups == 1:
+	if g.name == "" && groups == 1 {
 		return ""
-	case g.name == "":
-		return fmt.Sprintf("without the label %s, %s", m.GroupBy, explain.Count(g.nodes, "node"))
-	default:
-		return fmt.Sprintf("%s, %s", g.name, explain.Count(g.nodes, "node"))
 	}
+	return cmp.Or(g.name, "without the label "+m.GroupBy) + ", " + explain.Count(g.nodes, "node")
 }
 
 // rest says what has no line.
@@ -125,10 +115,9 @@ func (g *group) rest() string {
 func names(m *explain.Map) []string {
 	several := slices.ContainsFunc(m.DaemonSets, func(c explain.MapColumn) bool { return c.Namespace != m.DaemonSets[0].Namespace })
 	all := make([]string, len(m.DaemonSets))
-	for n := range m.DaemonSets {
-		all[n] = m.DaemonSets[n].Name
-		if several {
-			all[n] = m.DaemonSets[n].Namespace + "/" + all[n]
+	for n, c := range m.DaemonSets {
+		if all[n] = c.Name; several {
+			all[n] = c.Namespace + "/" + c.Name
 		}
 	}
 	return all
@@ -137,9 +126,8 @@ func names(m *explain.Map) []string {
 // summary says what a map is about.
 func summary(m *explain.Map) string {
 	ready, desired := 0, 0
-	for n := range m.DaemonSets {
-		ready += m.DaemonSets[n].Ready
-		desired += m.DaemonSets[n].Desired
+	for _, c := range m.DaemonSets {
+		ready, desired = ready+c.Ready, desired+c.Desired
 	}
 	return fmt.Sprintf("%s on %s: %d of %d pods are ready", explain.Count(len(m.DaemonSets), "DaemonSet"), explain.Count(len(m.Nodes), "node"), ready, desired)
 }

@@ -22,10 +22,8 @@ type TextOptions struct {
 	Whole bool
 	// ASCII has it written without characters that fonts may lack, or draw two columns wide.
 	ASCII bool
-	// Paint colours a symbol, if it is not nil.
-	Paint func(state explain.State, text string) string
-	// Strong makes a title stand out, if it is not nil.
-	Strong func(text string) string
+	// Paint makes text stand out as an ANSI code says, if it is not nil.
+	Paint func(code, text string) string
 }
 
 // leastText is how many columns are kept for names beside the cells.
@@ -38,6 +36,11 @@ const (
 	asciiSymbols = "#oX^.|+-~"
 )
 
+// codes are the ANSI codes of the states, in the same order, and strong is that of titles.
+var codes = []string{"32", "33", "1;31", "35", "2"}
+
+const strong = "1"
+
 // Symbol is what stands for a state where there is nothing but text.
 func Symbol(state explain.State) string {
 	return string([]rune(symbols)[slices.Index(explain.States(), state)])
@@ -47,7 +50,14 @@ func Symbol(state explain.State) string {
 // there are more DaemonSets than columns, it has several parts.
 func Text(out io.Writer, m *explain.Map, options TextOptions) error {
 	t := &text{Map: m, TextOptions: options, names: names(m)}
-	t.legend()
+	if t.Paint == nil {
+		t.Paint = func(_, text string) string { return text }
+	}
+	var legend []string
+	for _, state := range explain.States() {
+		legend = append(legend, t.symbol(state)+" "+state.Words())
+	}
+	t.line(strings.Join(legend, "  "))
 	// A symbol and its gap.
 	const wide = 2
 	room := max(options.Width-leastText, 1)
@@ -87,19 +97,8 @@ func (t *text) line(parts ...string) {
 	t.out.WriteByte('\n')
 }
 
-func (t *text) legend() {
-	var words []string
-	for _, state := range explain.States() {
-		words = append(words, t.symbol(state)+" "+state.Words())
-	}
-	t.line(strings.Join(words, "  "))
-}
-
 func (t *text) symbol(state explain.State) string {
-	if t.Paint == nil {
-		return Symbol(state)
-	}
-	return t.Paint(state, Symbol(state))
+	return t.Paint(codes[slices.Index(explain.States(), state)], Symbol(state))
 }
 
 // part writes the DaemonSets from first to before last.
@@ -110,7 +109,7 @@ func (t *text) part(first, last int) {
 	for n := range all {
 		g := &all[n]
 		if title := g.title(t.Map, len(all)); title != "" {
-			t.line(t.strong(cut(title, t.Width)))
+			t.line(t.Paint(strong, cut(title, t.Width)))
 		}
 		for n := range g.lines {
 			t.cells(&g.lines[n], last-first)
@@ -119,13 +118,6 @@ func (t *text) part(first, last int) {
 			t.line(strings.Repeat(" ", (last-first)*t.cell+1), g.rest())
 		}
 	}
-}
-
-func (t *text) strong(title string) string {
-	if t.Strong == nil {
-		return title
-	}
-	return t.Strong(title)
 }
 
 // columns writes above each column what it is about.
@@ -142,16 +134,12 @@ func (t *text) columns(first, last int) {
 	for d := first; d < last; d++ {
 		line := strings.Repeat("│"+strings.Repeat(" ", t.cell-1), d-first) + "┌" + strings.Repeat("─", (last-d)*t.cell-1)
 		about := fmt.Sprintf("%-*s %*s", longestName, cut(t.names[d], longestName), longestCount, counts[d])
-		t.line(line, " ", cut(about+reason(t.DaemonSets[d].Top, room-utf8.RuneCountInString(about))+lapsed(&t.DaemonSets[d]), room))
+		about += reason(t.DaemonSets[d].Top, room-utf8.RuneCountInString(about))
+		if lapsed := t.DaemonSets[d].Lapsed; lapsed > 0 {
+			about += "; no room held on " + explain.Count(lapsed, "node")
+		}
+		t.line(line, " ", cut(about, room))
 	}
-}
-
-// lapsed says where room is held no longer.
-func lapsed(column *explain.MapColumn) string {
-	if column.Lapsed == 0 {
-		return ""
-	}
-	return "; no room held on " + explain.Count(column.Lapsed, "node")
 }
 
 // reason says why there are gaps, and where, if there is room for that.

@@ -307,3 +307,48 @@ func TestPriorityClassesAndQuotas(t *testing.T) {
 		}
 	})
 }
+
+// A pod is bound without a scheduler only if its DaemonSet exists, and asks for it itself or by a policy.
+func TestSchedulesAuto(t *testing.T) {
+	scheme := metadatafake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	namespace := func(name string) *metav1.PartialObjectMetadata {
+		return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: name}}
+	}
+	agent := daemonsettest.Make("agent").Annotation(daemonset.SchedulingAnnotation, "auto").Obj()
+	plain := daemonsettest.Make("plain").Obj()
+	policed := daemonsettest.Make("policed").Obj()
+	policed.Namespace = "policed"
+	policies, err := policy.Parse([]byte(`{apiVersion: config.everynode.dev/v1alpha1, kind: WebhookConfiguration, policies: [
+		{name: auto, match: {namespaces: [policed]}, annotations: {everynode.dev/scheduling: auto}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		cluster := newCluster(metadatafake.NewSimpleMetadataClient(scheme, namespace("default"), namespace("policed")), fake.NewClientset(agent, plain, policed), nil)
+		go cluster.run(t.Context())
+		synctest.Wait()
+		admission := &admission{cluster: cluster, policies: func() *policy.Policies { return policies }}
+		for name, tc := range map[string]struct {
+			pod  *corev1.Pod
+			want bool
+		}{
+			"a DaemonSet that asks for it": {daemonsettest.Pod(agent, "a"), true},
+			"one that does not":            {daemonsettest.Pod(plain, "a"), false},
+			"one for which a policy does":  {daemonsettest.Pod(policed, "a"), true},
+			"one that does not exist":      {daemonsettest.Pod(daemonsettest.Make("unknown").Annotation(daemonset.SchedulingAnnotation, "auto").Obj(), "a"), false},
+			"a forged owner":               {withOwnerUID(daemonsettest.Pod(agent, "a"), "forged"), false},
+			"a pod of no DaemonSet":        {st.MakePod().Namespace("default").Name("ordinary").Obj(), false},
+		} {
+			began := time.Now()
+			if got := admission.schedulesAuto(tc.pod); got != tc.want {
+				t.Errorf("%s: %t, want %t", name, got, tc.want)
+			}
+			if waited := time.Since(began); waited > 0 {
+				t.Errorf("%s: it waited for %s", name, waited)
+			}
+		}
+	})
+}

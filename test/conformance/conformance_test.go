@@ -28,10 +28,10 @@ import (
 )
 
 var (
-	binDir     = flag.String("bin", "../../bin", "folder with the programs that make build makes")
-	scheduler  = flag.String("scheduler", "everynode", "scheduler to test: everynode or stock")
-	kubernetes = flag.String("kubernetes", "", "minor version of the control plane: one of localcluster.Versions; default: the newest")
-	artifacts  = flag.String("artifacts", "", "folder that receives the logs of the cluster; default: none are kept")
+	binDir            = flag.String("bin", "../../bin", "folder with the programs that make build makes")
+	scheduler         = flag.String("scheduler", "everynode", "scheduler to test: everynode or stock")
+	kubernetesVersion = flag.String("kubernetes", "", "minor version of the control plane: one of localcluster.Versions; default: the newest")
+	artifacts         = flag.String("artifacts", "", "folder that receives the logs of the cluster; default: none are kept")
 )
 
 func TestMain(m *testing.M) {
@@ -70,7 +70,7 @@ func run(m *testing.M) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
 	cluster, err := localcluster.Start(ctx, localcluster.Options{
-		BinDir: dir, Dir: *artifacts, Kubernetes: *kubernetes, Scheduler: localcluster.Scheduler(*scheduler), Webhook: true,
+		BinDir: dir, Dir: *artifacts, Kubernetes: *kubernetesVersion, Scheduler: localcluster.Scheduler(*scheduler), Webhook: true,
 	})
 	defer cluster.Stop()
 	if err != nil {

@@ -28,7 +28,7 @@ import (
 // storm, which ends as if it had replaced kube-scheduler. The pods of kube-system, those that
 // name a scheduler and those that stay out of it are not touched.
 func TestM1AdoptedJoinStorm(t *testing.T) {
-	if *kubernetes == "1.35" {
+	if *kubernetesVersion == "1.35" {
 		t.Skip("MutatingAdmissionPolicy is not GA before 1.36, and the chart refuses adopt there")
 	}
 	c := newCluster(t, func(o *localcluster.Options) {
@@ -85,8 +85,8 @@ func (c *cluster) startSecondScheduler() {
 	command := exec.CommandContext(c.t.Context(), filepath.Join(*binDir, localcluster.EverynodeScheduler), "--config="+config,
 		"--authentication-kubeconfig="+c.Kubeconfig, "--authorization-kubeconfig="+c.Kubeconfig,
 		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port), "--permit-port-sharing")
-	if *kubernetes != "" {
-		command.Args = append(command.Args, "--emulated-version="+*kubernetes)
+	if *kubernetesVersion != "" {
+		command.Args = append(command.Args, "--emulated-version="+*kubernetesVersion)
 	}
 	var log bytes.Buffer
 	command.Stdout, command.Stderr = &log, &log

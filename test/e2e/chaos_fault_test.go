@@ -40,12 +40,12 @@ type faultKind string
 // halted one goes on later. Of the others the network fails: their connections to the
 // API server, or its connections to them, break, or nothing that is sent arrives.
 const (
-	killed        faultKind = "killed"
-	halted        faultKind = "halted"
-	cutOff        faultKind = "cut off"
-	silenced      faultKind = "cut off silently"
-	unreachable   faultKind = "unreachable"
-	unreachableBy faultKind = "unreachable silently"
+	killed              faultKind = "killed"
+	halted              faultKind = "halted"
+	cutOff              faultKind = "cut off"
+	cutOffSilently      faultKind = "cut off silently"
+	unreachable         faultKind = "unreachable"
+	unreachableSilently faultKind = "unreachable silently"
 )
 
 var webhookReplicas = []string{"webhook-1", "webhook-2"}
@@ -53,7 +53,11 @@ var webhookReplicas = []string{"webhook-1", "webhook-2"}
 // schedulerReplicas returns the names of the schedulers, one of which localcluster has started.
 func schedulerReplicas() []string { return []string{schedulerProcess(), schedulerProcess() + "-2"} }
 
-const longestFault = 6 * time.Second
+const (
+	longestFault = 6 * time.Second
+	// chaosLease is shorter than usual, so that leaders change often.
+	chaosLease = 6 * time.Second
+)
 
 // drawFaults returns n faults that begin within a time, in their order.
 func drawFaults(random *rand.Rand, n int, within time.Duration) []fault {
@@ -63,10 +67,10 @@ func drawFaults(random *rand.Rand, n int, within time.Duration) []fault {
 			[]string{localcluster.Etcd, localcluster.APIServer, localcluster.ControllerManager})...)
 		kinds := []faultKind{killed, halted}
 		if component != localcluster.Etcd && component != localcluster.APIServer {
-			kinds = append(kinds, cutOff, silenced)
+			kinds = append(kinds, cutOff, cutOffSilently)
 		}
 		if slices.Contains(webhookReplicas, component) {
-			kinds = append(kinds, unreachable, unreachableBy)
+			kinds = append(kinds, unreachable, unreachableSilently)
 		}
 		faults[i] = fault{
 			at:        time.Duration(random.Int64N(int64(within))).Round(100 * time.Millisecond),
@@ -85,31 +89,29 @@ type storm struct {
 	service *service
 	// toAPI leads from a component to the API server, and fromAPI to a webhook.
 	toAPI, fromAPI map[string]*clustertest.Link
+	// touched is when an object was last changed for those who have to look at it again.
+	touched time.Time
 	// ports are the replicas' own.
 	ports map[string]int
 	// api is held by whoever needs the API server, or takes it away.
 	api sync.Mutex
 }
 
-// leases make a leader that has gone be missed sooner than usual.
-var leases = []string{
-	"--leader-elect=true", "--leader-elect-lease-duration=6s", "--leader-elect-renew-deadline=5s", "--leader-elect-retry-period=400ms",
-}
-
 // newStorm starts a cluster with two schedulers and two webhooks behind a Service, with
 // each component's network a Link, and with processes that are started again when they
-// have ended.
-func newStorm(t *testing.T) *storm {
+// have ended. A leader that has gone is missed after lease.
+func newStorm(t *testing.T, lease time.Duration) *storm {
 	t.Helper()
+	leases := []string{
+		"--leader-elect=true", fmt.Sprintf("--leader-elect-lease-duration=%s", lease),
+		fmt.Sprintf("--leader-elect-renew-deadline=%s", lease-lease/6), "--leader-elect-retry-period=400ms",
+	}
 	s := &storm{
 		service: newService(t), toAPI: make(map[string]*clustertest.Link), fromAPI: make(map[string]*clustertest.Link), ports: make(map[string]int),
 	}
 	s.cluster = newCluster(t, func(o *localcluster.Options) {
 		o.Webhook = false
-		o.Args = map[string][]string{localcluster.ControllerManager: leases, schedulerProcess(): leases}
-		o.PluginArgs = map[string]map[string]any{
-			"DaemonSetHeadroom": {"holdFor": holdFor.String()}, "DaemonSetPreemption": {"evictionTimeout": chaosEvictionTimeout.String()},
-		}
+		randomArgs(o)
 	})
 	s.patience = time.Minute
 	s.apply(webhookService)
@@ -131,19 +133,24 @@ func newStorm(t *testing.T) *storm {
 		}
 		supervise(name)
 	}
-	rerouted := func(name string) func(int) error {
-		return func(port int) error {
-			s.Process(name).Kill()
-			return s.Reroute(name, port)
-		}
-	}
+	// Nobody waits until the leases of those end that were started without links.
+	s.Process(localcluster.ControllerManager).Kill()
 	s.Process(schedulerProcess()).Kill()
+	s.kubectl("delete", "lease", "--namespace=kube-system", "--ignore-not-found", localcluster.ControllerManager, localcluster.KubeScheduler)
+	begin(localcluster.ControllerManager, func(port int) error {
+		if err := s.Reroute(localcluster.ControllerManager, port); err != nil {
+			return err
+		}
+		_, err := s.StartAgain(localcluster.ControllerManager, localcluster.ControllerManager, leases...)
+		return err
+	})
 	for _, name := range schedulerReplicas() {
 		begin(name, func(port int) error {
 			own, err := s.ReservePort()
 			s.ports[name] = own
 			if err == nil {
-				_, err = s.StartAgain(schedulerProcess(), name, fmt.Sprintf("--secure-port=%d", own), fmt.Sprintf("--master=https://127.0.0.1:%d", port))
+				_, err = s.StartAgain(schedulerProcess(), name,
+					slices.Concat(leases, []string{fmt.Sprintf("--secure-port=%d", own), fmt.Sprintf("--master=https://127.0.0.1:%d", port)})...)
 			}
 			return err
 		})
@@ -155,9 +162,11 @@ func newStorm(t *testing.T) *storm {
 		}
 		s.ports[name], s.fromAPI[name] = port, clustertest.NewLink(t, port)
 		s.service.add(s.fromAPI[name].Port)
-		begin(name, rerouted(name))
+		begin(name, func(port int) error {
+			s.Process(name).Kill()
+			return s.Reroute(name, port)
+		})
 	}
-	begin(localcluster.ControllerManager, rerouted(localcluster.ControllerManager))
 	supervise(localcluster.Etcd)
 	supervise(localcluster.APIServer)
 	s.apply(strings.ReplaceAll(string(deploy.Webhook), "path: /", fmt.Sprintf("port: %d\n        path: /", s.service.port)))
@@ -248,13 +257,13 @@ func (s *storm) suffer(ctx context.Context, f fault) {
 	case cutOff:
 		s.toAPI[f.component].Break()
 		defer s.toAPI[f.component].Mend()
-	case silenced:
+	case cutOffSilently:
 		s.toAPI[f.component].Silence()
 		defer s.toAPI[f.component].Mend()
 	case unreachable:
 		s.fromAPI[f.component].Break()
 		defer s.fromAPI[f.component].Mend()
-	case unreachableBy:
+	case unreachableSilently:
 		s.fromAPI[f.component].Silence()
 		defer s.fromAPI[f.component].Mend()
 	}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
 
@@ -24,9 +25,6 @@ var (
 	chaosSeeds = flag.Int("chaos-seeds", 3, "how many storms to test, seeds 1 and up")
 	chaosSeed  = flag.Int("chaos-seed", 0, "test the storm of this seed only")
 )
-
-// chaosEvictionTimeout is longer than it takes another scheduler to take the lead.
-const chaosEvictionTimeout = 15 * time.Second
 
 // settled is how long all has to be well: components may just be about to act.
 const settled = 2 * time.Second
@@ -51,9 +49,9 @@ func TestChaos(t *testing.T) {
 				}
 			})
 			random := rand.New(rand.NewPCG(uint64(seed), 1)) //nolint:gosec // nothing secret
-			s := newStorm(t)
+			s := newStorm(t, chaosLease)
 			check := newChecker(s.cluster)
-			check.pace, check.blind = chaosEvictionTimeout, true
+			check.blind = true
 			s.apply(inEveryRandomCluster + localVolumes())
 			s.endure(random, check, "all has come", 14, 12*time.Second, s.drawSteps(random)...)
 
@@ -135,21 +133,52 @@ func (s *storm) isBack(ctx context.Context) error {
 			return fmt.Errorf("the lease %s was renewed %s ago", name, ago)
 		}
 	}
+	return s.stir(ctx)
+}
+
+// stirPeriod is how long kwok and the node lifecycle controller have to finish something.
+const stirPeriod = 3 * time.Second
+
+// stir has kwok and the node lifecycle controller look again at what they have not
+// finished. They do not try again when a request has failed, until the object changes.
+func (s *storm) stir(ctx context.Context) error {
 	for _, node := range s.nodes(ctx) {
 		for _, taint := range node.Spec.Taints {
-			if taint.Key != corev1.TaintNodeNotReady && taint.Key != corev1.TaintNodeUnreachable {
-				continue
+			if taint.Key == corev1.TaintNodeNotReady || taint.Key == corev1.TaintNodeUnreachable {
+				return s.touch(ctx, "nodes", &node.ObjectMeta, "has the taint "+taint.Key)
 			}
-			// The node lifecycle controller does not try again to remove a taint when that has
-			// failed, until the node changes.
-			patch := fmt.Appendf(nil, `{"metadata": {"annotations": {"example.com/seen": %q}}}`, time.Now())
-			if _, err := s.Client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-				return err
-			}
-			return fmt.Errorf("node %s has the taint %s", node.Name, taint.Key)
+		}
+	}
+	pods, err := s.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		ends := pod.DeletionTimestamp != nil && !isStuck(pod)
+		starts := pod.DeletionTimestamp == nil && pod.Spec.NodeName != "" && !clustertest.IsReady(pod) && ownerKind(pod) != "Job"
+		if ends || starts {
+			return s.touch(ctx, "pods", &pod.ObjectMeta, "neither runs nor has ended")
 		}
 	}
 	return nil
+}
+
+// touch changes an object that is not as it should be, once in a while, and returns an
+// error that says so.
+func (s *storm) touch(ctx context.Context, resource string, object *metav1.ObjectMeta, why string) error {
+	if now := time.Now(); now.Sub(s.touched) > stirPeriod {
+		s.touched = now
+		patch := fmt.Appendf(nil, `{"metadata": {"annotations": {"example.com/touched": %q}}}`, now)
+		request := s.Client.CoreV1().RESTClient().Patch(types.MergePatchType).Resource(resource).Name(object.Name).Body(patch)
+		if object.Namespace != "" {
+			request = request.Namespace(object.Namespace)
+		}
+		if err := request.Do(ctx).Error(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s %s %s", resource, object.Name, why)
 }
 
 // controllersAreDone checks that controllers have seen all and made all pods that are not

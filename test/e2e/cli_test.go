@@ -416,7 +416,7 @@ func TestMapSaysWhatExplainSays(t *testing.T) {
 			for n := range m.Nodes {
 				row := &m.Nodes[n]
 				i := slices.IndexFunc(x.Verdicts, func(v explain.Verdict) bool { return v.Node == row.Name })
-				if v, cell := &x.Verdicts[i], m.Verdicts[row.Cells[column]]; v.Reason != cell.Reason || v.Message != cell.Message || v.State() != cell.State {
+				if v, cell := &x.Verdicts[i], m.Verdicts[row.Cells[column]]; v.Reason != cell.Reason || v.Message != cell.Message || v.Outcome != cell.State {
 					return fmt.Errorf("%s on %s: %+v, but explain: %s (%s)", ds.Name, row.Name, cell, v.Reason, v.Message)
 				}
 			}

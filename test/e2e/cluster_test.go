@@ -22,11 +22,11 @@ import (
 )
 
 var (
-	binDir     = flag.String("bin", "../../bin", "folder with the programs that make build makes")
-	scheduler  = flag.String("scheduler", "everynode", "scheduler to test: everynode or stock")
-	kubernetes = flag.String("kubernetes", "", "minor version of the control plane: one of localcluster.Versions; default: the newest")
-	installed  = flag.Bool("installed", false, "whether everynode is what the chart installs, with no other rights")
-	artifacts  = flag.String("artifacts", "", "folder that receives the logs of the clusters of failed tests")
+	binDir            = flag.String("bin", "../../bin", "folder with the programs that make build makes")
+	scheduler         = flag.String("scheduler", "everynode", "scheduler to test: everynode or stock")
+	kubernetesVersion = flag.String("kubernetes", "", "minor version of the control plane: one of localcluster.Versions; default: the newest")
+	installed         = flag.Bool("installed", false, "whether everynode is what the chart installs, with no other rights")
+	artifacts         = flag.String("artifacts", "", "folder that receives the logs of the clusters of failed tests")
 )
 
 func TestMain(m *testing.M) { clustertest.Main(m, binDir, "localcluster", "build") }
@@ -50,7 +50,7 @@ func newCluster(t *testing.T, edit func(*localcluster.Options)) *cluster {
 	if edit != nil {
 		edit(&options)
 	}
-	options.Kubernetes = *kubernetes
+	options.Kubernetes = *kubernetesVersion
 	var audit *rights.Log
 	if *installed {
 		var err error

@@ -43,17 +43,15 @@ type checker struct {
 	// before are the nodes before the change, changed is when that was.
 	before  []corev1.Node
 	changed time.Time
-	// judged is up to when evictions have been judged, and pace is how long a controller
-	// without a budget loses one pod only, unless its replacement is Ready.
+	// judged is up to when evictions have been judged.
 	judged time.Time
-	pace   time.Duration
 	// blind is whether pods may have come and gone while nobody saw them.
 	blind bool
 }
 
 func newChecker(c *cluster) *checker {
 	c.t.Helper()
-	return &checker{cluster: c, log: c.watchPods(), admitted: make(map[string]*corev1.PodSpec), pace: randomEvictionTimeout}
+	return &checker{cluster: c, log: c.watchPods(), admitted: make(map[string]*corev1.PodSpec)}
 }
 
 // rememberNodes remembers the nodes before a change.
@@ -637,7 +635,7 @@ func (c *checker) wrongEvictions(ctx context.Context) []string {
 			problems = append(problems, fmt.Sprintf("%s was evicted although %s: %s", e.victim.Name, why, e.note))
 		}
 		owner := ownerUID(e.victim)
-		if before, ok := last[owner]; ok && e.at.Sub(before) < c.pace-time.Second && !c.log.anyReady(owner, before, e.at) {
+		if before, ok := last[owner]; ok && e.at.Sub(before) < randomEvictionTimeout-time.Second && !c.log.anyReady(owner, before, e.at) {
 			problems = append(problems, fmt.Sprintf("%s was evicted %s after another pod of its controller: %s", e.victim.Name, e.at.Sub(before), e.note))
 		}
 		last[owner] = e.at

@@ -86,6 +86,20 @@ policies: [{name: auto, match: {namespaces: [policed]}, annotations: {everynode.
 	c.eventually(15*time.Second, "pods of a namespace with a policy are bound", func(ctx context.Context) error { return c.complete(ctx, "policed", "policed", 6) })
 	c.kubectl("delete", "pod", "--selector=app=agent", "--field-selector=spec.nodeName=node-1")
 	c.eventually(15*time.Second, "the successor of a pod is bound", func(ctx context.Context) error { return c.boundTo(ctx, "agent", nodes...) })
+	// Room that the scheduler has promised stays free.
+	c.apply(`{apiVersion: v1, kind: Pod, metadata: {name: promised}, spec: {containers: [{name: main, image: "example/main:1.0", resources: {requests: {cpu: "3.95"}}}]}}`)
+	c.kubectl("patch", "pod", "promised", "--subresource=status", "--patch", `{"status": {"nominatedNodeName": "node-5"}}`)
+	c.kubectl("delete", "pod", "--selector=app=agent", "--field-selector=spec.nodeName=node-5")
+	c.eventually(15*time.Second, "a pod leaves promised room free", func(ctx context.Context) error {
+		for _, note := range c.notes(ctx, "NotBoundWithoutScheduler") {
+			if strings.Contains(note, "Not bound to node-5") && strings.Contains(note, "too little cpu free") {
+				return c.boundTo(ctx, "agent", nodes[:4]...)
+			}
+		}
+		return errors.New("no event says so")
+	})
+	c.kubectl("delete", "pod", "promised")
+	c.eventually(20*time.Second, "the pod is bound when nothing is promised any more", func(ctx context.Context) error { return c.boundTo(ctx, "agent", nodes...) })
 	for name, why := range map[string]string{"agent": "the node has too little cpu free", "spread": "its topology spread constraints need a scheduler"} {
 		c.eventually(15*time.Second, "it is said why a pod of "+name+" is not bound", func(ctx context.Context) error {
 			for _, note := range c.notes(ctx, "NotBoundWithoutScheduler") {
@@ -120,9 +134,9 @@ policies: [{name: auto, match: {namespaces: [policed]}, annotations: {everynode.
 		t.Errorf("the scheduler counted as away %d times, want once", got)
 	}
 	without, with := c.notes(t.Context(), "BoundWithoutScheduler"), c.notes(t.Context(), "Scheduled")
-	// On node-4, node-5, node-1 for the second time, and all six of the policy.
-	if len(without) != 3+6 {
-		t.Errorf("%d pods were bound without a scheduler, want 9: %v", len(without), without)
+	// On node-4, node-5, node-1 and node-5 for the second time, and all six of the policy.
+	if len(without) != 4+6 {
+		t.Errorf("%d pods were bound without a scheduler, want 10: %v", len(without), without)
 	}
 	for pod := range without {
 		if note, both := with[pod]; both {

@@ -63,6 +63,7 @@ func TestTwoReleases(t *testing.T) {
 	blue.work()
 	blue.makeRoom()
 	blue.repair()
+	blue.outage()
 	blue.upgrade()
 
 	for _, component := range []string{"scheduler", "webhook"} {
@@ -304,7 +305,7 @@ spec:
 func (r *release) repair() {
 	r.Helper()
 	secrets := r.Client.CoreV1().Secrets(r.namespace)
-	r.kubectl("-n", r.namespace, "delete", "secret/"+r.object("webhook-tls"), "lease/"+r.object("scheduler"))
+	r.kubectl("-n", r.namespace, "delete", "secret/"+r.object("webhook-tls"), "lease/"+r.object("scheduler"), "lease/"+r.object("webhook"))
 	r.eventually("the Secret is made anew", func(ctx context.Context) error {
 		secret, err := secrets.Get(ctx, r.object("webhook-tls"), metav1.GetOptions{})
 		if err == nil && len(secret.Data["ca.crt"]) == 0 {
@@ -313,6 +314,22 @@ func (r *release) repair() {
 		return err
 	})
 	r.eventually("the lease is made anew", func(ctx context.Context) error {
+		_, err := r.leader(ctx)
+		return err
+	})
+}
+
+// outage takes the release's schedulers away: the webhook binds pods of a DaemonSet that asks for it.
+func (r *release) outage() {
+	r.Helper()
+	scale := func(replicas int) {
+		r.kubectl("-n", r.namespace, "scale", "deployment", r.object("scheduler"), fmt.Sprintf("--replicas=%d", replicas))
+	}
+	scale(0)
+	r.apply(strings.Replace(r.daemonSet("outage"), "{name: outage}", "{name: outage, annotations: {everynode.dev/scheduling: auto}}", 1))
+	r.eventually("the webhook binds without a scheduler", r.complete("outage"))
+	scale(2)
+	r.eventually("a scheduler leads again", func(ctx context.Context) error {
 		_, err := r.leader(ctx)
 		return err
 	})

@@ -96,12 +96,14 @@ func (c *cluster) settle(calm time.Duration, what string, check func(context.Con
 		if err := check(ctx); err != nil {
 			return err
 		}
-		if quiet := time.Since(c.lastChange()); quiet < calm {
-			return fmt.Errorf("something has changed %s ago", quiet)
+		if at, what := c.lastChange(); time.Since(at) < calm {
+			return fmt.Errorf("%s ago something has changed: %s", time.Since(at), what)
 		}
 		return nil
 	})
-	return c.lastChange()
+	at, last := c.lastChange()
+	c.t.Logf("the last change was %s", last)
+	return at
 }
 
 // during has step called every second until the time is over.
@@ -127,7 +129,8 @@ func (c *cluster) allRun(ordinary int, daemonSets ...string) func(context.Contex
 const startupTaint = "network.example.com/agent-not-ready"
 
 // nodePool is a NodePool for nodes of so many CPUs, with a label and a start-up taint of its own. limit is the sum of
-// the CPUs of its nodes at most, and after is when Karpenter consolidates.
+// the CPUs of its nodes at most, and after is when Karpenter consolidates: all nodes at once, if it wants to, where its
+// default is a tenth of them.
 func nodePool(cpus, limit, after string) string {
 	return fmt.Sprintf(`
 apiVersion: karpenter.sh/v1
@@ -150,6 +153,7 @@ spec:
   disruption:
     consolidationPolicy: WhenEmptyOrUnderutilized
     consolidateAfter: %s
+    budgets: [{nodes: 100%%}]
 `, limit, startupTaint, cpus, after)
 }
 
@@ -206,12 +210,11 @@ spec:
 `, name, replicas, cpu, memory)
 }
 
-// backlog returns ordinary pods of mixed sizes: half of them small, a third of a medium size, the rest large.
-func backlog(pods int) string {
-	small, medium := pods/2, pods/3
-	return deployment("small", small, "100m", "128Mi") +
-		deployment("medium", medium, "250m", "256Mi") +
-		deployment("large", pods-small-medium, "700m", "512Mi")
+// backlog returns ordinary pods of three sizes: half of them small, a third of a medium size, the rest large.
+func backlog(pods int) (large, medium, small string) {
+	return deployment("large", pods-pods/2-pods/3, "640m", "512Mi"),
+		deployment("medium", pods/3, "250m", "256Mi"),
+		deployment("small", pods/2, "100m", "128Mi")
 }
 
 // waits returns a check that so many ordinary pods wait, and have been tried.

@@ -47,6 +47,7 @@ func heldBack(t *testing.T, holdFor, limit string) *cluster {
 
 // K3: Karpenter may buy no more than two nodes: the pods that room is held against run when it is not held any longer.
 func TestK3QuotaAndLimit(t *testing.T) {
+	t.Parallel()
 	const holdFor = 40 * time.Second
 	c := heldBack(t, holdFor.String(), "16")
 	c.eventually(patience, "as many pods run as fit beside the room that is held", func(context.Context) error {
@@ -67,6 +68,7 @@ func TestK3QuotaAndLimit(t *testing.T) {
 
 // K3: Karpenter may buy as many nodes as it wants, for pods that it could not place beside a DaemonSet that never comes.
 func TestK3QuotaWithoutLimit(t *testing.T) {
+	t.Parallel()
 	c := heldBack(t, "40s", "1000")
 	c.eventually(patience, "all pods run", c.allRun(withoutIt, network))
 	c.staysAt(3)
@@ -93,6 +95,7 @@ func (c *cluster) staysAt(nodes int) {
 // event says that it would buy a node and may not. When it may, it buys one, names it in its next event, and the pod
 // runs there.
 func TestK4HeldBackIsUnderstood(t *testing.T) {
+	t.Parallel()
 	c := heldBack(t, "10m", "16")
 	var pod *corev1.Pod
 	c.eventually(patience, "the rest of the pods is held back", func(ctx context.Context) error {

@@ -31,8 +31,10 @@ type ledger struct {
 	podLister  corelisters.PodLister
 	nodeLister corelisters.NodeLister
 
-	mu      sync.Mutex // protects the rest
+	mu sync.Mutex // protects the rest
+	// changed is when something changed last, and what.
 	changed time.Time
+	what    string
 	// machines are the nodes that were bought, also those that have gone.
 	machines map[string]*machine
 	// known are the states of pods and nodes at which something last changed.
@@ -64,7 +66,7 @@ func newLedger(t *testing.T, c *localcluster.Cluster) *ledger {
 		factory.Core().V1().Pods().Informer(): cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(obj any) { l.pod(nil, obj.(*corev1.Pod)) },
 			UpdateFunc: func(before, after any) { l.pod(before.(*corev1.Pod), after.(*corev1.Pod)) },
-			DeleteFunc: func(any) { l.change() },
+			DeleteFunc: func(any) { l.change("a pod has gone") },
 		},
 		factory.Core().V1().Nodes().Informer(): cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(obj any) { l.buy(obj.(*corev1.Node)) },
@@ -102,23 +104,23 @@ func (l *ledger) untaint(ctx context.Context, t *testing.T, c *localcluster.Clus
 	}
 }
 
-func (l *ledger) change() {
+func (l *ledger) change(what string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.changed = time.Now()
+	l.changed, l.what = time.Now(), what
 }
 
 // see notes a state of an object, and whether that is a change.
-func (l *ledger) see(uid types.UID, state string) {
+func (l *ledger) see(object metav1.Object, state string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.known[uid] != state {
-		l.known[uid], l.changed = state, time.Now()
+	if l.known[object.GetUID()] != state {
+		l.known[object.GetUID()], l.changed, l.what = state, time.Now(), object.GetName()+": "+state
 	}
 }
 
 func (l *ledger) pod(before, after *corev1.Pod) {
-	l.see(after.UID, fmt.Sprint(after.Spec.NodeName, clustertest.IsReady(after), after.DeletionTimestamp != nil))
+	l.see(after, fmt.Sprintf("on %q, ready %t, ends %t", after.Spec.NodeName, clustertest.IsReady(after), after.DeletionTimestamp != nil))
 	if before == nil || before.DeletionTimestamp != nil || after.DeletionTimestamp == nil || after.Spec.NodeName == "" {
 		return
 	}
@@ -136,7 +138,7 @@ func (l *ledger) pod(before, after *corev1.Pod) {
 }
 
 func (l *ledger) node(node *corev1.Node) {
-	l.see(node.UID, fmt.Sprint(leaves(node), node.Spec.Taints))
+	l.see(node, fmt.Sprintf("leaves %t, taints %v", leaves(node), node.Spec.Taints))
 }
 
 func (l *ledger) buy(node *corev1.Node) {
@@ -150,18 +152,19 @@ func (l *ledger) sell(obj any) {
 	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = unknown.Obj
 	}
+	l.change("a node has gone")
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.changed = time.Now()
 	if node, ok := obj.(*corev1.Node); ok && l.machines[node.Name] != nil {
 		l.machines[node.Name].gone = time.Now()
 	}
 }
 
-func (l *ledger) lastChange() time.Time {
+// lastChange returns when something changed last, and what.
+func (l *ledger) lastChange() (time.Time, string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.changed
+	return l.changed, l.what
 }
 
 // bought returns how many nodes were bought, with how many CPUs, and the sum of their ages at the given time.

@@ -13,13 +13,15 @@ import (
 // K2: all pods go and come back, and with them all nodes; then most pods go, and Karpenter consolidates what is left.
 // Every node that stays has its daemon pods, none of them has to go, and Karpenter comes to rest.
 func TestK2ScaleAndConsolidate(t *testing.T) {
+	t.Parallel()
 	const pods, left = 100, 35
 	c := newCluster(t, nil)
 	names := []string{network, logs, metrics, profiler}
 	c.apply(daemonSets(""))
 	c.apply(nodePool(`"4", "8"`, "1000", "15s"))
 	scale := func(to int) {
-		c.apply(backlog(to))
+		large, medium, small := backlog(to)
+		c.apply(large + medium + small)
 	}
 	scale(pods)
 	c.eventually(patience, "all pods run", c.allRun(pods, names...))

@@ -100,6 +100,7 @@ type Cluster struct {
 	http      *http.Client
 
 	apiServerPort, schedulerPort, webhookPort *port
+	serverVersion                             string // of the API server
 
 	// machines is nil where kwok plays the kubelets.
 	machines *machines

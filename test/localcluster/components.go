@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -92,9 +93,20 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.waitReady(ctx, func(ctx context.Context) error {
+	if err := p.waitReady(ctx, func(ctx context.Context) error {
 		return c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
-	})
+	}); err != nil {
+		return err
+	}
+	server, err := c.Client.Discovery().ServerVersion()
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(server.GitVersion, "v"+c.options.Kubernetes+".") && c.options.Kubernetes != "" {
+		return fmt.Errorf("%s is of version %s (run make build-versions)", c.kubernetes(), server.GitVersion)
+	}
+	c.serverVersion = server.GitVersion
+	return nil
 }
 
 func (c *Cluster) startControllerManager(ctx context.Context) error {
@@ -356,7 +368,9 @@ func (c *Cluster) startKwok(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(c.path("stages.yaml"), stages, 0o600); err != nil {
+	// Kubelets are as new as the API server.
+	played := bytes.ReplaceAll(stages, []byte("SERVER_VERSION"), []byte(c.serverVersion))
+	if err := os.WriteFile(c.path("stages.yaml"), played, 0o600); err != nil {
 		return err
 	}
 	_, err = c.start(Kwok, c.binary(Kwok),

@@ -22,7 +22,7 @@ func (c *Cluster) StartAgain(before, name string, args ...string) (*Process, err
 		return nil, fmt.Errorf("starting %s: %s was never started", name, before)
 	}
 	all := slices.Concat(process.cmd.Args[1:], args)
-	return c.launch(name, exec.Command(process.cmd.Path, all...), startOnLivingThread) //nolint:gosec,noctx // ours, and Stop ends it
+	return c.launch(name, exec.Command(process.cmd.Path, all...), startOnLivingThread) //nolint:noctx // Stop ends it
 }
 
 // Done is closed when the process has ended.

@@ -36,7 +36,7 @@ var rendered = map[string]struct {
 	}},
 	"base/scheduler/rbac.yaml": {templates: []string{"scheduler/rbac"}},
 	"base/webhook/deployment.yaml": {templates: []string{
-		"webhook/deployment", "webhook/service", "webhook/poddisruptionbudget", "webhook/certificates",
+		"webhook/deployment", "webhook/service", "webhook/poddisruptionbudget", "webhook/certificates", "webhook/lease",
 	}},
 	"base/webhook/rbac.yaml":      {templates: []string{"webhook/serviceaccount", "webhook/rbac"}},
 	"base/webhook/webhook.yaml":   {templates: []string{"webhook/webhookconfiguration"}},

@@ -266,7 +266,7 @@ kind: WebhookConfiguration
      and none where it elects no leader; the cluster's own scheduler has its usual one. */}}
 {{- define "everynode.schedulerLeases" -}}
 {{- $leases := dict }}
-{{- if .Values.webhook.binder.enabled }}
+{{- if ne (.Values.webhook.binder).enabled false }}
 {{- $_ := set $leases "default-scheduler" "kube-system/kube-scheduler" }}
 {{- if .Values.scheduler.enabled }}
 {{- $config := include "everynode.schedulerConfig" . | fromYaml }}

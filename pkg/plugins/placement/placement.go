@@ -8,9 +8,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -71,7 +73,8 @@ func (pl *Placement) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHi
 	return []fwk.ClusterEventWithHint{
 		{Event: fwk.ClusterEvent{Resource: fwk.AssignedPod, ActionType: fwk.Delete | fwk.UpdatePodScaleDown}, QueueingHintFn: pl.isSchedulableAfterPodChange},
 		{Event: fwk.ClusterEvent{Resource: fwk.TargetPod, ActionType: fwk.UpdatePodScaleDown}},
-		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add | fwk.UpdateNodeAllocatable | fwk.UpdateNodeCondition}, QueueingHintFn: pl.isSchedulableAfterNodeChange},
+		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add | fwk.UpdateNodeAllocatable | fwk.UpdateNodeLabel | fwk.UpdateNodeTaint | fwk.UpdateNodeCondition},
+			QueueingHintFn: pl.isSchedulableAfterNodeChange},
 	}, nil
 }
 
@@ -92,17 +95,23 @@ func (pl *Placement) isSchedulableAfterPodChange(logger klog.Logger, pod *corev1
 	return fwk.Queue, nil
 }
 
-// isSchedulableAfterNodeChange: the pod's node has come, has grown, or has given up
-// shutting down.
+// isSchedulableAfterNodeChange: the pod's node has come, has grown, has given up shutting
+// down, or is open to other pods than before. The pods in the way of a pod that may evict
+// them may be able to run on another node now.
 func (pl *Placement) isSchedulableAfterNodeChange(logger klog.Logger, pod *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
 	before, after, err := schedutil.As[*corev1.Node](oldObj, newObj)
 	if err != nil {
 		return fwk.Queue, err
 	}
+	opens := before == nil || before.Spec.Unschedulable != after.Spec.Unschedulable ||
+		!maps.Equal(before.Labels, after.Labels) || !equality.Semantic.DeepEqual(before.Spec.Taints, after.Spec.Taints)
 	if pinned, ok := daemonset.PinnedNode(pod); ok && pinned != after.Name {
-		return fwk.QueueSkip, nil
+		ds := pl.cluster.Set().OwnerOf(pod)
+		opens = opens && ds != nil && ds.Preempts
+	} else {
+		opens = opens || isShuttingDown(before) || hasGrown(before, after)
 	}
-	if isShuttingDown(after) || before != nil && !isShuttingDown(before) && !hasGrown(before, after) {
+	if !opens || isShuttingDown(after) {
 		return fwk.QueueSkip, nil
 	}
 	logger.V(5).Info("A node has opened", "pod", klog.KObj(pod), "node", klog.KObj(after))

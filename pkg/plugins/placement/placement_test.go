@@ -16,6 +16,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
+	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 	"everynode.dev/everynode/pkg/plugins/cluster"
 	"everynode.dev/everynode/pkg/plugins/placement"
@@ -170,6 +171,7 @@ func TestQueueingHints(t *testing.T) {
 		"any node comes for an unpinned pod":  {fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add}, unpinned(daemonsettest.Pod(agent, "node")), nil, ready, fwk.Queue},
 		"the node no longer shuts down":       {fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeCondition}, daemonsettest.Pod(agent, "node"), shuttingDown, ready, fwk.Queue},
 		"the node still shuts down":           {fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeCondition}, daemonsettest.Pod(agent, "node"), shuttingDown, shuttingDown, fwk.QueueSkip},
+		"its node loses a taint":              {fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeTaint}, daemonsettest.Pod(agent, "node"), st.MakeNode().Name("node").Taints([]corev1.Taint{{Key: "a"}}).Obj(), st.MakeNode().Name("node").Obj(), fwk.Queue},
 		"another condition of the node moves": {fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeCondition}, daemonsettest.Pod(agent, "node"), ready, ready, fwk.QueueSkip},
 		"something that is no node":           {fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add}, daemonsettest.Pod(agent, "node"), nil, agent, fwk.Queue},
 	}
@@ -179,6 +181,43 @@ func TestQueueingHints(t *testing.T) {
 				t.Errorf("hint is %v, want %v", got, tc.want)
 			}
 		})
+	}
+}
+
+// Other nodes matter to a pod that may evict pods: those that could run nowhere else before
+// are spared.
+func TestOtherNodesMatterToPodsThatMayEvict(t *testing.T) {
+	other := func() *st.NodeWrapper { return st.MakeNode().Name("other").Capacity(room) }
+	cordoned := other().Unschedulable(true).Obj()
+	added := fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add}
+	labelled := fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeLabel}
+	tainted := fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeTaint}
+	resized := fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeAllocatable}
+	tests := map[string]struct {
+		event    fwk.ClusterEvent
+		old, new any
+		want     fwk.QueueingHint
+	}{
+		"a node comes":              {added, nil, other().Obj(), fwk.Queue},
+		"a node gets a label":       {labelled, other().Obj(), other().Label("a", "b").Obj(), fwk.Queue},
+		"a node is uncordoned":      {tainted, cordoned, other().Obj(), fwk.Queue},
+		"a node loses a taint":      {tainted, other().Taints([]corev1.Taint{{Key: "a"}}).Obj(), other().Obj(), fwk.Queue},
+		"a node grows":              {resized, st.MakeNode().Name("other").Obj(), other().Obj(), fwk.QueueSkip},
+		"a node comes and goes off": {added, nil, shuttingDown, fwk.QueueSkip},
+	}
+	for name, tc := range tests {
+		for _, preempt := range []string{"true", "false"} {
+			t.Run(name+", preempt "+preempt, func(t *testing.T) {
+				agent := daemonsettest.Make("agent").Annotation(daemonset.PreemptAnnotation, preempt).Obj()
+				want := tc.want
+				if preempt == "false" {
+					want = fwk.QueueSkip
+				}
+				if got := plugintest.Hint(t, newPlacement(t, agent), tc.event, daemonsettest.Pod(agent, "mine"), tc.old, tc.new); got != want {
+					t.Errorf("hint is %v, want %v", got, want)
+				}
+			})
+		}
 	}
 }
 

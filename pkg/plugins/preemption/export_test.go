@@ -5,6 +5,7 @@ package preemption
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -25,6 +26,14 @@ func (pl *Preemption) Waits(pod *corev1.Pod) bool {
 	pl.pacer.mu.Lock()
 	defer pl.pacer.mu.Unlock()
 	return pl.pacer.waitsFor[pod.UID].Len() > 0
+}
+
+// Away returns how many pods of a controller are away.
+func (pl *Preemption) Away(controller types.UID) int {
+	pl.pacer.mu.Lock()
+	defer pl.pacer.mu.Unlock()
+	away, _ := pl.pacer.away(controller)
+	return away
 }
 
 // MayPreemptEqual is mayPreemptEqual.

@@ -135,6 +135,19 @@ func (p *pacer) begin(controller, victim types.UID, timeout time.Duration) {
 	})
 }
 
+// see records that pod was evicted at a time, unless it is recorded: by a scheduler that
+// led before, or by somebody else.
+func (p *pacer) see(pod *corev1.Pod, at time.Time, timeout time.Duration) {
+	if controller := controllerUID(pod); controller != "" {
+		p.change(controller, func() {
+			evictions, until := p.of(controller).evictions, at.Add(timeout)
+			if _, recorded := evictions[pod.UID]; !recorded && p.clock.Now().Before(until) {
+				evictions[pod.UID] = eviction{at, until}
+			}
+		})
+	}
+}
+
 // cancel takes the record of an eviction back that does not happen.
 func (p *pacer) cancel(controller, victim types.UID) {
 	p.change(controller, func() { delete(p.of(controller).evictions, victim) })

@@ -315,3 +315,31 @@ func TestFewWaitingPodsAreTriedAtATime(t *testing.T) {
 		t.Errorf("tried again: %v, want each pod once", tried)
 	}
 }
+
+// A scheduler that takes the lead knows of the evictions of the one before, which it has
+// seen: each controller loses one pod at a time all the same.
+func TestEvictionsOfAnotherSchedulerCount(t *testing.T) {
+	clock := newClock()
+	pods, objects := fleet(2)
+	w := newWorldAt(t, clock, "", objects...)
+	evicted, err := w.client.CoreV1().Pods("default").Get(t.Context(), "web-1-2", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	evicted.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", LastTransitionTime: metav1.NewTime(clock.Now())}}
+	if _, err := w.client.CoreV1().Pods("default").UpdateStatus(t.Context(), evicted, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(t, func() bool { return w.plugin.Away("web") == 1 })
+	if err := w.client.CoreV1().Pods("default").Delete(t.Context(), evicted.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.chosen(t, pods[0]); got != "batch" {
+		t.Errorf("evicted %q, want a pod of the controller that has lost none", got)
+	}
+	w.create(t, clock, "successor", "web", true)
+	w.eventually(t, func() bool { return w.plugin.Away("web") == 0 })
+	if got := w.chosen(t, pods[0]); got != "web" {
+		t.Errorf("evicted %q, want the pod of web when its successor is Ready", got)
+	}
+}

@@ -244,10 +244,19 @@ func (pl *Preemption) PodEligibleToPreemptOthers(ctx context.Context, pod *corev
 
 // isEvicted says whether pod is terminating because it was evicted or preempted.
 func isEvicted(pod *corev1.Pod) bool {
-	return preemption.PodTerminatingByPreemption(pod) ||
-		pod.DeletionTimestamp != nil && slices.ContainsFunc(pod.Status.Conditions, func(condition corev1.PodCondition) bool {
-			return condition.Type == corev1.DisruptionTarget && condition.Status == corev1.ConditionTrue && condition.Reason == evictionByEvictionAPI
-		})
+	_, evicted := evictedAt(pod)
+	return preemption.PodTerminatingByPreemption(pod) || pod.DeletionTimestamp != nil && evicted
+}
+
+// evictedAt returns when the eviction API evicted pod, if it did.
+func evictedAt(pod *corev1.Pod) (at time.Time, evicted bool) {
+	for i := range pod.Status.Conditions {
+		condition := &pod.Status.Conditions[i]
+		if condition.Type == corev1.DisruptionTarget && condition.Status == corev1.ConditionTrue && condition.Reason == evictionByEvictionAPI {
+			return condition.LastTransitionTime.Time, true
+		}
+	}
+	return time.Time{}, false
 }
 
 // evictionByEvictionAPI is the reason that the API server gives to evicted pods
@@ -366,7 +375,7 @@ func newFactory(clusters *cluster.Pool, clock clock.WithDelayedExecution) framew
 		if err != nil {
 			return nil, fmt.Errorf("making DefaultPreemption: %w", err)
 		}
-		shared, err := schedulers.of(ctx, handle)
+		shared, err := schedulers.of(ctx, handle, args.EvictionTimeout.Duration)
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -41,7 +42,10 @@ type shared struct {
 	clock   clock.WithDelayedExecution
 	cluster *cluster.Cluster
 	pacer   *pacer
-	plans   *plans
+	// evictionTimeout is the longest of the profiles'. All instances are made before the
+	// first event.
+	evictionTimeout time.Duration
+	plans           *plans
 	// blocked holds pods that a PodDisruptionBudget keeps from making room.
 	blocked *refused.Pods[struct{}]
 	// unready holds pods that wait for replicas to turn Ready.
@@ -64,7 +68,7 @@ func (p *profiles) has(name string) bool {
 }
 
 // of returns the shared state of the scheduler that handle belongs to.
-func (s *schedulers) of(ctx context.Context, handle fwk.Handle) (*shared, error) {
+func (s *schedulers) of(ctx context.Context, handle fwk.Handle, evictionTimeout time.Duration) (*shared, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	factory := handle.SharedInformerFactory()
@@ -79,6 +83,7 @@ func (s *schedulers) of(ctx context.Context, handle fwk.Handle) (*shared, error)
 		}
 		s.made[factory] = state
 	}
+	state.evictionTimeout = max(state.evictionTimeout, evictionTimeout)
 	if profile, ok := handle.(framework.Framework); ok {
 		state.profiles.mu.Lock()
 		defer state.profiles.mu.Unlock()
@@ -122,12 +127,17 @@ func newShared(ctx context.Context, clusters *cluster.Pool, clock clock.WithDela
 	return s, nil
 }
 
-// podHandler follows replacements of evicted pods and replicas that turn Ready, and
+// podHandler follows evictions, replacements of evicted pods and replicas that turn Ready, and
 // forgets preemptors that are bound or deleted.
 func (s *shared) podHandler(logger klog.Logger, activator fwk.PodActivator) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
-			if pod, ok := obj.(*corev1.Pod); ok && daemonset.IsReady(pod) {
+			pod, ok := obj.(*corev1.Pod)
+			if !ok {
+				return
+			}
+			s.see(pod)
+			if daemonset.IsReady(pod) {
 				s.pacer.ready(pod)
 			}
 		},
@@ -135,6 +145,9 @@ func (s *shared) podHandler(logger klog.Logger, activator fwk.PodActivator) cach
 			before, after := oldObj.(*corev1.Pod), newObj.(*corev1.Pod)
 			if before.UID != after.UID {
 				s.gone(before)
+			}
+			if _, was := evictedAt(before); !was || before.UID != after.UID {
+				s.see(after)
 			}
 			if daemonset.IsReady(after) && (before.UID != after.UID || !daemonset.IsReady(before)) {
 				s.pacer.ready(after)
@@ -157,6 +170,13 @@ func (s *shared) podHandler(logger klog.Logger, activator fwk.PodActivator) cach
 				s.gone(pod)
 			}
 		},
+	}
+}
+
+// see records that pod was evicted, if it was.
+func (s *shared) see(pod *corev1.Pod) {
+	if at, evicted := evictedAt(pod); evicted {
+		s.pacer.see(pod, at, s.evictionTimeout)
 	}
 }
 
