@@ -232,7 +232,8 @@ func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, object
 	if err != nil {
 		return nil, err
 	}
-	findings = slices.Concat(findings, lint.Check(ds), lint.CheckReferences(ds, objects))
+	// What lint.Check returns is never nil, so that JSON has an empty list.
+	findings = append(slices.Insert(lint.Check(ds), 0, findings...), lint.CheckReferences(ds, objects)...)
 	findings = slices.DeleteFunc(findings, func(f lint.Finding) bool {
 		return !f.Severity.AtLeast(lint.Severity(o.level)) || len(o.only) > 0 && !slices.Contains(o.only, f.Rule) || slices.Contains(o.skip, f.Rule)
 	})

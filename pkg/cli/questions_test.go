@@ -362,6 +362,32 @@ func TestPlanOfAWholeFile(t *testing.T) {
 	}
 }
 
+// Where nothing is wrong at all, programs read an empty list of findings.
+func TestLintWithoutFindingsIsAList(t *testing.T) {
+	const manifest = `
+kind: DaemonSet
+apiVersion: apps/v1
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec:
+      serviceAccountName: agent
+      priorityClassName: system-node-critical
+      containers:
+      - name: agent
+        image: example/agent:1.0
+        resources: {requests: {cpu: 10m, memory: 10Mi}, limits: {memory: 20Mi}}
+        readinessProbe: {tcpSocket: {port: 80}}
+`
+	for _, level := range []string{"warning", "info"} {
+		if got := run(t, nil, manifest, "lint", "-f", "-", "-o", "json", "--level", level); !strings.Contains(got, `"findings": []`) {
+			t.Errorf("--level=%s:\n%s", level, got)
+		}
+	}
+}
+
 // A name that the files don't have is found, with the settings of a file.
 func TestLintReferencesAndSettings(t *testing.T) {
 	settings := filepath.Join(t.TempDir(), "lint.yaml")

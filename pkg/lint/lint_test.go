@@ -634,12 +634,12 @@ var tests = map[string]struct {
 	"a log agent that tolerates one taint":              {"wildcard-toleration", tolerates(corev1.Toleration{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists}), nil},
 
 	"a log agent without a toleration": {"no-tolerations", all(tolerates(), mounts("/var/log", false)), []string{
-		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes with one, as those of the control plane, get none",
+		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes with one, such as those of the control plane, get none",
 	}},
 	"a metrics agent without a toleration, for one system": {"no-tolerations", all(tolerates(), mounts("/proc", true), pod(func(spec *corev1.PodSpec) {
 		spec.NodeSelector = map[string]string{corev1.LabelOSStable: "linux"}
 	})), []string{
-		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes with one, as those of the control plane, get none",
+		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes with one, such as those of the control plane, get none",
 	}},
 	"a log agent with a toleration": {"no-tolerations", all(mounts("/var/log", false), tolerates(corev1.Toleration{Key: "example.com/gpu", Operator: corev1.TolerationOpExists})), nil},
 	"a log agent of some nodes only": {"no-tolerations", all(tolerates(), mounts("/var/log", false), pod(func(spec *corev1.PodSpec) {
@@ -651,10 +651,12 @@ var tests = map[string]struct {
 	})), nil},
 	"a storage driver with folders of its own": {"no-tolerations", all(tolerates(), mountsForHost("/var/lib/example"), hostFolder("/proc")), nil},
 	"a finder of hardware":                     {"no-tolerations", all(tolerates(), hostFolder("/sys"), hostFolder("/proc/swaps")), nil},
-	"a watcher of all processes, without a toleration": {"no-tolerations", all(tolerates(), pod(func(spec *corev1.PodSpec) { spec.HostPID = true })), []string{
-		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes with one, as those of the control plane, get none",
+	"a reader of the logs of all containers": {"no-tolerations", all(tolerates(), hostFolder("/var/log/pods/")), []string{
+		"spec.template.spec.tolerations: the pods look after what every node has, but tolerate no taint: nodes with one, such as those of the control plane, get none",
 	}},
-	"an agent of a socket": {"no-tolerations", all(tolerates(), mounts("/run/example.sock", false)), nil},
+	"a writer of its own logs":                        {"no-tolerations", all(tolerates(), hostFolder("/var/log/example")), nil},
+	"an agent that is asked by processes of the host": {"no-tolerations", all(tolerates(), pod(func(spec *corev1.PodSpec) { spec.HostPID = true })), nil},
+	"an agent of a socket":                            {"no-tolerations", all(tolerates(), mounts("/run/example.sock", false)), nil},
 
 	"a limit on the time not ready": {"toleration-seconds", tolerates(notReady(corev1.TolerationOpExists)), []string{
 		"spec.template.spec.tolerations[0].tolerationSeconds: the controller tolerates node.kubernetes.io/not-ready without a limit and removes this one: the pod stays",

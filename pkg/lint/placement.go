@@ -118,7 +118,7 @@ func (m *manifest) waitsOnNode(term *corev1.PodAffinityTerm) bool {
 func checkWildcardToleration(m *manifest) {
 	// Who watches the node itself has work on all of them, and who chooses nodes by
 	// label means those, whatever else taints them.
-	if m.runsTheNode() || m.watchesTheNode() || m.choosesNodes() {
+	if m.runsTheNode() || m.pod.HostPID || m.watchesTheNode() || m.choosesNodes() {
 		return
 	}
 	for i := range m.pod.Tolerations {
@@ -151,7 +151,7 @@ func (m *manifest) runsTheNode() bool {
 
 // watchesTheNode says whether the pods look at the whole node: its files or its processes.
 func (m *manifest) watchesTheNode() bool {
-	return m.pod.HostPID || m.mountsWhole("/", "/proc")
+	return m.mountsWhole("/", "/proc")
 }
 
 // pluginFolders are where the kubelet and its plugins for volumes and devices meet.
@@ -164,14 +164,12 @@ func (m *manifest) servesPods() bool {
 }
 
 func checkNoTolerations(m *manifest) {
-	looksAfterNodes := m.watchesTheNode() || m.mountsHost(logFolders)
+	// What is in a folder of its own below /var/log is an agent's own log.
+	looksAfterNodes := m.watchesTheNode() || m.mountsWhole("/var/log", "/var/log/pods", "/var/log/containers", "/var/log/journal", "/var/lib/docker/containers")
 	if looksAfterNodes && len(m.pod.Tolerations) == 0 && !m.choosesNodes() && !m.mountsHost(nodeFolders) && !m.servesPods() {
-		m.report(podPath().Child("tolerations"), "the pods look after what every node has, but tolerate no taint: nodes with one, as those of the control plane, get none")
+		m.report(podPath().Child("tolerations"), "the pods look after what every node has, but tolerate no taint: nodes with one, such as those of the control plane, get none")
 	}
 }
-
-// logFolders are where each node has its logs.
-var logFolders = []string{"/var/log", "/var/lib/docker/containers"}
 
 // choosesNodes says whether pods are wanted on some nodes only. An image for one
 // operating system or architecture does not choose.
