@@ -168,13 +168,16 @@ build-karpenter:
 # The tests start clusters; more at a time than this wait for one another.
 E2E_PARALLEL ?= 3
 E2E_FLAGS ?=
+E2E_TIMEOUT ?= 30m
 # Whether everynode is what the chart installs, and may do no more than the chart allows.
 INSTALLED ?=
 # How long nodes and DaemonSets come and go in the test that looks for leaks; 0 skips it.
 CHURN ?= 0
+# Who buys the nodes in it: karpenter, or nobody.
+AUTOSCALER ?=
 .PHONY: test-e2e
-test-e2e: build build-vpa $(if $(INSTALLED),build-helm) ## Run the end-to-end tests; SCHEDULER=stock shows which need everynode, INSTALLED=1 tries the chart
-	go test ./test/e2e -timeout 30m -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN) $(if $(INSTALLED),-installed)
+test-e2e: build build-vpa $(if $(INSTALLED),build-helm) $(if $(AUTOSCALER),build-karpenter) ## Run the end-to-end tests; SCHEDULER=stock shows which need everynode, INSTALLED=1 tries the chart
+	go test ./test/e2e -timeout $(E2E_TIMEOUT) -parallel $(E2E_PARALLEL) -count 1 -v $(E2E_FLAGS) -args -bin '$(CURDIR)/$(BIN)' -scheduler '$(or $(SCHEDULER),everynode)' -artifacts '$(CURDIR)/_artifacts' -churn $(CHURN) -churn-autoscaler '$(AUTOSCALER)' $(if $(INSTALLED),-installed)
 
 # Which storms, and how many at a time. SEED=N is the one with that seed only.
 SEEDS ?= 20

@@ -99,8 +99,9 @@ type storm struct {
 
 // newStorm starts a cluster with two schedulers and two webhooks behind a Service, with
 // each component's network a Link, and with processes that are started again when they
-// have ended. A leader that has gone is missed after lease.
-func newStorm(t *testing.T, lease time.Duration) *storm {
+// have ended. A leader that has gone is missed after lease. edit may
+// change what the cluster is made of.
+func newStorm(t *testing.T, lease time.Duration, edit func(*localcluster.Options)) *storm {
 	t.Helper()
 	leases := []string{
 		"--leader-elect=true", fmt.Sprintf("--leader-elect-lease-duration=%s", lease),
@@ -112,6 +113,9 @@ func newStorm(t *testing.T, lease time.Duration) *storm {
 	s.cluster = newCluster(t, func(o *localcluster.Options) {
 		o.Webhook = false
 		randomArgs(o)
+		if edit != nil {
+			edit(o)
+		}
 	})
 	s.patience = time.Minute
 	s.apply(webhookService)

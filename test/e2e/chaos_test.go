@@ -49,7 +49,7 @@ func TestChaos(t *testing.T) {
 				}
 			})
 			random := rand.New(rand.NewPCG(uint64(seed), 1)) //nolint:gosec // nothing secret
-			s := newStorm(t, chaosLease)
+			s := newStorm(t, chaosLease, nil)
 			check := newChecker(s.cluster)
 			check.blind = true
 			s.apply(inEveryRandomCluster + localVolumes())

@@ -31,7 +31,10 @@ import (
 	"everynode.dev/everynode/test/localcluster"
 )
 
-var churn = flag.Duration("churn", 0, "how long nodes and DaemonSets come and go in the churn test; 0 skips it")
+var (
+	churn           = flag.Duration("churn", 0, "how long nodes and DaemonSets come and go in the churn test; 0 skips it")
+	churnAutoscaler = flag.String("churn-autoscaler", "", "who buys nodes in the churn test: karpenter, or nobody, and they come and go by hand")
+)
 
 // usage is what a program takes. Events are those parts of the scheduler's heap that
 // client-go keeps of every event for six to twelve minutes, with any scheduler.
@@ -53,7 +56,7 @@ func TestChurn(t *testing.T) {
 	}
 	t.Parallel()
 	// With the leases as shipped, a busy machine changes no leader.
-	s := newStorm(t, 15*time.Second)
+	s := newStorm(t, 15*time.Second, func(o *localcluster.Options) { o.Autoscaler = *churnAutoscaler })
 	random := rand.New(rand.NewPCG(1, 0)) //nolint:gosec // nothing secret
 	s.apply(priorityClasses + deployment("web", 100, "cpu: 300m"))
 
@@ -135,15 +138,22 @@ func (s *storm) changeLeaders(ctx context.Context, period time.Duration) {
 	}
 }
 
-// churnOnce adds or removes a node and a DaemonSet, of twenty of each, and updates
-// another DaemonSet.
+// churnOnce adds or removes a node, unless an autoscaler does it, and a DaemonSet, of
+// twenty of each, and updates another DaemonSet.
 func (c *cluster) churnOnce(ctx context.Context, random *rand.Rand, round int) {
 	c.t.Helper()
 	node := localcluster.Nodes(1+round%20, 1)[0]
-	if _, err := c.Client.CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{}); err == nil {
-		err = c.RemoveNode(ctx, node.Name)
-		c.tolerate(ctx, err)
-	} else {
+	switch _, err := c.Client.CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{}); {
+	case *churnAutoscaler != "":
+		// It buys nodes for those that wait, and removes them later. That takes it a while.
+		if round%20 == 0 {
+			pods := fmt.Appendf(nil, `{"spec": {"replicas": %d}}`, random.IntN(100))
+			_, err := c.Client.AppsV1().Deployments("default").Patch(ctx, "web", types.MergePatchType, pods, metav1.PatchOptions{})
+			c.tolerate(ctx, err)
+		}
+	case err == nil:
+		c.tolerate(ctx, c.RemoveNode(ctx, node.Name))
+	default:
 		c.tolerate(ctx, c.AddNodes(ctx, node))
 	}
 	daemonSets := c.Client.AppsV1().DaemonSets("default")
