@@ -59,11 +59,11 @@ func Run(ctx context.Context, options *Options) error {
 	admission := &admission{cluster: cluster, policies: policies.Policies}
 	// Each binding takes a request or two, and many pods may wait.
 	config.QPS, config.Burst = 50, 100
-	binding, err := kubernetes.NewForConfig(config)
+	bindingClient, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("making the API client: %w", err)
 	}
-	binder := binder.New(binding, options.Binder, admission.schedulesAuto)
+	outages := binder.New(bindingClient, options.Binder, admission.schedulesAuto)
 	certificate, err := newCertificates(client, options)
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func Run(ctx context.Context, options *Options) error {
 	group.Go(func() error { policies.Run(background); return nil })
 	group.Go(func() error { certificate.Run(background); return nil })
 	group.Go(func() error { clients.run(background); return nil })
-	group.Go(func() error { binder.Run(ctx); return nil })
+	group.Go(func() error { outages.Run(ctx); return nil })
 	err = s.serve(ctx, listener)
 	stop()
 	return errors.Join(err, group.Wait())
