@@ -95,7 +95,9 @@ const sidebar = [
   group('Concepts', [item('Concepts', '/concepts'), item('How it works', '/design'), item('What must come true', '/scenarios')]),
   group('Tasks', [
     item('Why is a pod missing?', '/walkthrough'), item('Troubleshooting', '/troubleshooting'),
-    item('Metrics and alerts', '/metrics'), item('Autoscalers', '/autoscaling'), item('Certificates', '/certificates'), item('A local cluster', '/localcluster')]),
+    item('Why is my pod held back?', '/troubleshooting#an-ordinary-pod-stays-pending-though-a-node-looks-empty-enough'),
+    item('Remove it', '/install#remove'), item('Autoscalers', '/autoscaling'),
+    item('Metrics and alerts', '/metrics'), item('Certificates', '/certificates'), item('A local cluster', '/localcluster')]),
   group('Reference', [
     item('Configuration', '/configuration'), item('kubectl everynode', '/cli'), item('Reasons', '/reasons'),
     item('Checks of DaemonSets', '/lint'), item('Chart', '/charts/everynode/'), item('Security', '/security'),
@@ -108,7 +110,7 @@ const sidebar = [
 ]
 
 const chineseSidebar = [
-  group('入门', [item('快速开始', '/zh/start'), item('安装（英文）', '/install'), item('支持与升级（英文）', '/support')]),
+  group('入门', [item('快速开始', '/zh/start'), item('安装（英文）', '/install'), item('卸载（英文）', '/install#remove'), item('支持与升级（英文）', '/support')]),
   group('教程', [item('概览', '/zh/tutorial/'), ...tutorial('/zh/', [
     'DaemonSet 是什么', '创建与查看', '谁来调度', '选择节点', '污点和容忍度', '滚动更新与回滚', '与 Deployment 的对比',
     '四个节点代理', '常见问题', '最佳实践'])]),
