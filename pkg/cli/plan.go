@@ -163,9 +163,9 @@ func (p *printer) evictions(scheduler string, victims []explain.Pod) {
 	for n := range victims {
 		pod := &victims[n]
 		row := []string{pod.OwnerText(), "pod " + pod.String(), fmt.Sprintf("priority %d", pod.Priority)}
-		if key := row[0] + row[2]; p.wide {
-			rows = append(rows, row)
-		} else if counts[key]++; counts[key] == 1 {
+		key := row[0] + row[2]
+		counts[key]++
+		if p.wide || counts[key] == 1 {
 			rows = append(rows, row)
 		}
 	}

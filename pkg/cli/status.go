@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -129,22 +130,19 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 		var page bytes.Buffer
 		o.Out = &page
 		there, err := o.lookAt(command, r)
-		late := o.wait != "" && !o.clock.Now().Before(deadline)
-		switch {
-		case command.Context().Err() != nil:
+		if command.Context().Err() != nil {
 			return nil
-		case err != nil && first:
-			return err
-		case err != nil:
+		}
+		if err != nil {
+			if first {
+				return err
+			}
 			r.complain(err)
 			page.Reset()
-		case o.wait == "" && isTerminal(out):
-			fmt.Fprint(out, clearScreen)
-		case o.wait == "" && !first:
-			fmt.Fprintln(out)
 		}
+		late := o.wait != "" && !o.clock.Now().Before(deadline)
 		if o.wait == "" || there || late {
-			if _, err := page.WriteTo(out); err != nil {
+			if err := o.showPage(out, &page, first || err != nil); err != nil {
 				return err
 			}
 		}
@@ -161,6 +159,20 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 			return nil
 		}
 	}
+}
+
+// showPage writes a page of --watch, in a terminal in place of the one before. joined: no line
+// is left empty before it.
+func (o *statusOptions) showPage(out io.Writer, page *bytes.Buffer, joined bool) error {
+	switch {
+	case o.wait != "" || page.Len() == 0:
+	case isTerminal(out):
+		fmt.Fprint(out, clearScreen)
+	case !joined:
+		fmt.Fprintln(out)
+	}
+	_, err := page.WriteTo(out)
+	return err
 }
 
 // lookAt looks at what a reader knows, and says whether what is waited for is there.

@@ -69,13 +69,7 @@ func (e *Engine) Diagnose(ctx context.Context, daemonSets []*appsv1.DaemonSet, n
 		known := len(troubles)
 		for n := range verdicts {
 			v := &verdicts[n]
-			if v.Wanted {
-				d.Desired++
-			}
-			if v.Wanted && v.Ready {
-				d.Ready++
-			}
-			if v.forgotten() || v.Outcome == StateStuck || v.Outcome == StateWaiting {
+			if d.count(v) {
 				troubles = append(troubles, *v)
 			}
 		}
@@ -102,6 +96,17 @@ func (e *Engine) Diagnose(ctx context.Context, daemonSets []*appsv1.DaemonSet, n
 		return cmp.Or(compareBool(!a.Stuck(), !b.Stuck()), cmp.Compare(b.Gaps, a.Gaps))
 	})
 	return d, nil
+}
+
+// count counts v, and says whether it is trouble.
+func (d *Diagnosis) count(v *Verdict) bool {
+	if v.Wanted {
+		d.Desired++
+		if v.Ready {
+			d.Ready++
+		}
+	}
+	return v.forgotten() || v.Outcome == StateStuck || v.Outcome == StateWaiting
 }
 
 // cause is the inquiry that a verdict comes down to: its own, or that into what the node waits for.

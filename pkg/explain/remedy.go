@@ -23,10 +23,11 @@ func Command(kubectl string, words ...string) string {
 	if kubectl == "" {
 		return ""
 	}
+	quoted := []string{kubectl}
 	for _, word := range words {
-		kubectl += " " + Quote(word)
+		quoted = append(quoted, Quote(word))
 	}
-	return kubectl
+	return strings.Join(quoted, " ")
 }
 
 // Quote returns word as a shell takes it for one word.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -46,7 +47,7 @@ func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 		}
 	}
 	r.Desired = wanted.Len()
-	outdated, leftovers := false, ""
+	outdated, leftovers := false, []string(nil)
 	// The controller counts the nodes that it wants pods on, and those that have some: also
 	// nodes that are gone, and pods that are ending where none is wanted any more.
 	for _, node := range slices.SortedFunc(maps.Keys(sets.KeySet(s.pods).Union(wanted)), CompareNames) {
@@ -65,11 +66,7 @@ func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 		}
 		r.Unavailable = append(r.Unavailable, node)
 		if !wanted.Has(node) {
-			where := "where the DaemonSet no longer belongs"
-			if e.nodes[node] == nil {
-				where = "a node that is gone"
-			}
-			leftovers += fmt.Sprintf(" Pod %s is still on %s, %s, and counts as unavailable.", present[0].Name, node, where)
+			leftovers = append(leftovers, e.leftover(present[0], node))
 		}
 	}
 	if !outdated || r.Desired == 0 {
@@ -81,8 +78,17 @@ func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 		r.Message += " The strategy is OnDelete: a pod is replaced when somebody deletes it."
 		return r
 	}
-	r.limit(ds, leftovers)
+	r.limit(ds, strings.Join(leftovers, ""))
 	return r
+}
+
+// leftover says that pod is on a node where the DaemonSet wants none.
+func (e *Engine) leftover(pod *corev1.Pod, node string) string {
+	where := "where the DaemonSet no longer belongs"
+	if e.nodes[node] == nil {
+		where = "a node that is gone"
+	}
+	return fmt.Sprintf(" Pod %s is still on %s, %s, and counts as unavailable.", pod.Name, node, where)
 }
 
 // limit says how far the update gets. Percentages and defaults are the controller's.

@@ -168,11 +168,11 @@ func topReason(verdicts []Verdict, desired int) *TopReason {
 		}
 		return string(v.Outcome) + keyOf(v.Causes)
 	}) {
-		if top == nil || cmp.Or(compareBool(same[0].Outcome != StateStuck, top[0].Outcome != StateStuck), cmp.Compare(len(top), len(same))) < 0 {
+		if len(top) == 0 || cmp.Or(compareBool(same[0].Outcome != StateStuck, top[0].Outcome != StateStuck), cmp.Compare(len(top), len(same))) < 0 {
 			top = same
 		}
 	}
-	if top == nil {
+	if len(top) == 0 {
 		return nil
 	}
 	reason := &TopReason{Reason: top[0].Reason, State: top[0].Outcome, Message: message(merge(top))}

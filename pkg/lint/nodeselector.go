@@ -72,5 +72,5 @@ func impossible(requirements []corev1.NodeSelectorRequirement, key string, optio
 	matches := func(labels map[string]string) bool {
 		return selector.Match(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: labels}})
 	}
-	return !(optional && matches(nil)) && !slices.ContainsFunc(values, func(value string) bool { return matches(map[string]string{key: value}) })
+	return (!optional || !matches(nil)) && !slices.ContainsFunc(values, func(value string) bool { return matches(map[string]string{key: value}) })
 }

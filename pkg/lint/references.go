@@ -76,11 +76,11 @@ func kindOf(object runtime.Object) (metav1.Object, string) {
 // references returns what a pod cannot start without.
 func references(pod *corev1.PodSpec) []reference {
 	var all []reference
-	add := func(kind, name string, optional *bool, at *field.Path) {
+	add := referenceFunc(func(kind, name string, optional *bool, at *field.Path) {
 		if name != "" && !isSet(optional, true) {
 			all = append(all, reference{kind, name, at})
 		}
-	}
+	})
 	if pod.ServiceAccountName != "default" {
 		add("ServiceAccount", pod.ServiceAccountName, nil, podPath().Child("serviceAccountName"))
 	}
@@ -95,31 +95,36 @@ func references(pod *corev1.PodSpec) []reference {
 			add("PersistentVolumeClaim", volume.PersistentVolumeClaim.ClaimName, nil, at.Child("persistentVolumeClaim", "claimName"))
 		}
 	}
-	environment := func(c *corev1.Container, path *field.Path) {
-		for n, from := range c.EnvFrom {
-			at := path.Child("envFrom").Index(n)
-			if from.ConfigMapRef != nil {
-				add("ConfigMap", from.ConfigMapRef.Name, from.ConfigMapRef.Optional, at.Child("configMapRef", "name"))
-			}
-			if from.SecretRef != nil {
-				add("Secret", from.SecretRef.Name, from.SecretRef.Optional, at.Child("secretRef", "name"))
-			}
-		}
-		for n := range c.Env {
-			from, at := c.Env[n].ValueFrom, path.Child("env").Index(n).Child("valueFrom")
-			if from != nil && from.ConfigMapKeyRef != nil {
-				add("ConfigMap", from.ConfigMapKeyRef.Name, from.ConfigMapKeyRef.Optional, at.Child("configMapKeyRef", "name"))
-			}
-			if from != nil && from.SecretKeyRef != nil {
-				add("Secret", from.SecretKeyRef.Name, from.SecretKeyRef.Optional, at.Child("secretKeyRef", "name"))
-			}
-		}
-	}
 	for n := range pod.InitContainers {
-		environment(&pod.InitContainers[n], podPath().Child("initContainers").Index(n))
+		add.environment(&pod.InitContainers[n], podPath().Child("initContainers").Index(n))
 	}
 	for n := range pod.Containers {
-		environment(&pod.Containers[n], podPath().Child("containers").Index(n))
+		add.environment(&pod.Containers[n], podPath().Child("containers").Index(n))
 	}
 	return all
+}
+
+// referenceFunc adds a reference, unless it is optional or names nothing.
+type referenceFunc func(kind, name string, optional *bool, at *field.Path)
+
+// environment adds what the environment of a container comes from.
+func (add referenceFunc) environment(c *corev1.Container, path *field.Path) {
+	for n, from := range c.EnvFrom {
+		at := path.Child("envFrom").Index(n)
+		if from.ConfigMapRef != nil {
+			add("ConfigMap", from.ConfigMapRef.Name, from.ConfigMapRef.Optional, at.Child("configMapRef", "name"))
+		}
+		if from.SecretRef != nil {
+			add("Secret", from.SecretRef.Name, from.SecretRef.Optional, at.Child("secretRef", "name"))
+		}
+	}
+	for n := range c.Env {
+		from, at := c.Env[n].ValueFrom, path.Child("env").Index(n).Child("valueFrom")
+		if from != nil && from.ConfigMapKeyRef != nil {
+			add("ConfigMap", from.ConfigMapKeyRef.Name, from.ConfigMapKeyRef.Optional, at.Child("configMapKeyRef", "name"))
+		}
+		if from != nil && from.SecretKeyRef != nil {
+			add("Secret", from.SecretKeyRef.Name, from.SecretKeyRef.Optional, at.Child("secretKeyRef", "name"))
+		}
+	}
 }

@@ -115,13 +115,13 @@ func (a *admission) ownerOf(ctx context.Context, in string, reference *metav1.Ow
 }
 
 // schedulesAuto says whether a pod is one of a DaemonSet that asks for [daemonset.SchedulingAuto].
-func (a *admission) schedulesAuto(pod *corev1.Pod) bool {
+func (a *admission) schedulesAuto(ctx context.Context, pod *corev1.Pod) bool {
 	reference := daemonset.OwnerOf(pod)
 	if reference == nil {
 		return false
 	}
 	// What is not known now is asked for again.
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	cancel()
 	owner, _, chosen, err := a.ownerOf(ctx, pod.Namespace, reference)
 	return err == nil && chosen.Effective(owner.Annotations)[daemonset.SchedulingAnnotation] == daemonset.SchedulingAuto

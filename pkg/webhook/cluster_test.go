@@ -343,7 +343,7 @@ func TestSchedulesAuto(t *testing.T) {
 			"a pod of no DaemonSet":        {st.MakePod().Namespace("default").Name("ordinary").Obj(), false},
 		} {
 			began := time.Now()
-			if got := admission.schedulesAuto(tc.pod); got != tc.want {
+			if got := admission.schedulesAuto(t.Context(), tc.pod); got != tc.want {
 				t.Errorf("%s: %t, want %t", name, got, tc.want)
 			}
 			if waited := time.Since(began); waited > 0 {

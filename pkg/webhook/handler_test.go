@@ -153,7 +153,8 @@ func TestReviewsAreAllowed(t *testing.T) {
 			pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Update }},
 		"an object that is no pod": {
-			pod: &corev1.Pod{}, wantWarning: `reading the object: json: cannot unmarshal JSON number into Go struct within "/request/object/spec"`, wantReason: reasonRequest,
+			// The JSON library varies how it begins, so that nobody relies on it.
+			pod: &corev1.Pod{}, wantWarning: `unmarshal JSON number into Go struct within "/request/object/spec"`, wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = []byte(`{"spec": 1}`) }},
 		"no object": {
 			pod: &corev1.Pod{}, wantWarning: "the request has no object", wantReason: reasonRequest,

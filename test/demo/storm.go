@@ -139,11 +139,11 @@ func (b *board) picture(note string) []string {
 func (b *board) judge() error {
 	results := b.all()
 	row := func(what string, value func(contestant int) any) {
-		cells := fmt.Sprintf("  %-22s", what)
+		var cells strings.Builder
 		for i := range contestants {
-			cells += fmt.Sprintf("%19v", value(i))
+			fmt.Fprintf(&cells, "%19v", value(i))
 		}
-		b.say("%s", cells)
+		b.say("  %-22s%s", what, cells.String())
 	}
 	row("", func(i int) any { return contestants[i].name })
 	row("daemon pods running", func(i int) any {

@@ -73,9 +73,9 @@ func newCluster(t *testing.T, edit func(*localcluster.Options)) *cluster {
 	return c
 }
 
-func (c *cluster) kubectl(args ...string) string {
+func (c *cluster) kubectl(args ...string) {
 	c.t.Helper()
-	return clustertest.Kubectl(c.t, c.Cluster, args...)
+	clustertest.Kubectl(c.t, c.Cluster, args...)
 }
 
 func (c *cluster) apply(manifests string) {
@@ -83,16 +83,16 @@ func (c *cluster) apply(manifests string) {
 	clustertest.Apply(c.t, c.Cluster, manifests)
 }
 
-func (c *cluster) eventually(within time.Duration, what string, check func(context.Context) error) {
+func (c *cluster) eventually(what string, check func(context.Context) error) {
 	c.t.Helper()
-	clustertest.Eventually(c.t, within, what, check)
+	clustertest.Eventually(c.t, patience, what, check)
 }
 
 // settle waits until check returns nil and nothing has changed for calm, within patience. It returns when the last
 // change was.
 func (c *cluster) settle(calm time.Duration, what string, check func(context.Context) error) time.Time {
 	c.t.Helper()
-	c.eventually(patience, what, func(ctx context.Context) error {
+	c.eventually(what, func(ctx context.Context) error {
 		if err := check(ctx); err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ func heldBack(t *testing.T, holdFor, limit string) *cluster {
 	c.apply(daemonSet(network, "200m", "", "tolerations: [{operator: Exists}]"))
 	c.apply(strings.Replace(daemonSet("agent", "1", "", ""), "name: agent", "name: agent, namespace: agents", 1))
 	c.apply(deployment("web", withoutIt, "500m", "64Mi"))
-	c.eventually(patience, "all ordinary pods wait", c.waits(withoutIt))
+	c.eventually("all ordinary pods wait", c.waits(withoutIt))
 	c.apply(nodePool(`"8"`, limit, "15s"))
 	return c
 }
@@ -49,14 +49,14 @@ func TestK3QuotaAndLimit(t *testing.T) {
 	t.Parallel()
 	const holdFor = 40 * time.Second
 	c := heldBack(t, holdFor.String(), "16")
-	c.eventually(patience, "as many pods run as fit beside the room that is held", func(context.Context) error {
+	c.eventually("as many pods run as fit beside the room that is held", func(context.Context) error {
 		if ready, _ := c.ordinary(); ready < besideHeld {
 			return errors.New(c.story())
 		}
 		return nil
 	})
 	full := time.Now()
-	c.eventually(patience, "all pods run", c.allRun(withoutIt, network))
+	c.eventually("all pods run", c.allRun(withoutIt, network))
 	took := time.Since(full)
 	t.Logf("%s; the last ones waited for %s", c.story(), took.Round(time.Second))
 	if took > holdFor+15*time.Second {
@@ -69,7 +69,7 @@ func TestK3QuotaAndLimit(t *testing.T) {
 func TestK3QuotaWithoutLimit(t *testing.T) {
 	t.Parallel()
 	c := heldBack(t, "40s", "1000")
-	c.eventually(patience, "all pods run", c.allRun(withoutIt, network))
+	c.eventually("all pods run", c.allRun(withoutIt, network))
 	c.staysAt(3)
 }
 
@@ -96,7 +96,7 @@ func (c *cluster) staysAt(nodes int) {
 func TestK4HeldBackIsUnderstood(t *testing.T) {
 	t.Parallel()
 	c := heldBack(t, "10m", "16")
-	c.eventually(patience, "the rest of the pods is held back", func(context.Context) error {
+	c.eventually("the rest of the pods is held back", func(context.Context) error {
 		if ready, _ := c.ordinary(); ready != besideHeld {
 			return errors.New(c.story())
 		}
@@ -105,7 +105,7 @@ func TestK4HeldBackIsUnderstood(t *testing.T) {
 	// Karpenter writes an event of a kind once in two minutes for a pod, and no more than five a second: one of the
 	// others may have had its event before.
 	c.apply("{apiVersion: v1, kind: Pod, metadata: {name: late}, spec: {containers: [{name: main, image: 'example/late:1', resources: {requests: {cpu: 500m}}}]}}")
-	c.eventually(patience, "explain says what is held and for whom", func(ctx context.Context) error {
+	c.eventually("explain says what is held and for whom", func(ctx context.Context) error {
 		return c.says(ctx, []string{"explain", "pod/late"},
 			"It is held back on 2 nodes for agents/agent.",
 			"2 node(s) had cpu held for DaemonSet pods",
@@ -113,13 +113,13 @@ func TestK4HeldBackIsUnderstood(t *testing.T) {
 			"of which is held: cpu 2.",
 			"Next: kubectl everynode explain ds/agent -n agents")
 	})
-	c.eventually(patience, "the command that it names says what to mend", func(ctx context.Context) error {
+	c.eventually("the command that it names says what to mend", func(ctx context.Context) error {
 		return c.says(ctx, []string{"explain", "ds/agent", "-n", "agents"}, "the quota none is used up")
 	})
 	c.event("late", "FailedScheduling", "limits")
 	c.apply(nodePool(`"8"`, "32", "15s"))
 	c.event("late", "Nominated", "Pod should schedule on: nodeclaim/")
-	c.eventually(patience, "all pods run", c.allRun(withoutIt+1, network))
+	c.eventually("all pods run", c.allRun(withoutIt+1, network))
 	if bought, _ := c.moves(); bought != 3 {
 		t.Errorf("%s; want 3 nodes", c.story())
 	}
@@ -128,7 +128,7 @@ func TestK4HeldBackIsUnderstood(t *testing.T) {
 // event waits for an event of Karpenter on a pod of the default namespace.
 func (c *cluster) event(pod, reason, words string) {
 	c.t.Helper()
-	c.eventually(patience, fmt.Sprintf("Karpenter writes the event %s", reason), func(ctx context.Context) error {
+	c.eventually("Karpenter writes the event "+reason, func(ctx context.Context) error {
 		events, err := c.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
 		if err != nil {
 			return err

@@ -24,18 +24,18 @@ func TestK2ScaleAndConsolidate(t *testing.T) {
 		c.apply(large + medium + small)
 	}
 	scale(pods)
-	c.eventually(patience, "all pods run", c.allRun(pods, names...))
+	c.eventually("all pods run", c.allRun(pods, names...))
 	t.Log(c.story())
 
 	scale(0)
-	c.eventually(patience, "all nodes go", func(context.Context) error {
+	c.eventually("all nodes go", func(context.Context) error {
 		if bought, gone := c.moves(); gone < bought {
 			return fmt.Errorf("%d of %d nodes have gone", gone, bought)
 		}
 		return nil
 	})
 	scale(pods)
-	c.eventually(patience, "all pods run again", c.allRun(pods, names...))
+	c.eventually("all pods run again", c.allRun(pods, names...))
 	t.Log(c.story())
 
 	before, _ := c.moves()

@@ -110,9 +110,9 @@ func storm(t *testing.T, of contender) *result {
 	// more node is bought for them: so they are created first.
 	large, medium, small := backlog(stormPods)
 	c.apply(large)
-	c.eventually(patience, "the large pods wait", c.waits(stormPods-stormPods/2-stormPods/3))
+	c.eventually("the large pods wait", c.waits(stormPods-stormPods/2-stormPods/3))
 	c.apply(medium + small)
-	c.eventually(patience, "all ordinary pods wait", c.waits(stormPods))
+	c.eventually("all ordinary pods wait", c.waits(stormPods))
 	names := []string{network, logs, metrics, profiler}
 	began := time.Now()
 	// Consolidation is the matter of K2.

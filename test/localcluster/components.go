@@ -158,12 +158,13 @@ func (c *Cluster) startScheduler(ctx context.Context) error {
 // schedulerProgram returns the name of the scheduler, and how it is started.
 func (c *Cluster) schedulerProgram(ctx context.Context) (name, program string, args []string, err error) {
 	name, program = EverynodeScheduler, c.binary(EverynodeScheduler)
-	if c.options.Scheduler == Stock {
+	switch {
+	case c.options.Scheduler == Stock:
 		name, program, args = KubeScheduler, c.kubernetes(), []string{KubeScheduler}
-	} else if c.options.Chart != "" {
+	case c.options.Chart != "":
 		program, args, err = c.installedProgram(ctx, name, name, c.schedulerPort)
 		return name, program, args, err
-	} else if c.options.Kubernetes != "" {
+	case c.options.Kubernetes != "":
 		// The chart finds this out by itself.
 		args = append(args, "--emulated-version="+c.options.Kubernetes)
 	}

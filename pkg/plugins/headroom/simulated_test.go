@@ -90,7 +90,7 @@ func TestSimulatedNodesAreJudgedAsRealOnes(t *testing.T) {
 	info, objects := busyNode(8, 3, 40, "1")
 	pl := newHeadroom(t, "", objects...)
 	for seed := range uint64(20) {
-		random := rand.New(rand.NewPCG(seed, 0))
+		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // nothing secret
 		pod := st.MakePod().Name("pod").UID("pod").Req(resources{"cpu": fmt.Sprintf("%dm", 100+random.IntN(7000))}).Obj()
 		s := newSimulation(t, pl, pod, info)
 		var gone []fwk.PodInfo

@@ -82,16 +82,21 @@ func (c *controller) confirm(ctx context.Context, now time.Time) (until, started
 		return time.Time{}, time.Time{}
 	}
 	until, started = c.observe(lease, now)
-	if still := now.Sub(c.seenAt); until.IsZero() && started.IsZero() && still > awayAfter {
+	if until.IsZero() && started.IsZero() && c.isAbandoned(ctx, now) {
+		return now, time.Time{}
+	}
+	return until, started
+}
+
+// isAbandoned says whether nobody is meant to renew the lease, and reports that it is not renewed.
+func (c *controller) isAbandoned(ctx context.Context, now time.Time) bool {
+	if still := now.Sub(c.seenAt); still > awayAfter {
 		c.reportAway(klog.FromContext(ctx))
 		if still > abandonedAfter {
 			c.abandoned = c.renewed
 		}
 	}
-	if !c.abandoned.IsZero() && c.abandoned.Equal(&c.renewed) {
-		return now, time.Time{}
-	}
-	return until, started
+	return !c.abandoned.IsZero() && c.abandoned.Equal(&c.renewed)
 }
 
 // reportAway reports once that the lease is not renewed.

@@ -46,14 +46,14 @@ var room = map[corev1.ResourceName]string{"cpu": "2", "memory": "4Gi", "ephemera
 // A pinned pod is refused for want of room by the plugin's own hand, with the status that
 // NodeResourcesFit gives.
 func TestFilterForRoom(t *testing.T) {
-	make := func(requests map[corev1.ResourceName]string) (ds *appsv1.DaemonSet, pod *corev1.Pod) {
+	daemon := func(requests map[corev1.ResourceName]string) (ds *appsv1.DaemonSet, pod *corev1.Pod) {
 		ds = daemonsettest.Make("agent").Requests(requests).Obj()
 		return ds, daemonsettest.Pod(ds, "node")
 	}
-	small, smallPod := make(map[corev1.ResourceName]string{"cpu": "500m"})
-	large, largePod := make(map[corev1.ResourceName]string{"cpu": "3", "memory": "1Gi"})
-	gpu, gpuPod := make(map[corev1.ResourceName]string{"example.com/gpu": "1"})
-	_, bound := make(map[corev1.ResourceName]string{"cpu": "3"})
+	small, smallPod := daemon(map[corev1.ResourceName]string{"cpu": "500m"})
+	large, largePod := daemon(map[corev1.ResourceName]string{"cpu": "3", "memory": "1Gi"})
+	gpu, gpuPod := daemon(map[corev1.ResourceName]string{"example.com/gpu": "1"})
+	_, bound := daemon(map[corev1.ResourceName]string{"cpu": "3"})
 	bound.Spec.NodeName = "node"
 	node := func(change func(*st.NodeWrapper)) *corev1.Node {
 		wrapper := st.MakeNode().Name("node").Capacity(room)

@@ -71,7 +71,7 @@ func TestTake(t *testing.T) {
 		known.Add(named(name), i)
 	}
 	known.Add(named("b"), 7) // refused once more
-	taken := known.Take(func(pod *corev1.Pod, reason int) bool {
+	taken := known.Take(func(_ *corev1.Pod, reason int) bool {
 		known.Add(named("meanwhile"), reason)
 		return reason > 1
 	})

@@ -51,11 +51,11 @@ type Binder struct {
 	leases     *leases
 	lock       *resourcelock.LeaseLock
 	// wanted says whether the DaemonSet of a pod exists and asks for it.
-	wanted func(*corev1.Pod) bool
+	wanted func(context.Context, *corev1.Pod) bool
 }
 
 // New returns a Binder. options have to be valid.
-func New(client kubernetes.Interface, options Options, wanted func(*corev1.Pod) bool) *Binder {
+func New(client kubernetes.Interface, options Options, wanted func(context.Context, *corev1.Pod) bool) *Binder {
 	registerMetrics()
 	namespace, name, _ := cache.SplitMetaNamespaceKey(options.Lease)
 	hostname, _ := os.Hostname() // It is for people; the UUID makes it unique.
@@ -189,7 +189,7 @@ func (p *passes) pass(ctx context.Context, objects []any) {
 			pod.DeletionTimestamp != nil,
 			!stale.Has(p.schedulers[pod.Spec.SchedulerName]),
 			time.Now().Before(p.left[pod.UID].until),
-			!p.wanted(pod):
+			!p.wanted(ctx, pod):
 		default:
 			candidates[node] = append(candidates[node], pod)
 		}
@@ -246,27 +246,32 @@ func (p *passes) bindTo(ctx context.Context, name string, candidates, nominated 
 			continue
 		}
 		// The scheduler may have come back since the pass began.
-		if !p.leases.stale(ctx, p.schedulers[pod.Spec.SchedulerName]) {
-			continue
-		}
-		err := p.client.CoreV1().Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
-			ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
-			Target:     corev1.ObjectReference{Kind: "Node", Name: name},
-		}, metav1.CreateOptions{})
-		switch {
-		case apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil:
-			// Somebody else has bound or deleted it.
-		case err != nil:
-			p.leave(pod, name, err.Error())
-		default:
+		if p.leases.stale(ctx, p.schedulers[pod.Spec.SchedulerName]) && p.bind(ctx, pod, name) {
 			there[pod.UID] = pod
-			pods.WithLabelValues(string(resultBound)).Inc()
-			klog.FromContext(ctx).Info("Bound a pod without its scheduler", "pod", klog.KObj(pod), "node", name)
-			p.recorder.Eventf(pod, nil, corev1.EventTypeNormal, "BoundWithoutScheduler", "Binding",
-				"Bound to %s: nobody renews the lease of %s", name, pod.Spec.SchedulerName)
 		}
 	}
 	return nil
+}
+
+// bind binds pod to a node and says whether it did.
+func (p *passes) bind(ctx context.Context, pod *corev1.Pod, node string) bool {
+	err := p.client.CoreV1().Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
+	}, metav1.CreateOptions{})
+	switch {
+	case apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil:
+		// Somebody else has bound or deleted it.
+		return false
+	case err != nil:
+		p.leave(pod, node, err.Error())
+		return false
+	}
+	pods.WithLabelValues(string(resultBound)).Inc()
+	klog.FromContext(ctx).Info("Bound a pod without its scheduler", "pod", klog.KObj(pod), "node", node)
+	p.recorder.Eventf(pod, nil, corev1.EventTypeNormal, "BoundWithoutScheduler", "Binding",
+		"Bound to %s: nobody renews the lease of %s", node, pod.Spec.SchedulerName)
+	return true
 }
 
 // leave says why a pod is not bound, once for each reason.

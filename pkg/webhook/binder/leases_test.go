@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	testingclock "k8s.io/utils/clock/testing"
-	"k8s.io/utils/ptr"
 )
 
 func TestStale(t *testing.T) {
@@ -58,7 +57,7 @@ func TestStale(t *testing.T) {
 			lease := &coordinationv1.Lease{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "kube-scheduler"},
 				// Its writer's clock is an hour ahead.
-				Spec: coordinationv1.LeaseSpec{LeaseDurationSeconds: &tc.duration, RenewTime: ptr.To(metav1.NewMicroTime(clock.Now().Add(time.Hour)))},
+				Spec: coordinationv1.LeaseSpec{LeaseDurationSeconds: &tc.duration, RenewTime: new(metav1.NewMicroTime(clock.Now().Add(time.Hour)))},
 			}
 			client := fake.NewClientset(lease)
 			l := &leases{client: client.CoordinationV1(), clock: clock, seen: make(map[string]*observation)}
@@ -73,7 +72,7 @@ func TestStale(t *testing.T) {
 				for range step.lasts / period {
 					clock.SetTime(clock.Now().Add(period))
 					if step.renews {
-						lease.Spec.RenewTime = ptr.To(metav1.NewMicroTime(lease.Spec.RenewTime.Add(period)))
+						lease.Spec.RenewTime = new(metav1.NewMicroTime(lease.Spec.RenewTime.Add(period)))
 						if _, err := stored.Update(t.Context(), lease, metav1.UpdateOptions{}); err != nil {
 							t.Fatal(err)
 						}
