@@ -127,31 +127,8 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 	defer ticker.Stop()
 	out, deadline := o.Out, o.clock.Now().Add(o.timeout)
 	for first := true; ; first = false {
-		var page bytes.Buffer
-		o.Out = &page
-		there, err := o.lookAt(command, r)
-		if command.Context().Err() != nil {
-			return nil
-		}
-		if err != nil {
-			if first {
-				return err
-			}
-			r.complain(err)
-			page.Reset()
-		}
-		late := o.wait != "" && !o.clock.Now().Before(deadline)
-		if o.wait == "" || there || late {
-			if err := o.showPage(out, &page, first || err != nil); err != nil {
-				return err
-			}
-		}
-		switch {
-		case there:
-			return nil
-		case late:
-			fmt.Fprintf(o.ErrOut, "Not %s within %s.\n", o.wait, o.timeout)
-			return ErrFindings
+		if done, err := o.followOnce(command, r, out, first, deadline); done || err != nil {
+			return err
 		}
 		select {
 		case <-ticker.C():
@@ -159,6 +136,34 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 			return nil
 		}
 	}
+}
+
+// followOnce shows the status once, and says whether nothing more is waited for.
+func (o *statusOptions) followOnce(command *cobra.Command, r *reader, out io.Writer, first bool, deadline time.Time) (done bool, err error) {
+	var page bytes.Buffer
+	o.Out = &page
+	there, err := o.lookAt(command, r)
+	if command.Context().Err() != nil {
+		return true, nil //nolint:nilerr // an interruption is no failure
+	}
+	switch {
+	case err != nil && first:
+		return true, err
+	case err != nil:
+		r.complain(err)
+		page.Reset()
+	}
+	late := o.wait != "" && !o.clock.Now().Before(deadline)
+	if o.wait == "" || there || late {
+		if err := o.showPage(out, &page, first || err != nil); err != nil {
+			return true, err
+		}
+	}
+	if !there && late {
+		fmt.Fprintf(o.ErrOut, "Not %s within %s.\n", o.wait, o.timeout)
+		return true, ErrFindings
+	}
+	return there, nil
 }
 
 // showPage writes a page of --watch, in a terminal in place of the one before. joined: no line
