@@ -48,7 +48,7 @@ const (
 	StateReady State = "ready"
 	// StateWaiting: it has none yet, and one may come by itself within [Options.Patience].
 	StateWaiting State = "waiting"
-	// StateStuck: it has none, and somebody has to do something about it.
+	// StateStuck: it has none, and will not get one by itself.
 	StateStuck State = "stuck"
 	// StateStray: it has a pod, and the DaemonSet does not belong there.
 	StateStray State = "stray"

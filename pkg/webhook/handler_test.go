@@ -153,7 +153,7 @@ func TestReviewsAreAllowed(t *testing.T) {
 			pod: &corev1.Pod{}, wantWarning: "it was sent UPDATE", wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Operation = admissionv1.Update }},
 		"an object that is no pod": {
-			// The JSON library varies how it begins, so that nobody relies on it.
+			// The JSON library varies how its messages begin.
 			pod: &corev1.Pod{}, wantWarning: `unmarshal JSON number into Go struct within "/request/object/spec"`, wantReason: reasonRequest,
 			edit: func(r *admissionv1.AdmissionReview) { r.Request.Object.Raw = []byte(`{"spec": 1}`) }},
 		"no object": {

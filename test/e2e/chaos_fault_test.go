@@ -93,7 +93,7 @@ type storm struct {
 	touched time.Time
 	// ports are the replicas' own.
 	ports map[string]int
-	// api is held by whoever needs the API server, or takes it away.
+	// api is held by a step that needs the API server, and by a fault that takes it away.
 	api sync.Mutex
 }
 
@@ -137,7 +137,7 @@ func newStorm(t *testing.T, lease time.Duration, edit func(*localcluster.Options
 		}
 		supervise(name)
 	}
-	// Nobody waits until the leases of those end that were started without links.
+	// The leases of the schedulers that were started without links are not waited for.
 	s.Process(localcluster.ControllerManager).Kill()
 	s.Process(schedulerProcess()).Kill()
 	s.kubectl("delete", "lease", "--namespace=kube-system", "--ignore-not-found", localcluster.ControllerManager, localcluster.KubeScheduler)
@@ -204,7 +204,7 @@ func passes(ctx context.Context, d time.Duration) {
 }
 
 // rage takes the steps one after the other within a time in which the faults begin. The
-// API server is there while a step is taken: whoever fails it is the webhook. It returns
+// API server is there while a step is taken, so only the webhook can make it fail. It returns
 // when all faults have ended.
 func (s *storm) rage(faults []fault, within time.Duration, steps ...func()) {
 	s.t.Helper()

@@ -45,7 +45,7 @@ type checker struct {
 	changed time.Time
 	// judged is up to when evictions have been judged.
 	judged time.Time
-	// blind is whether pods may have come and gone while nobody saw them.
+	// blind is whether pods may have come and gone unseen.
 	blind bool
 }
 

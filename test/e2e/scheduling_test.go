@@ -66,7 +66,7 @@ policies: [{name: auto, match: {namespaces: [policed]}, annotations: {everynode.
 	t.Logf("after a change of leaders the pod runs after %.1fs", time.Since(began).Seconds())
 	schedulers[leader] = c.startElected(leader)
 
-	// No scheduler: node-4 joins while nobody knows yet, and the others when it is known.
+	// No scheduler: node-4 joins before the lease is stale, and the others afterwards.
 	for _, s := range schedulers {
 		began = s.kill()
 	}

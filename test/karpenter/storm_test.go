@@ -55,7 +55,7 @@ const stormPods = 300
 const calm = 30 * time.Second
 
 // K1: 300 pods wait when Karpenter is given its NodePool, and four DaemonSets want to be on every node. With everynode
-// no daemon pod is missing, nobody is evicted, and no more nodes are bought than with the others.
+// no daemon pod is missing, no pod is evicted, and no more nodes are bought than with the others.
 func TestK1Storm(t *testing.T) {
 	var all []*result
 	for round := range *rounds {

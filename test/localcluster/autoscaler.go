@@ -58,7 +58,7 @@ func (c *Cluster) startAutoscaler(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Its ports are any free ones: nobody asks there.
+	// Its ports are any free ones: no test reads them.
 	args := append([]string{"--disable-leader-election=true", "--metrics-port=0", "--health-probe-port=0"}, c.options.Args[Karpenter]...)
 	command := exec.Command(c.binary(Karpenter), args...) //nolint:noctx // Stop and Kill end it, not the end of a call
 	command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "SYSTEM_NAMESPACE=kube-system")

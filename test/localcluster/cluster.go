@@ -73,7 +73,7 @@ type Options struct {
 	// does not run. Default: none, and kwok plays the kubelets of the nodes that are
 	// added. It takes what MissingForRealNodes looks for.
 	RealNodes int
-	// Autoscaler buys nodes for the pods that wait: Karpenter, which make build-karpenter makes. Default: nobody.
+	// Autoscaler buys nodes for the pods that wait: Karpenter, which make build-karpenter makes. Default: none.
 	Autoscaler string
 	// Images are files with container images, as ctr imports them, for all real nodes.
 	Images []string

@@ -38,7 +38,7 @@ type controller struct {
 	// warned: a lease that may not be read was reported.
 	warned bool
 	// reported is the renewal after which it was reported that no other has come, and
-	// abandoned the one of a lease that nobody renews any more.
+	// abandoned the renewal of a lease that is taken for abandoned.
 	reported, abandoned metav1.MicroTime
 }
 
@@ -88,7 +88,7 @@ func (c *controller) confirm(ctx context.Context, now time.Time) (until, started
 	return until, started
 }
 
-// isAbandoned says whether nobody is meant to renew the lease, and reports that it is not renewed.
+// isAbandoned says whether the lease is left over, and reports that it is not renewed.
 func (c *controller) isAbandoned(ctx context.Context, now time.Time) bool {
 	if still := now.Sub(c.seenAt); still > awayAfter {
 		c.reportAway(klog.FromContext(ctx))

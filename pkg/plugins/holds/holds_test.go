@@ -269,7 +269,7 @@ func TestControllerThatWasAway(t *testing.T) {
 	}
 }
 
-// A lease that nobody has renewed for an hour tells nothing: the second hold ends in time.
+// A lease that was not renewed for an hour tells nothing: the second hold ends in time.
 func TestAbandonedLease(t *testing.T) {
 	w := newWorld(t, seen(agent().Obj()), node("a").Obj())
 	w.away = true

@@ -136,7 +136,7 @@ func (p *pacer) begin(controller, victim types.UID, timeout time.Duration) {
 }
 
 // see records that pod was evicted at a time, unless it is recorded: by a scheduler that
-// led before, or by somebody else.
+// led before, or by another client of the eviction API.
 func (p *pacer) see(pod *corev1.Pod, at time.Time, timeout time.Duration) {
 	if controller := controllerUID(pod); controller != "" {
 		p.change(controller, func() {

@@ -306,7 +306,7 @@ func (pl *Preemption) SelectVictimsOnNode(ctx context.Context, state fwk.CycleSt
 	return victims, 0, status
 }
 
-// isStuck says whether a victim is terminating for longer than that takes. Whoever were
+// isStuck says whether a victim is terminating for longer than that takes. A pod that is
 // nominated for its room would wait for ever, and keep free room from others.
 func (pl *Preemption) isStuck(victim *preemption.DomainVictim) bool {
 	pod := victim.Pods()[0].GetPod()

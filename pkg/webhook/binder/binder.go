@@ -261,7 +261,7 @@ func (p *passes) bind(ctx context.Context, pod *corev1.Pod, node string) bool {
 	}, metav1.CreateOptions{})
 	switch {
 	case apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil:
-		// Somebody else has bound or deleted it.
+		// The pod has been bound or deleted since.
 		return false
 	case err != nil:
 		p.leave(pod, node, err.Error())

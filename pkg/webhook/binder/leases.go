@@ -25,7 +25,7 @@ const (
 	maxGap = 10 * time.Second
 )
 
-// leases says which leases nobody renews. One that cannot be read counts as renewed.
+// leases says which leases are not renewed. One that cannot be read counts as renewed.
 type leases struct {
 	client coordinationclient.LeasesGetter
 	clock  clock.PassiveClock

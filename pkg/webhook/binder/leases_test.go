@@ -17,7 +17,7 @@ func TestStale(t *testing.T) {
 	// A step lasts for so long, the lease is read every two seconds, and then the state has to be so.
 	type step struct {
 		lasts time.Duration
-		// renews says whether somebody renews the lease, exists whether it can be read, and away whether nobody reads it.
+		// renews says whether the lease is renewed, exists whether it can be read, and away whether it is not read.
 		renews, missing, away bool
 		want                  leaseState
 	}

@@ -51,7 +51,7 @@ func Run(args []string) (code int, ok bool) {
 	return 0, false
 }
 
-// runEtcd serves clients on a socket: no port, and nobody but us can open it.
+// runEtcd serves clients on a socket: no port, and only this user can open it.
 func runEtcd(args []string) int {
 	if len(args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: etcd DATA-DIR SOCKET")
@@ -60,7 +60,7 @@ func runEtcd(args []string) int {
 	config := embed.NewConfig()
 	config.Dir = args[0]
 	config.ListenClientUrls = []url.URL{{Scheme: "unix", Path: args[1]}}
-	// It has no peers. What it advertises has to be an address, and nobody reads it.
+	// It has no peers. What it advertises has to be an address, which is not used.
 	config.ListenPeerUrls = nil
 	advertised := []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	config.AdvertiseClientUrls, config.AdvertisePeerUrls = advertised, advertised
