@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -36,7 +37,9 @@ type Image struct {
 	Programs []string
 	// Files is a folder of what else is in the image, if anything.
 	Files string
-	// User is the numeric user, and group if wanted, that it runs as. Default: root.
+	// User is the numeric user, and group if wanted ("65532:65532"), that it runs as. The
+	// image's /etc/passwd has them: Kubernetes passes on the user alone, and an engine that
+	// finds no group there takes root's. Default: root.
 	User string
 	// Labels describe it (https://specs.opencontainers.org/image-spec/annotations).
 	Labels map[string]string
@@ -155,19 +158,27 @@ func (i *Image) image(program string, platform *v1.Platform) (v1.Image, error) {
 func (i *Image) archive(entrypoint, program string) ([]byte, error) {
 	var files bytes.Buffer
 	archive := tar.NewWriter(&files)
+	write := func(name string, content []byte, mode int64) error {
+		if err := archive.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(content)), ModTime: time.Unix(0, 0)}); err != nil {
+			return err
+		}
+		_, err := archive.Write(content)
+		return err
+	}
 	add := func(name, path string, mode int64) error {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		if err := archive.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(content)), ModTime: time.Unix(0, 0)}); err != nil {
-			return err
-		}
-		_, err = archive.Write(content)
-		return err
+		return write(name, content, mode)
 	}
 	if err := add(entrypoint, program, 0o555); err != nil {
 		return nil, err
+	}
+	if user, group, ok := strings.Cut(i.User, ":"); ok {
+		if err := write("etc/passwd", fmt.Appendf(nil, "nonroot:x:%s:%s::/:/sbin/nologin\n", user, group), 0o444); err != nil {
+			return nil, err
+		}
 	}
 	if i.Files != "" {
 		err := filepath.WalkDir(i.Files, func(path string, entry fs.DirEntry, err error) error {

@@ -101,7 +101,7 @@ func TestImageRunsOnEveryArchitecture(t *testing.T) {
 		if config.Platform().String() != descriptor.Platform.String() || !config.Created.Equal(created) {
 			t.Errorf("%s: the image says that it is for %s, of %s", descriptor.Platform, config.Platform(), config.Created)
 		}
-		wantFiles := map[string]int64{"hello": 0o555, "licenses/LICENSE": 0o444, "licenses/other/LICENSE": 0o444}
+		wantFiles := map[string]int64{"hello": 0o555, "etc/passwd": 0o444, "licenses/LICENSE": 0o444, "licenses/other/LICENSE": 0o444}
 		if diff := cmp.Diff(wantFiles, modes(t, mutate.Extract(one))); diff != "" {
 			t.Errorf("%s: files (-want,+got):\n%s", descriptor.Platform, diff)
 		}

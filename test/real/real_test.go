@@ -140,8 +140,9 @@ func evictionStopsContainer(c *cluster) {
 	share := func(percent int64) string {
 		return fmt.Sprintf("cpu: %dm", node.Status.Allocatable.Cpu().MilliValue()*percent/100)
 	}
-	const onNode2 = "kubernetes.io/hostname: node-2"
-	c.applyForTest(deployment("filler", 2, share(40), onNode2))
+	// The others take no pods until the node is full, and then have room for what is evicted.
+	c.kubectl("cordon", "node-1", "node-3")
+	c.applyForTest(deployment("filler", 2, share(40), ""))
 	var fillers []corev1.Pod
 	c.eventually("the node is full", func(ctx context.Context) (err error) {
 		if fillers, err = c.pods(ctx, "filler"); err != nil {
@@ -157,13 +158,14 @@ func evictionStopsContainer(c *cluster) {
 		}
 		return nil
 	})
+	c.kubectl("uncordon", "node-1", "node-3")
 	for i := range fillers {
 		if n := len(processesOfPod(&fillers[i])); n != 1 {
 			c.Fatalf("%s has %d processes, want 1", fillers[i].Name, n)
 		}
 	}
 
-	c.applyForTest(daemonSet("claims", "", share(30), onNode2))
+	c.applyForTest(daemonSet("claims", "", share(30), "kubernetes.io/hostname: node-2"))
 	c.eventually("the DaemonSet pod is ready", func(ctx context.Context) error {
 		return c.readyOn(ctx, "claims", "node-2")
 	})
