@@ -228,7 +228,11 @@ func (s *scheduler) filter(ctx context.Context, pod *corev1.Pod, prepared *attem
 	}
 }
 
+// add notes a refusal, unless NodeResourcesFit gives it in the same words.
 func (a *attempt) add(status *fwk.Status) {
+	if status.Plugin() == placement.Name && !slices.Contains([]string{placement.ErrReasonPresent, placement.ErrReasonShutdown}, status.Reasons()[0]) {
+		return
+	}
 	a.refusals = append(a.refusals, refusal{
 		plugin:  status.Plugin(),
 		reasons: status.Reasons(),

@@ -35,7 +35,7 @@ func KeepLogs(tb testing.TB, c *localcluster.Cluster, artifacts string) {
 			tb.Log(err)
 		}
 	}
-	for _, what := range []string{"pods", "events", "daemonsets", "nodes"} {
+	for _, what := range []string{"pods", "events", "daemonsets", "nodes", "poddisruptionbudgets"} {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 10*time.Second)
 		output, err := c.Kubectl(ctx, nil, "get", what, "-A", "-o", "yaml")
 		cancel()

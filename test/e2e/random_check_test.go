@@ -207,19 +207,24 @@ func (w *world) on(node *corev1.Node) *nodeState {
 }
 
 // daemonPodsThatCouldRun checks that no daemon pod is missing that could run: one may take the
-// room of pods below its own priority, and of those of its priority that may move.
+// room of pods below its own priority, as kube-scheduler does, or within the budgets of all that
+// and the room of those of its priority that may move.
 func (n *nodeState) daemonPodsThatCouldRun() error {
 	for _, m := range n.missing {
-		priority := priorityOf(m.spec)
-		room := n.room(func(pod *corev1.Pod) bool {
-			p := priorityOf(&pod.Spec)
-			if p == priority {
-				return n.whyItStays(pod) != ""
+		for _, equal := range []bool{false, true} {
+			room := n.room(func(pod *corev1.Pod) bool {
+				switch above := priorityOf(&pod.Spec) - priorityOf(m.spec); {
+				case above > 0 || isStuck(pod) || isMirror(pod):
+					return true
+				case above == 0:
+					return !equal || n.world.whyItStays(pod) != ""
+				default:
+					return equal && n.world.isInBudget(pod)
+				}
+			})
+			if room.take(m.spec, nil) {
+				return fmt.Errorf("daemon pod %s is not on node %s, which could hold it", m.name, n.node.Name)
 			}
-			return p > priority || isStuck(pod) || isMirror(pod)
-		})
-		if room.take(m.spec, nil) {
-			return fmt.Errorf("daemon pod %s is not on node %s, which could hold it", m.name, n.node.Name)
 		}
 	}
 	return nil
@@ -310,11 +315,7 @@ func (w *world) whyItStays(pod *corev1.Pod) string {
 	case pod.Spec.SchedulerName != corev1.DefaultSchedulerName:
 		return "another scheduler has placed it"
 	}
-	// Budgets here allow nothing.
-	if slices.ContainsFunc(w.budgets, func(budget policyv1.PodDisruptionBudget) bool {
-		selector, err := metav1.LabelSelectorAsSelector(budget.Spec.Selector)
-		return err == nil && budget.Namespace == pod.Namespace && selector.Matches(labels.Set(pod.Labels))
-	}) {
+	if w.isInBudget(pod) {
 		return "a budget protects it"
 	}
 	elsewhere := false
@@ -333,6 +334,14 @@ func (w *world) whyItStays(pod *corev1.Pod) string {
 		return onItsNodeOnly
 	}
 	return ""
+}
+
+// isInBudget says whether a PodDisruptionBudget covers a pod. Those here allow nothing.
+func (w *world) isInBudget(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(w.budgets, func(budget policyv1.PodDisruptionBudget) bool {
+		selector, err := metav1.LabelSelectorAsSelector(budget.Spec.Selector)
+		return err == nil && budget.Namespace == pod.Namespace && selector.Matches(labels.Set(pod.Labels))
+	})
 }
 
 const onItsNodeOnly = "it can be on its node only"

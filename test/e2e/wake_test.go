@@ -163,3 +163,25 @@ spec:
 		t.Errorf("%d pods run in the room that was given up, want 4", got)
 	}
 }
+
+// A DaemonSet pod that its node has no room for is tried again when that node changes, and
+// not when pods go elsewhere.
+func TestPinnedPodsWaitForTheirOwnNode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.addNodes(localcluster.Nodes(1, 2)...)
+	for _, node := range []string{"node-1", "node-2"} {
+		c.createPods("full-"+node, 4, func(pod *corev1.Pod) { pod.Spec.NodeName = node })
+	}
+	c.apply(strings.Replace(daemonSet("agent", "cpu: 1", ""), "{name: agent}", `{name: agent, annotations: {everynode.dev/preempt: "false"}}`, 1))
+	before := c.settledAttempts(2)
+	for i, node := range []string{"node-2", "node-1"} {
+		c.kubectl("delete", "pod", "full-"+node+"-0")
+		c.eventually(time.Minute, "the pod of "+node+" runs", c.running("agent", i+1))
+		after := c.settledAttempts(1 - i)
+		if after != before+1 {
+			t.Errorf("%d pods were tried when a pod of %s went, want the one of this node", after-before, node)
+		}
+		before = after
+	}
+}

@@ -214,26 +214,24 @@ func (pl *Preemption) checkVictim(ctx context.Context, plan *plan, preemptor pre
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if current, err := pl.current(victim); err == nil && current != nil && isProtected(current) {
-		return pl.refuse(ctx, preemptor, victim, refusalPeriod, errors.New("an annotation of the pod forbids it"))
+		return pl.refuse(preemptor, victim, refusalPeriod, errors.New("an annotation of the pod forbids it"))
 	}
 	if err := pl.checkJob(ctx, victim, siblings); err != nil {
-		return pl.refuse(ctx, preemptor, victim, jobRefusalPeriod, err)
+		return pl.refuse(preemptor, victim, jobRefusalPeriod, err)
 	}
 	if plan.victims == 1 {
 		return nil // the eviction itself tells
 	}
 	if err := pl.requestEviction(ctx, victim, metav1.DryRunAll); err != nil && !isGone(err) {
-		return pl.refuse(ctx, preemptor, victim, refusalPeriod, err)
+		return pl.refuse(preemptor, victim, refusalPeriod, err)
 	}
 	return nil
 }
 
-// refuse leaves victim alone for period, after which preemptor is tried again, and
-// returns err with what was tried. Without the period the caller would try again at
-// once, without end.
-func (pl *Preemption) refuse(ctx context.Context, preemptor preemption.ExecutorPreemptor, victim *corev1.Pod, period time.Duration, err error) error {
-	pl.refused.Set(victim.UID, true, period)
-	pl.retryAt(klog.FromContext(ctx), preemptor.Pods(), pl.clock.Now().Add(period))
+// refuse leaves victim alone for period, and returns err with what was tried. Without the
+// period the caller would try again at once, without end.
+func (pl *Preemption) refuse(preemptor preemption.ExecutorPreemptor, victim *corev1.Pod, period time.Duration, err error) error {
+	pl.refused.Set(victim.UID, pl.clock.Now().Add(period), period)
 	return fmt.Errorf("evicting pod %s for pod %s: %w", klog.KObj(victim), klog.KObj(preemptor), err)
 }
 
@@ -267,7 +265,7 @@ func (pl *Preemption) evict(ctx context.Context, plan *plan, node string, preemp
 		defer cancel()
 		err := pl.requestEviction(ctx, victim)
 		if err != nil && !isGone(err) {
-			return false, pl.refuse(ctx, preemptor, victim, refusalPeriod, err)
+			return false, pl.refuse(preemptor, victim, refusalPeriod, err)
 		}
 		pl.finish(plan, victim, false)
 		if err != nil {

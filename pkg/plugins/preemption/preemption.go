@@ -54,7 +54,7 @@ type Preemption struct {
 	handle  fwk.Handle
 	claims  corelisters.PersistentVolumeClaimLister
 	volumes corelisters.PersistentVolumeLister
-	// refused holds the UIDs of pods that could not be evicted a short time ago.
+	// refused holds when pods may be tried again that could not be evicted, by their UID.
 	refused *cache.Expiring
 	// lowest is nil if nodes cannot be left out for the priorities of their pods.
 	lowest *lowestPriorities

@@ -659,6 +659,29 @@ func TestPostFilter(t *testing.T) {
 			t.Errorf("status is %v", status)
 		}
 	})
+	t.Run("when a refused pod may be tried again, so is everybody who had no room without it", func(t *testing.T) {
+		other := daemonsettest.Make("other").Requests(map[corev1.ResourceName]string{corev1.ResourceCPU: "2"}).Obj()
+		pods := []*corev1.Pod{daemonsettest.Pod(ds, "node"), daemonsettest.Pod(other, "node")}
+		clock := newClock()
+		w := newWorldAt(t, clock, "", ds, other, node, pods[0], pods[1], filler("a", "2", 0).Obj())
+		w.client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			return action.GetSubresource() == "eviction", nil, apierrors.NewTooManyRequests("the budget says no", 10)
+		})
+		if _, status := w.cycle(t, pods[0]); !status.IsSuccess() {
+			t.Error(status)
+		}
+		<-w.activated
+		if _, status := w.cycle(t, pods[1]); status.IsSuccess() || !strings.Contains(status.Message(), preemption.ErrReasonNoVictims) {
+			t.Errorf("status is %v", status)
+		}
+		if len(w.activated) > 0 {
+			t.Errorf("%v are tried again at once", <-w.activated)
+		}
+		clock.Step(10 * time.Second)
+		if diff := cmp.Diff([]string{"default/other-node"}, w.woken(t)); diff != "" {
+			t.Errorf("tried again (-want, +got):\n%s", diff)
+		}
+	})
 	t.Run("a pod that has gone is no error", func(t *testing.T) {
 		pod := daemonsettest.Pod(ds, "node")
 		w := newWorld(t, "", ds, node, pod, filler("a", "2", 0).Obj())

@@ -64,6 +64,9 @@ type trial struct {
 	blockedByBudget, blockedByPace bool
 	// unready are pods that are not Ready yet. When they are, a pod like them may go.
 	unready []*corev1.Pod
+	// refusedUntil is when the first of the pods may be tried again whose eviction was
+	// refused, or zero.
+	refusedUntil time.Time
 }
 
 // takeTerminating takes the terminating pods out of possible, and those that are
@@ -129,6 +132,7 @@ func (t *trial) selectVictims(possible []*preemption.DomainVictim) ([]*corev1.Po
 	}
 	if len(chosen) == 0 {
 		t.awaitReplicas()
+		t.awaitRefused()
 	}
 	switch {
 	case len(chosen) > 0:
@@ -178,7 +182,10 @@ func (t *trial) mayBeVictim(victim *preemption.DomainVictim) bool {
 	if len(victim.Pods()) != 1 || victim.IsGroup() || pod.Spec.SchedulingGroup != nil || daemonset.IsMirror(pod) {
 		return false
 	}
-	if _, refused := t.plugin.refused.Get(pod.UID); refused {
+	if until, refused := t.plugin.refused.Get(pod.UID); refused {
+		if until := until.(time.Time); t.refusedUntil.IsZero() || until.Before(t.refusedUntil) {
+			t.refusedUntil = until
+		}
 		return false
 	}
 	if !t.isEqual(pod) {
@@ -244,6 +251,14 @@ func (t *trial) awaitReplicas() {
 			t.plugin.retryAt(klog.FromContext(t.ctx), map[string]*corev1.Pod{klog.KObj(t.preemptor).String(): t.preemptor}, t.plugin.clock.Now())
 			return
 		}
+	}
+}
+
+// awaitRefused has preemptor tried again when a pod may be whose eviction was refused,
+// for whomever.
+func (t *trial) awaitRefused() {
+	if !t.refusedUntil.IsZero() && !t.plugin.attempt.isDryRun() {
+		t.plugin.retryAt(klog.FromContext(t.ctx), map[string]*corev1.Pod{klog.KObj(t.preemptor).String(): t.preemptor}, t.refusedUntil)
 	}
 }
 
