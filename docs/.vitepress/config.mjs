@@ -49,11 +49,21 @@ function rewriteLinks(md) {
   })
 }
 
-// The site's generator would take {{ }} of Helm for its own.
-function keepBraces(md) {
+// Text as it is shown. The site's generator would take {{ }} of Helm for its own. Long names have
+// places to break, which the style uses in tables; flags do not break after their dashes.
+function showNames(md) {
+  const outsideTags = (html, change) => html.split(/(<[^>]*>)/).map((part, i) => (i % 2 ? part : change(part))).join('')
+  const breakNames = (text) => text.replace(/[\w./-]{13,}/g, (name) =>
+    name.replace(/(?<=\w[._/])(?=\w)|(?<=[a-z]{3})(?=[A-Z][a-z])/g, '<wbr>'))
+  const breakJSON = (text) => text.replace(/[,:](?=&quot;|[{[])/g, '$&<wbr>')
+  const keepFlags = (text) => text.replace(/(?<![\w-])--?\w+/g, '<span class="flag">$&</span>')
+  const change = { text: breakNames, code_inline: (text) => keepFlags(breakJSON(breakNames(text))) }
   for (const rule of ['text', 'code_inline', 'html_inline', 'html_block']) {
     const render = md.renderer.rules[rule]
-    md.renderer.rules[rule] = (...args) => render(...args).replaceAll('{{', '&#123;&#123;')
+    md.renderer.rules[rule] = (...args) => {
+      const html = render(...args).replaceAll('{{', '&#123;&#123;')
+      return change[rule] ? outsideTags(html, change[rule]) : html
+    }
   }
 }
 
@@ -121,6 +131,11 @@ const chineseSidebar = [
   group('对比', [item('对比', '/zh/compare'), item('常见问题', '/zh/faq')]),
 ]
 
+// A node and its row of daemon pods, one of them on its way.
+const icon = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><g fill="#007a5a"><rect x="2" y="2" width="12" height="12" rx="2"/>
+<rect x="18" y="2" width="12" height="12" rx="2"/><rect x="2" y="18" width="12" height="12" rx="2"/></g>
+<rect x="19" y="19" width="10" height="10" rx="2" fill="none" stroke="#c07000" stroke-width="2"/></svg>`
+
 // Chinese has no spaces: each of its characters is a word of its own to the search.
 const tokenize = (text) => text.toLowerCase().match(/\p{Script=Han}|[^\s\p{P}\p{S}\p{Script=Han}]+/gu) ?? []
 
@@ -128,16 +143,18 @@ export default defineConfig({
   title: 'everynode',
   description: 'Every DaemonSet on every node it belongs on',
   base: process.env.DOCS_BASE ?? '/',
+  head: [['link', { rel: 'icon', href: 'data:image/svg+xml,' + encodeURIComponent(icon) }]],
   srcDir: '..',
-  srcExclude: ['**/node_modules/**', '_artifacts/**', 'bin/**', 'dist/**', 'test/**', '.*/**'],
+  srcExclude: ['**/node_modules/**', '_artifacts/**', 'bin/**', 'dist/**', 'test/**', '**/testdata/**', '.*/**'],
   rewrites: place,
   cleanUrls: false,
   lastUpdated: false,
   markdown: {
+    languageAlias: { promql: 'sql' },
     anchor: { slugify },
     toc: { slugify },
     headers: { slugify },
-    config: (md) => md.use(rewriteLinks).use(joinChinese).use(keepBraces),
+    config: (md) => md.use(rewriteLinks).use(joinChinese).use(showNames),
   },
   // Pages lie above the folder with the packages: what they import is looked for from here.
   vite: {
