@@ -49,12 +49,14 @@ function rewriteLinks(md) {
   })
 }
 
-// Text as it is shown. The site's generator would take {{ }} of Helm for its own. Long names have
-// places to break, which the style uses in tables; flags do not break after their dashes.
+// Text as it is shown. The site's generator would take {{ }} of Helm for its own. Names have places
+// to break, which the style uses in tables: those of long names always, others on phones. Flags do
+// not break after their dashes.
 function showNames(md) {
   const outsideTags = (html, change) => html.split(/(<[^>]*>)/).map((part, i) => (i % 2 ? part : change(part))).join('')
+  const places = /(?<=\w[._/])(?=\w)|(?<=[a-z]{2})(?<!Daemon)(?=[A-Z][a-z])/g
   const breakNames = (text) => text.replace(/[\w./-]{13,}/g, (name) =>
-    name.replace(/(?<=\w[._/])(?=\w)|(?<=[a-z]{3})(?=[A-Z][a-z])/g, '<wbr>'))
+    name.replace(places, name.length < (name.includes('/') ? 27 : 16) ? '<wbr class="narrow">' : '<wbr>'))
   const breakJSON = (text) => text.replace(/[,:](?=&quot;|[{[])/g, '$&<wbr>')
   const keepFlags = (text) => text.replace(/(?<![\w-])--?\w+/g, '<span class="flag">$&</span>')
   const change = { text: breakNames, code_inline: (text) => keepFlags(breakJSON(breakNames(text))) }
@@ -67,15 +69,16 @@ function showNames(md) {
   }
 }
 
-// A line break in Chinese is no space.
+// A line break in Chinese is no space, except beside a word in another script.
 function joinChinese(md) {
-  const chinese = /[\p{Script=Han}\u3000-\u303f\uff00-\uffef]/u
+  const han = /\p{Script=Han}/u
+  const punctuation = /[\u3000-\u303f\uff00-\uffef“”‘’…]/u
   md.core.ruler.push('chinese-line-breaks', ({ tokens }) => {
     for (const { children } of tokens) {
       children?.forEach((token, i) => {
         const before = children[i - 1]?.content.at(-1) ?? ''
         const after = children[i + 1]?.content[0] ?? ''
-        if (token.type === 'softbreak' && (chinese.test(before) || chinese.test(after))) {
+        if (token.type === 'softbreak' && (punctuation.test(before + after) || (han.test(before) && han.test(after)))) {
           token.type = 'text'
           token.content = ''
         }
@@ -86,19 +89,24 @@ function joinChinese(md) {
 
 const item = (text, link) => ({ text, link })
 const group = (text, items, collapsed = false) => ({ text, items, collapsed })
-// The pages of a folder, by their headings.
+// A page, by its heading.
+const pageAt = (file, link) => item(readFileSync(path.join(repository, file), 'utf8').match(/^# (.*)$/m)[1], link)
+// The pages of a folder of docs.
 function pagesIn(folder) {
   const from = path.join(repository, 'docs', folder)
   if (!existsSync(from)) return []
   return readdirSync(from).filter((file) => file.endsWith('.md')).sort().map((file) =>
-    item(readFileSync(path.join(from, file), 'utf8').match(/^# (.*)$/m)[1], `/${folder}/${file.replace(/(README)?\.md$/, '')}`))
+    pageAt(`docs/${folder}/${file}`, `/${folder}/${file.replace(/\.md$/, '')}`))
 }
+
+const plugins = ['headroom', 'placement', 'readiness', 'preemption', 'queuesort', 'binding'].map((folder) =>
+  pageAt(`pkg/plugins/${folder}/README.md`, `/pkg/plugins/${folder}/`))
 
 const lessons = ['what', 'create', 'scheduling', 'nodes', 'taints', 'updates', 'deployments', 'agents', 'questions', 'practices']
 const tutorial = (base, titles) => lessons.map((name, i) => item(titles[i], `${base}tutorial/${name}`))
 
 const sidebar = [
-  group('Start', [item('Start', '/start'), { ...item('Install', '/install'), items: pagesIn('install'), collapsed: true }, item('Support and upgrades', '/support')]),
+  group('Start', [item('Start', '/start'), { ...item('Install', '/install'), items: [...pagesIn('install'), pageAt('deploy/static-pod/README.md', '/deploy/static-pod/')], collapsed: true }, item('Support and upgrades', '/support')]),
   group('Tutorial', [item('Overview', '/tutorial/'), ...tutorial('/', [
     'What a DaemonSet is', 'Create and inspect', 'Who schedules', 'Choose nodes', 'Taints', 'Update and undo',
     'Compared with Deployments', 'Four agents', 'Common questions', 'Best practices'])], true),
@@ -109,7 +117,7 @@ const sidebar = [
     item('Remove it', '/install#remove'), item('Autoscalers', '/autoscaling'),
     item('Metrics and alerts', '/metrics'), item('Certificates', '/certificates'), item('A local cluster', '/localcluster')]),
   group('Reference', [
-    item('Configuration', '/configuration'), item('kubectl everynode', '/cli'), item('Reasons', '/reasons'),
+    { ...item('Configuration', '/configuration'), items: plugins, collapsed: true }, item('kubectl everynode', '/cli'), item('Reasons', '/reasons'),
     item('Checks of DaemonSets', '/lint'), item('Chart', '/charts/everynode/'), item('Security', '/security'),
     item('Performance', '/performance'), item('Plugins of others', '/scheduler-plugins')]),
   group('Compare', [item('Compare', '/compare'), item('FAQ', '/faq')]),
