@@ -27,7 +27,12 @@ const files = new Set()
 function rewriteLinks(md) {
   md.core.ruler.push('repository-links', ({ tokens, env }) => {
     const folder = path.dirname(env.realPath ?? env.path)
+    let dropped = false
     for (const token of tokens.flatMap((block) => block.children ?? [])) {
+      if (dropped && token.type === 'link_close') {
+        dropped = false
+        Object.assign(token, { type: 'text', tag: '', nesting: 0 })
+      }
       const href = token.type === 'link_open' ? decodeURI(token.attrGet('href')) : ''
       if (!href || href.startsWith('#') || /^[a-z]+:/.test(href)) continue
       const [target, anchor] = href.split('#')
@@ -42,8 +47,9 @@ function rewriteLinks(md) {
         token.attrSet('href', (process.env.DOCS_BASE ?? '/') + 'files/' + file + '.txt')
         token.attrSet('target', '_blank')
       } else {
-        // Folders are for code hosts.
-        token.attrSet('href', '/')
+        // Folders are for code hosts: here their names are no links.
+        dropped = true
+        Object.assign(token, { type: 'text', tag: '', nesting: 0 })
       }
     }
   })
@@ -110,7 +116,7 @@ const sidebar = [
   group('Tutorial', [item('Overview', '/tutorial/'), ...tutorial('/', [
     'What a DaemonSet is', 'Create and inspect', 'Who schedules', 'Choose nodes', 'Taints', 'Update and undo',
     'Compared with Deployments', 'Four agents', 'Common questions', 'Best practices'])], true),
-  group('Concepts', [item('Concepts', '/concepts'), item('How it works', '/design'), item('What must come true', '/scenarios')]),
+  group('Concepts', [item('Concepts', '/concepts'), item('How it works', '/design'), item('Tested scenarios', '/scenarios')]),
   group('Tasks', [
     item('Why is a pod missing?', '/walkthrough'), item('Troubleshooting', '/troubleshooting'),
     item('Why is my pod held back?', '/troubleshooting#an-ordinary-pod-stays-pending-though-a-node-looks-empty-enough'),
@@ -119,7 +125,7 @@ const sidebar = [
   group('Reference', [
     { ...item('Configuration', '/configuration'), items: plugins, collapsed: true }, item('kubectl everynode', '/cli'), item('Reasons', '/reasons'),
     item('Checks of DaemonSets', '/lint'), item('Chart', '/charts/everynode/'), item('Security', '/security'),
-    item('Performance', '/performance'), item('Plugins of others', '/scheduler-plugins')]),
+    item('Performance', '/performance'), item('Community plugins', '/scheduler-plugins')]),
   group('Compare', [item('Compare', '/compare'), item('FAQ', '/faq')]),
   group('Contribute', [
     item('Contributing', '/project/contributing'), item('Roadmap', '/roadmap'), item('Changes', '/project/changelog'),
