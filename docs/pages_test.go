@@ -170,6 +170,41 @@ func TestLinesFit(t *testing.T) {
 	}
 }
 
+// Code that is only indented has no language, and makes a page of the site wider than a phone.
+func TestCodeIsInFences(t *testing.T) {
+	for path, page := range pages(t) {
+		all, err := lines(page)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		for i, line := range all {
+			if i > 0 && all[i-1].text == "" && !line.code && strings.HasPrefix(line.text, "    ") {
+				t.Errorf("%s: put this into a fence: %s", path, line.text)
+			}
+		}
+	}
+}
+
+// The tests in test/docs run the blocks of these pages that begin a line and are sh. There are
+// no others, so no command is left out.
+func TestEveryCommandIsRun(t *testing.T) {
+	for path, page := range pages(t) {
+		name := strings.TrimPrefix(path, "zh/")
+		if name != "start.md" && !strings.HasPrefix(name, "tutorial/") {
+			continue
+		}
+		opened := false
+		for text := range strings.SplitSeq(page, "\n") {
+			if !fence.MatchString(text) {
+				continue
+			}
+			if opened = !opened; opened && !slices.Contains([]string{"```sh", "```text", "```yaml"}, text) {
+				t.Errorf("%s: make it ```sh, ```text or ```yaml, not indented: %s", path, text)
+			}
+		}
+	}
+}
+
 // What the pages teach is the same in both languages: the same pages, commands and output.
 func TestChineseHasTheSameBlocks(t *testing.T) {
 	block := regexp.MustCompile("(?m)^```(?:sh|text|yaml)\n(?:.*\n)*?```$")

@@ -27,7 +27,12 @@ const files = new Set()
 function rewriteLinks(md) {
   md.core.ruler.push('repository-links', ({ tokens, env }) => {
     const folder = path.dirname(env.realPath ?? env.path)
+    let dropped = false
     for (const token of tokens.flatMap((block) => block.children ?? [])) {
+      if (dropped && token.type === 'link_close') {
+        dropped = false
+        Object.assign(token, { type: 'text', tag: '', nesting: 0 })
+      }
       const href = token.type === 'link_open' ? decodeURI(token.attrGet('href')) : ''
       if (!href || href.startsWith('#') || /^[a-z]+:/.test(href)) continue
       const [target, anchor] = href.split('#')
@@ -42,30 +47,44 @@ function rewriteLinks(md) {
         token.attrSet('href', (process.env.DOCS_BASE ?? '/') + 'files/' + file + '.txt')
         token.attrSet('target', '_blank')
       } else {
-        // Folders are for code hosts.
-        token.attrSet('href', '/')
+        // Folders are for code hosts: here their names are no links.
+        dropped = true
+        Object.assign(token, { type: 'text', tag: '', nesting: 0 })
       }
     }
   })
 }
 
-// The site's generator would take {{ }} of Helm for its own.
-function keepBraces(md) {
+// Text as it is shown. The site's generator would take {{ }} of Helm for its own. Names have places
+// to break, which the style uses in tables: those of long names always, others on phones. Flags do
+// not break after their dashes.
+function showNames(md) {
+  const outsideTags = (html, change) => html.split(/(<[^>]*>)/).map((part, i) => (i % 2 ? part : change(part))).join('')
+  const places = /(?<=\w[._/])(?=\w)|(?<=[a-z]{2})(?<!Daemon)(?=[A-Z][a-z])/g
+  const breakNames = (text) => text.replace(/[\w./-]{13,}/g, (name) =>
+    name.replace(places, name.length < (name.includes('/') ? 27 : 16) ? '<wbr class="narrow">' : '<wbr>'))
+  const breakJSON = (text) => text.replace(/[,:](?=&quot;|[{[])/g, '$&<wbr>')
+  const keepFlags = (text) => text.replace(/(?<![\w-])--?\w+/g, '<span class="flag">$&</span>')
+  const change = { text: breakNames, code_inline: (text) => keepFlags(breakJSON(breakNames(text))) }
   for (const rule of ['text', 'code_inline', 'html_inline', 'html_block']) {
     const render = md.renderer.rules[rule]
-    md.renderer.rules[rule] = (...args) => render(...args).replaceAll('{{', '&#123;&#123;')
+    md.renderer.rules[rule] = (...args) => {
+      const html = render(...args).replaceAll('{{', '&#123;&#123;')
+      return change[rule] ? outsideTags(html, change[rule]) : html
+    }
   }
 }
 
-// A line break in Chinese is no space.
+// A line break in Chinese is no space, except beside a word in another script.
 function joinChinese(md) {
-  const chinese = /[\p{Script=Han}\u3000-\u303f\uff00-\uffef]/u
+  const han = /\p{Script=Han}/u
+  const punctuation = /[\u3000-\u303f\uff00-\uffef“”‘’…]/u
   md.core.ruler.push('chinese-line-breaks', ({ tokens }) => {
     for (const { children } of tokens) {
       children?.forEach((token, i) => {
         const before = children[i - 1]?.content.at(-1) ?? ''
         const after = children[i + 1]?.content[0] ?? ''
-        if (token.type === 'softbreak' && (chinese.test(before) || chinese.test(after))) {
+        if (token.type === 'softbreak' && (punctuation.test(before + after) || (han.test(before) && han.test(after)))) {
           token.type = 'text'
           token.content = ''
         }
@@ -76,32 +95,37 @@ function joinChinese(md) {
 
 const item = (text, link) => ({ text, link })
 const group = (text, items, collapsed = false) => ({ text, items, collapsed })
-// The pages of a folder, by their headings.
+// A page, by its heading.
+const pageAt = (file, link) => item(readFileSync(path.join(repository, file), 'utf8').match(/^# (.*)$/m)[1], link)
+// The pages of a folder of docs.
 function pagesIn(folder) {
   const from = path.join(repository, 'docs', folder)
   if (!existsSync(from)) return []
   return readdirSync(from).filter((file) => file.endsWith('.md')).sort().map((file) =>
-    item(readFileSync(path.join(from, file), 'utf8').match(/^# (.*)$/m)[1], `/${folder}/${file.replace(/(README)?\.md$/, '')}`))
+    pageAt(`docs/${folder}/${file}`, `/${folder}/${file.replace(/\.md$/, '')}`))
 }
+
+const plugins = ['headroom', 'placement', 'readiness', 'preemption', 'queuesort', 'binding'].map((folder) =>
+  pageAt(`pkg/plugins/${folder}/README.md`, `/pkg/plugins/${folder}/`))
 
 const lessons = ['what', 'create', 'scheduling', 'nodes', 'taints', 'updates', 'deployments', 'agents', 'questions', 'practices']
 const tutorial = (base, titles) => lessons.map((name, i) => item(titles[i], `${base}tutorial/${name}`))
 
 const sidebar = [
-  group('Start', [item('Start', '/start'), { ...item('Install', '/install'), items: pagesIn('install'), collapsed: true }, item('Support and upgrades', '/support')]),
+  group('Start', [item('Start', '/start'), { ...item('Install', '/install'), items: [...pagesIn('install'), pageAt('deploy/static-pod/README.md', '/deploy/static-pod/')], collapsed: true }, item('Support and upgrades', '/support')]),
   group('Tutorial', [item('Overview', '/tutorial/'), ...tutorial('/', [
     'What a DaemonSet is', 'Create and inspect', 'Who schedules', 'Choose nodes', 'Taints', 'Update and undo',
     'Compared with Deployments', 'Four agents', 'Common questions', 'Best practices'])], true),
-  group('Concepts', [item('Concepts', '/concepts'), item('How it works', '/design'), item('What must come true', '/scenarios')]),
+  group('Concepts', [item('Concepts', '/concepts'), item('How it works', '/design'), item('Tested scenarios', '/scenarios')]),
   group('Tasks', [
     item('Why is a pod missing?', '/walkthrough'), item('Troubleshooting', '/troubleshooting'),
     item('Why is my pod held back?', '/troubleshooting#an-ordinary-pod-stays-pending-though-a-node-looks-empty-enough'),
     item('Remove it', '/install#remove'), item('Autoscalers', '/autoscaling'),
     item('Metrics and alerts', '/metrics'), item('Certificates', '/certificates'), item('A local cluster', '/localcluster')]),
   group('Reference', [
-    item('Configuration', '/configuration'), item('kubectl everynode', '/cli'), item('Reasons', '/reasons'),
+    { ...item('Configuration', '/configuration'), items: plugins, collapsed: true }, item('kubectl everynode', '/cli'), item('Reasons', '/reasons'),
     item('Checks of DaemonSets', '/lint'), item('Chart', '/charts/everynode/'), item('Security', '/security'),
-    item('Performance', '/performance'), item('Plugins of others', '/scheduler-plugins')]),
+    item('Performance', '/performance'), item('Community plugins', '/scheduler-plugins')]),
   group('Compare', [item('Compare', '/compare'), item('FAQ', '/faq')]),
   group('Contribute', [
     item('Contributing', '/project/contributing'), item('Roadmap', '/roadmap'), item('Changes', '/project/changelog'),
@@ -121,6 +145,11 @@ const chineseSidebar = [
   group('对比', [item('对比', '/zh/compare'), item('常见问题', '/zh/faq')]),
 ]
 
+// A node and its row of daemon pods, one of them on its way.
+const icon = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><g fill="#007a5a"><rect x="2" y="2" width="12" height="12" rx="2"/>
+<rect x="18" y="2" width="12" height="12" rx="2"/><rect x="2" y="18" width="12" height="12" rx="2"/></g>
+<rect x="19" y="19" width="10" height="10" rx="2" fill="none" stroke="#c07000" stroke-width="2"/></svg>`
+
 // Chinese has no spaces: each of its characters is a word of its own to the search.
 const tokenize = (text) => text.toLowerCase().match(/\p{Script=Han}|[^\s\p{P}\p{S}\p{Script=Han}]+/gu) ?? []
 
@@ -128,16 +157,18 @@ export default defineConfig({
   title: 'everynode',
   description: 'Every DaemonSet on every node it belongs on',
   base: process.env.DOCS_BASE ?? '/',
+  head: [['link', { rel: 'icon', href: 'data:image/svg+xml,' + encodeURIComponent(icon) }]],
   srcDir: '..',
-  srcExclude: ['**/node_modules/**', '_artifacts/**', 'bin/**', 'dist/**', 'test/**', '.*/**'],
+  srcExclude: ['**/node_modules/**', '_artifacts/**', 'bin/**', 'dist/**', 'test/**', '**/testdata/**', '.*/**'],
   rewrites: place,
   cleanUrls: false,
   lastUpdated: false,
   markdown: {
+    languageAlias: { promql: 'sql' },
     anchor: { slugify },
     toc: { slugify },
     headers: { slugify },
-    config: (md) => md.use(rewriteLinks).use(joinChinese).use(keepBraces),
+    config: (md) => md.use(rewriteLinks).use(joinChinese).use(showNames),
   },
   // Pages lie above the folder with the packages: what they import is looked for from here.
   vite: {
