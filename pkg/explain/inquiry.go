@@ -115,8 +115,11 @@ func (i *inquiry) fail(err error) {
 	i.err = cmp.Or(i.err, err)
 }
 
-// conclude says what the causes amount to.
+// conclude says what the causes amount to. A dump may have no times.
 func (i *inquiry) conclude() {
+	if i.v.Since.IsZero() {
+		i.v.Since = nil
+	}
 	i.v.Message, i.v.Outcome = message(i.v.Causes), i.outcome()
 }
 
@@ -160,9 +163,9 @@ func (i *inquiry) endAt(step Step, reason Reason, args Args) {
 	i.v.Step, i.v.Reason, i.v.Causes = step, reason, []Cause{{reason, args}}
 }
 
-// fact adds a sentence about this node alone.
+// fact adds a sentence about this node alone, if there is one.
 func (i *inquiry) fact(sentence string) {
-	if i.detail {
+	if i.detail && sentence != "" {
 		i.v.Facts = append(i.v.Facts, sentence)
 	}
 }

@@ -62,7 +62,7 @@ func (i *inquiry) rejected(pod *corev1.Pod) {
 	i.end(ReasonRejected, args)
 	for _, condition := range i.node.Status.Conditions {
 		if condition.Type != corev1.NodeReady && condition.Status == corev1.ConditionTrue {
-			i.fact(fmt.Sprintf("The node reports %s for %s: %s.", condition.Type, i.age(condition.LastTransitionTime), strings.TrimSuffix(condition.Message, ".")))
+			i.fact(fmt.Sprintf("The node reports %s%s: %s.", condition.Type, i.span(" for ", condition.LastTransitionTime, ""), strings.TrimSuffix(condition.Message, ".")))
 		}
 	}
 	if node, err := i.schedulers.snapshot.Get(i.node.Name); err == nil && i.detail && strings.HasPrefix(pod.Status.Reason, "OutOf") {
@@ -228,7 +228,7 @@ func (i *inquiry) crashing(status *corev1.ContainerStatus, args Args, ended *cor
 	}
 	i.end(ReasonCrash, args)
 	if running := status.State.Running; running != nil {
-		i.fact("It runs at the moment, for " + i.age(running.StartedAt) + ".")
+		i.fact("It runs at the moment" + i.span(", for ", running.StartedAt, "") + ".")
 	}
 }
 

@@ -20,8 +20,8 @@ type reference struct {
 }
 
 // CheckReferences returns what ds refers to and is not among objects, which come with it.
-// Kinds that they have none of come from elsewhere, and so do ConfigMaps, Secrets and
-// claims whose names are like none of theirs: people and controllers make them later.
+// Only a name that is nearly one of theirs is a mistake: other projects, people and
+// controllers make the rest.
 func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	rule := Find("absent-reference")
 	if slices.Contains(ignoredRules(ds), rule.ID) {
@@ -36,7 +36,7 @@ func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	m := &manifest{rule: rule}
 	for _, r := range references(&ds.Spec.Template.Spec) {
 		known := names[r.kind]
-		likely := slices.IndexFunc(known, func(name string) bool { return r.kind == "ServiceAccount" || misspells(r.name, name) })
+		likely := slices.IndexFunc(known, func(name string) bool { return misspells(r.name, name) })
 		if likely >= 0 && !slices.Contains(known, r.name) {
 			m.report(r.at, "the files have no %s %s, and they have %s", r.kind, r.name, known[likely])
 		}

@@ -51,9 +51,12 @@ func TestReferences(t *testing.T) {
 		"a secret and another one of two letters": {
 			pod: corev1.PodSpec{Containers: from(nil)}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "ab")}},
 		},
-		"an account, and another one of whatever name": {
-			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}},
+		"an account, and nearly the same one": {
+			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}, &corev1.ServiceAccount{ObjectMeta: named("logging", "agnt")}},
 			want: []string{"spec.template.spec.serviceAccountName"},
+		},
+		"an account that another project makes": {
+			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}},
 		},
 		"a secret that is optional": {pod: corev1.PodSpec{Containers: from(new(true))}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "api-token")}}},
 		"a rule that is ignored": {
