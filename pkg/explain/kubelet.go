@@ -87,8 +87,6 @@ func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) {
 		root = i.networkRoot(ctx)
 	}
 	switch {
-	case pod.Status.Phase == corev1.PodSucceeded:
-		i.rejected(pod)
 	case i.containers(pod, pod.Status.InitContainerStatuses, true) && (i.v.Reason != ReasonInit || root == ""):
 	case i.v.Reason == "" && i.containers(pod, statuses, false):
 	case root != "":
