@@ -152,7 +152,7 @@ func (e *environment) addFromFlag(command *cobra.Command) {
 // cluster returns a cluster, and its client if it is not in files.
 func (e *environment) cluster(ctx context.Context, s scope) (*explain.Cluster, kubernetes.Interface, error) {
 	if len(e.from) > 0 {
-		cluster, err := e.readFiles(e.from)
+		cluster, err := e.readFiles(ctx, e.from)
 		return cluster, nil, err
 	}
 	r, err := e.newReader()

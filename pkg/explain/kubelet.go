@@ -233,7 +233,7 @@ func (i *inquiry) crashing(status *corev1.ContainerStatus, args Args, ended *cor
 // factOf adds what the kubelet says, if it says anything.
 func (i *inquiry) factOf(message string) {
 	if message != "" {
-		i.fact("The kubelet says: " + strings.TrimSuffix(message, ".") + ".")
+		i.fact("The kubelet says: " + strings.TrimSuffix(strings.TrimSpace(message), ".") + ".")
 	}
 }
 

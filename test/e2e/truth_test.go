@@ -358,14 +358,18 @@ spec:
         lastTransitionTime: {{ $now | Quote }}
 `
 
-// withFates has kwok know the stages of fates.
+// withFates has kwok know the stages of fates, and the scheduler not wait for long.
 func withFates(t *testing.T) func(*localcluster.Options) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "fates.yaml")
 	if err := os.WriteFile(path, []byte(fates), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return func(o *localcluster.Options) { o.Args = map[string][]string{localcluster.Kwok: {"--config=" + path}} }
+	return func(o *localcluster.Options) {
+		o.Args = map[string][]string{localcluster.Kwok: {"--config=" + path}}
+		// everynode-scheduler waits this long between evictions of pods that are not replaced.
+		o.PluginArgs = map[string]map[string]any{"DaemonSetPreemption": {"evictionTimeout": randomEvictionTimeout.String()}}
+	}
 }
 
 // drawUpdates updates the DaemonSets to pods that fare well or ill, and says how.
