@@ -256,10 +256,9 @@ func (e *environment) readDaemonSets(ctx context.Context, path, namespace string
 			object.Namespace = cmp.Or(object.Namespace, namespace)
 			daemonSets = append(daemonSets, object)
 			continue
-		case *corev1.ResourceQuota:
-			object.Namespace = cmp.Or(object.Namespace, namespace)
-		case *corev1.LimitRange:
-			object.Namespace = cmp.Or(object.Namespace, namespace)
+		case *corev1.ResourceQuota, *corev1.LimitRange:
+			limits := object.(metav1.Object)
+			limits.SetNamespace(cmp.Or(limits.GetNamespace(), namespace))
 		}
 		others = append(others, document.object)
 	}

@@ -528,8 +528,10 @@ func statusIsTrue(s *explain.Status, x *explain.Explanation, ds *appsv1.DaemonSe
 			return fmt.Errorf("(-truth,+%s):\n%s", verb, diff)
 		}
 	}
-	limit := map[bool]int{true: max(1, want.Desired), false: 1}[ds.Spec.UpdateStrategy.RollingUpdate != nil && ds.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.StrVal == "100%"]
-	stalled := ds.Spec.UpdateStrategy.Type == appsv1.RollingUpdateDaemonSetStrategyType && want.Updated < want.Created && lacks >= limit && stuck > 0
+	update, stalled := ds.Spec.UpdateStrategy.RollingUpdate, false
+	if update != nil && want.Updated < want.Created && stuck > 0 {
+		stalled = lacks >= 1 && update.MaxUnavailable.IntVal == 1 || lacks == want.Desired
+	}
 	if (s.Stalled != "") != stalled || len(s.Controller) > 0 {
 		return fmt.Errorf("the update is stalled: %t, but: %q; %v", stalled, s.Stalled, s.Controller)
 	}
