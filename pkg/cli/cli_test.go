@@ -9,6 +9,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -433,6 +435,7 @@ func TestPlanAdmission(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
+	const oneWay = "name what to check in one way: --filename, --kustomize, DaemonSets of the cluster as ds/NAME, or --all-namespaces"
 	forbid := func(resource string) *fake.Clientset {
 		client := fake.NewClientset(world()...)
 		client.PrependReactor("list", resource, func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -465,7 +468,8 @@ func TestErrors(t *testing.T) {
 		"a folder without objects": {args: "status --from testdata", want: "testdata: there are no nodes and no DaemonSets in it"},
 		"a name of all spaces":     {args: "status -A ds/agent", want: "a name belongs to one namespace: leave out --all-namespaces"},
 		"no pause":                 {args: "status --interval 1ms", want: "--interval is 1ms, must be at least 1s"},
-		"neither file nor name":    {args: "lint", want: "name either files with --filename, or DaemonSets of the cluster as ds/NAME"},
+		"neither file nor name":    {args: "lint", want: oneWay},
+		"a file and the cluster":   {args: "lint -f - -A", want: oneWay},
 		"another severity":         {args: "lint -f - --fail-on all", want: `--fail-on is "all", must be one of error, warning, info, none`},
 		"another level":            {args: "lint -f - --level all", want: `--level is "all", must be one of error, warning, info`},
 		"another rule":             {args: "lint -f - --only no-such", want: `there is no rule "no-such": --list names all`},
@@ -552,6 +556,40 @@ func TestLintFolders(t *testing.T) {
 		t.Errorf("without -R: %s", text)
 	}
 	golden(t, "lint-refused.txt", strings.ReplaceAll(run(t, nil, "", "lint", "-f", dir, "-R"), dir, "DIR"))
+}
+
+// lint reads what kubectl reads: URLs, what kubectl kustomize makes of a folder, and all that a cluster has.
+func TestLintSources(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/agent.yaml" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		fmt.Fprint(w, planned)
+	}))
+	t.Cleanup(server.Close)
+	script := "#!/bin/sh\n[ \"$*\" = 'kustomize overlay' ] || { echo 'error: no such folder' >&2; exit 1; }\ncat <<'EOF'\n" + planned + "EOF\n"
+	path := t.TempDir()
+	if err := os.WriteFile(filepath.Join(path, "kubectl"), []byte(script), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", path+string(os.PathListSeparator)+os.Getenv("PATH"))
+	for args, want := range map[string]string{
+		"-f " + server.URL + "/agent.yaml": server.URL + "/agent.yaml:8: DaemonSet exporter\n",
+		"-f " + server.URL + "/none.yaml":  server.URL + "/none.yaml: the server says 404 Not Found\n--- exit code 2",
+		"-k overlay":                       "\n0 errors, 0 warnings, 4 of info in 1 DaemonSet.\n",
+		"-k none":                          "kubectl kustomize none: error: no such folder\n--- exit code 2",
+		"-A":                               " in 4 DaemonSets.\n",
+		"ds/giant --only=mixed-systems":    "DaemonSet default/giant\n  warning mixed-systems\n",
+		"ds/agent --only=mixed-systems":    "0 errors, 0 warnings, 0 of info in 1 DaemonSet.\n",
+	} {
+		windows := node(13)
+		windows.Labels[corev1.LabelOSStable], windows.Labels["disktype"] = "windows", ""
+		linux := node(14)
+		linux.Labels[corev1.LabelOSStable] = "linux"
+		if text := run(t, fake.NewClientset(append(world(), windows, linux)...), "", append([]string{"lint", "--level=info"}, strings.Fields(args)...)...); !strings.Contains(text, want) {
+			t.Errorf("lint %s: no %q in\n%s", args, want, text)
+		}
+	}
 }
 
 func TestOldVersionsAreErrors(t *testing.T) {

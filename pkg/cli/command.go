@@ -130,10 +130,18 @@ func (e *environment) age(at time.Time) string {
 
 // ageOr is age for a moment that may not be known.
 func (e *environment) ageOr(at *metav1.Time, unknown string) string {
-	if at == nil {
+	if at.IsZero() {
 		return unknown
 	}
 	return e.age(at.Time)
+}
+
+// ago writes how long ago a moment was, between before and after; nothing if it is not known.
+func (e *environment) ago(before string, at *metav1.Time, after string) string {
+	if at.IsZero() {
+		return ""
+	}
+	return before + e.age(at.Time) + " ago" + after
 }
 
 // addFromFlag is for the verbs that look at a cluster.
@@ -144,7 +152,7 @@ func (e *environment) addFromFlag(command *cobra.Command) {
 // cluster returns a cluster, and its client if it is not in files.
 func (e *environment) cluster(ctx context.Context, s scope) (*explain.Cluster, kubernetes.Interface, error) {
 	if len(e.from) > 0 {
-		cluster, err := e.readFiles(e.from)
+		cluster, err := e.readFiles(ctx, e.from)
 		return cluster, nil, err
 	}
 	r, err := e.newReader()

@@ -32,7 +32,7 @@ func (p *printer) nodeExplanation(x *explain.NodeExplanation) {
 
 // podExplanation writes why a pod that is of no DaemonSet does not run.
 func (p *printer) podExplanation(x *explain.PodExplanation) {
-	p.heading(2, fmt.Sprintf("Pod %s (%s ago, priority %d): %s", &x.Pod, p.age(x.Created.Time), x.Priority, x.Message))
+	p.heading(2, fmt.Sprintf("Pod %s (%spriority %d): %s", &x.Pod, p.ago("", &x.Created, ", "), x.Priority, x.Message))
 	switch v := x.Verdict; {
 	case v != nil:
 		p.items(p.word(v.Reason, v.Outcome) + ": " + v.Message)
@@ -300,7 +300,7 @@ func (p *printer) passed(step explain.Step, v *explain.Verdict) string {
 		return "wants a pod here"
 	case explain.StepCreation:
 		if v.Pod != nil {
-			return fmt.Sprintf("pod %s, %s ago", v.Pod, p.age(v.Pod.Created.Time))
+			return "pod " + v.Pod.String() + p.ago(", ", &v.Pod.Created, "")
 		}
 	case explain.StepAdmission:
 		if len(v.Admission) > 0 {

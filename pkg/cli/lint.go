@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/component-base/version"
@@ -41,11 +43,15 @@ type lintOptions struct {
 	output        output
 	files         []string
 	recursive     bool
+	kustomize     string
+	all           bool
 	names         []resource
 	level, failOn string
 	only, skip    []string
 	settings      string
 	list          bool
+	// nodes are those of the cluster, if its DaemonSets are checked and nodes may be listed.
+	nodes []corev1.Node
 }
 
 func newLintCommand(e *environment) *cobra.Command {
@@ -55,8 +61,10 @@ func newLintCommand(e *environment) *cobra.Command {
 	command.ValidArgsFunction = e.completeDaemonSets
 	o.output.addFlag(command, formatSARIF)
 	flags := command.Flags()
-	flags.StringArrayVarP(&o.files, "filename", "f", nil, "File or folder with DaemonSets, - for the standard input. It may be given more than once.")
+	flags.StringArrayVarP(&o.files, "filename", "f", nil, "File, folder or URL with DaemonSets, - for the standard input. It may be given more than once.")
 	flags.BoolVarP(&o.recursive, "recursive", "R", false, "Look into the folders of folders, too.")
+	flags.StringVarP(&o.kustomize, "kustomize", "k", "", "Check what kubectl kustomize makes of this folder.")
+	flags.BoolVarP(&o.all, "all-namespaces", "A", false, "Check all DaemonSets of the cluster.")
 	flags.StringVar(&o.level, "level", string(lint.Warning), "What is reported: error, warning (errors too) or info (all).")
 	flags.StringVar(&o.failOn, "fail-on", string(lint.Error), "What makes the exit code 1: error, warning (errors too), info (all that is reported) or none.")
 	flags.StringSliceVar(&o.only, "only", nil, "Check these rules alone.")
@@ -106,8 +114,9 @@ func (o *lintOptions) complete(args []string) (err error) {
 	if err := o.output.validate(); err != nil {
 		return err
 	}
-	if (len(o.files) == 0) == (len(args) == 0) && !o.list {
-		return errors.New("name either files with --filename, or DaemonSets of the cluster as ds/NAME")
+	sources := slices.DeleteFunc([]bool{len(o.files) > 0, o.kustomize != "", len(args) > 0, o.all}, func(given bool) bool { return !given })
+	if len(sources) != 1 && !o.list {
+		return errors.New("name what to check in one way: --filename, --kustomize, DaemonSets of the cluster as ds/NAME, or --all-namespaces")
 	}
 	for name, flag := range map[string]struct {
 		value  string
@@ -189,23 +198,30 @@ func (o *lintOptions) check(ctx context.Context) ([]lint.Result, error) {
 	return results, nil
 }
 
-// documents returns the objects of the files, or the DaemonSets of the cluster that are named.
+// documents returns the objects of the files, or the DaemonSets of the cluster that are asked for.
 func (o *lintOptions) documents(ctx context.Context) ([]document, error) {
+	if len(o.names) > 0 || o.all {
+		return o.clusterDocuments(ctx)
+	}
+	if o.kustomize != "" {
+		return kustomized(ctx, o.kustomize)
+	}
 	files, err := findFiles(o.files, o.recursive)
 	if err != nil {
 		return nil, err
 	}
 	var documents []document
 	for _, file := range files {
-		found, err := o.readDocuments(file, strict)
+		found, err := o.readDocuments(ctx, file, strict)
 		if err != nil {
 			return nil, err
 		}
 		documents = append(documents, found...)
 	}
-	if len(o.names) == 0 {
-		return documents, nil
-	}
+	return documents, nil
+}
+
+func (o *lintOptions) clusterDocuments(ctx context.Context) ([]document, error) {
 	namespace, err := o.config.namespace()
 	if err != nil {
 		return nil, err
@@ -214,13 +230,32 @@ func (o *lintOptions) documents(ctx context.Context) ([]document, error) {
 	if err != nil {
 		return nil, err
 	}
-	documents = nil
+	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	switch {
+	case err == nil:
+		o.nodes = nodes.Items
+	case !apierrors.IsForbidden(err):
+		return nil, err
+	}
+	var documents []document
+	add := func(ds *appsv1.DaemonSet) {
+		documents = append(documents, document{object: ds, file: fmt.Sprintf("apis/apps/v1/namespaces/%s/daemonsets/%s", ds.Namespace, ds.Name)})
+	}
+	if o.all {
+		all, err := client.AppsV1().DaemonSets(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		for n := range all.Items {
+			add(&all.Items[n])
+		}
+	}
 	for _, named := range o.names {
 		ds, err := client.AppsV1().DaemonSets(namespace).Get(ctx, named.name, metav1.GetOptions{})
 		if err != nil {
 			return nil, err
 		}
-		documents = append(documents, document{object: ds, file: fmt.Sprintf("apis/apps/v1/namespaces/%s/daemonsets/%s", namespace, named.name)})
+		add(ds)
 	}
 	return documents, nil
 }
@@ -233,7 +268,7 @@ func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, object
 		return nil, err
 	}
 	// What lint.Check returns is never nil, so that JSON has an empty list.
-	findings = append(slices.Insert(lint.Check(ds), 0, findings...), lint.CheckReferences(ds, objects)...)
+	findings = append(slices.Insert(lint.Check(ds), 0, findings...), append(lint.CheckReferences(ds, objects), lint.CheckNodes(ds, o.nodes)...)...)
 	findings = slices.DeleteFunc(findings, func(f lint.Finding) bool {
 		return !f.Severity.AtLeast(lint.Severity(o.level)) || len(o.only) > 0 && !slices.Contains(o.only, f.Rule) || slices.Contains(o.skip, f.Rule)
 	})

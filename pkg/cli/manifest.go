@@ -6,10 +6,14 @@ package cli
 import (
 	"bytes"
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -80,7 +84,7 @@ func child(node *yaml.Node, name string) *yaml.Node {
 func findFiles(paths []string, recursive bool) ([]string, error) {
 	var files []string
 	for _, root := range paths {
-		if root == "-" {
+		if root == "-" || isURL(root) {
 			files = append(files, root)
 			continue
 		}
@@ -104,12 +108,15 @@ func findFiles(paths []string, recursive bool) ([]string, error) {
 
 // readDocuments returns the objects in a file, or in the standard input for "-". Lists
 // are taken apart, and objects of kinds that client-go does not know are left out.
-func (e *environment) readDocuments(path string, decoder runtime.Decoder) ([]document, error) {
-	content, err := e.readFile(path)
+func (e *environment) readDocuments(ctx context.Context, path string, decoder runtime.Decoder) ([]document, error) {
+	content, err := e.readFile(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	var documents []document
+	return decodeDocuments(content, path, decoder)
+}
+
+func decodeDocuments(content []byte, path string, decoder runtime.Decoder) (documents []document, _ error) {
 	for _, part := range splitDocuments(content) {
 		objects, err := decodeObject(part.content, decoder)
 		if err != nil {
@@ -122,7 +129,42 @@ func (e *environment) readDocuments(path string, decoder runtime.Decoder) ([]doc
 	return documents, nil
 }
 
-func (e *environment) readFile(path string) ([]byte, error) {
+// kustomized returns the objects that kubectl makes of a folder. They have no lines in a file.
+func kustomized(ctx context.Context, folder string) ([]document, error) {
+	content, err := exec.CommandContext(ctx, "kubectl", "kustomize", folder).Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = fmt.Errorf("kubectl kustomize %s: %s", folder, bytes.TrimSpace(exit.Stderr))
+	}
+	if err != nil {
+		return nil, err
+	}
+	documents, err := decodeDocuments(content, folder, strict)
+	for n := range documents {
+		documents[n].part = part{}
+	}
+	return documents, err
+}
+
+func isURL(path string) bool {
+	return strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "https://")
+}
+
+func (e *environment) readFile(ctx context.Context, path string) ([]byte, error) {
+	if isURL(path) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
+		if err != nil {
+			return nil, err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return nil, err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return nil, fmt.Errorf("%s: the server says %s", path, response.Status)
+		}
+		return io.ReadAll(response.Body)
+	}
 	if path == "-" {
 		content, err := io.ReadAll(e.In)
 		if err != nil {
@@ -203,8 +245,8 @@ func decodeObject(raw []byte, decoder runtime.Decoder) ([]runtime.Object, error)
 
 // readDaemonSets returns the DaemonSets of a file and the other objects beside them, those
 // without a namespace in the given one.
-func (e *environment) readDaemonSets(path, namespace string) (daemonSets []*appsv1.DaemonSet, others []runtime.Object, err error) {
-	documents, err := e.readDocuments(path, strict)
+func (e *environment) readDaemonSets(ctx context.Context, path, namespace string) (daemonSets []*appsv1.DaemonSet, others []runtime.Object, err error) {
+	documents, err := e.readDocuments(ctx, path, strict)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -214,10 +256,9 @@ func (e *environment) readDaemonSets(path, namespace string) (daemonSets []*apps
 			object.Namespace = cmp.Or(object.Namespace, namespace)
 			daemonSets = append(daemonSets, object)
 			continue
-		case *corev1.ResourceQuota:
-			object.Namespace = cmp.Or(object.Namespace, namespace)
-		case *corev1.LimitRange:
-			object.Namespace = cmp.Or(object.Namespace, namespace)
+		case *corev1.ResourceQuota, *corev1.LimitRange:
+			limits := object.(metav1.Object)
+			limits.SetNamespace(cmp.Or(limits.GetNamespace(), namespace))
 		}
 		others = append(others, document.object)
 	}
@@ -229,7 +270,7 @@ func (e *environment) readDaemonSets(path, namespace string) (daemonSets []*apps
 
 // readFiles returns the cluster whose objects are in files and folders. An object that is
 // in several of them counts once.
-func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
+func (e *environment) readFiles(ctx context.Context, paths []string) (*explain.Cluster, error) {
 	files, err := findFiles(paths, true)
 	if err != nil {
 		return nil, err
@@ -237,7 +278,7 @@ func (e *environment) readFiles(paths []string) (*explain.Cluster, error) {
 	c, t := &explain.Cluster{}, &trimmer{noManagers: true}
 	seen := sets.New[string]()
 	for _, path := range files {
-		documents, err := e.readDocuments(path, lenient)
+		documents, err := e.readDocuments(ctx, path, lenient)
 		// Folders have other files, too.
 		if err != nil && slices.Contains(paths, path) {
 			return nil, err

@@ -77,8 +77,9 @@ func (o *mapOptions) run(command *cobra.Command) error {
 	case o.svg != "":
 		return o.write(o.svg, m, func(out io.Writer) error { return mapview.SVG(out, m, o.now()) })
 	default:
+		err := o.print(m)
 		o.newPrinter(o.ErrOut).notChecked(engine.NotChecked())
-		return o.print(m)
+		return err
 	}
 }
 

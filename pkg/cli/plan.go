@@ -35,7 +35,7 @@ func newPlanCommand(e *environment) *cobra.Command {
 	command.Args = cobra.NoArgs
 	o.output.addFlag(command, formatWide, formatMarkdown)
 	e.addFromFlag(command)
-	command.Flags().StringVarP(&o.file, "filename", "f", "", "File with the DaemonSet, - for the standard input.")
+	command.Flags().StringVarP(&o.file, "filename", "f", "", "File or URL with the DaemonSet, - for the standard input.")
 	command.Flags().BoolVar(&o.dryRun, "dry-run-pod", true, "Ask the API server what admission would make of a pod, by creating one with a dry run.")
 	return command
 }
@@ -48,7 +48,7 @@ func (o *planOptions) complete(args []string) error {
 }
 
 func (o *planOptions) run(command *cobra.Command) error {
-	daemonSets, others, err := o.readDaemonSets(o.file, o.space)
+	daemonSets, others, err := o.readDaemonSets(command.Context(), o.file, o.space)
 	if err != nil {
 		return err
 	}

@@ -226,6 +226,42 @@ func TestFrom(t *testing.T) {
 	}
 }
 
+// times are those of objects in JSON.
+var times = regexp.MustCompile(`"\d{4}-\d\d-\d\dT[^"]*"`)
+
+// Of objects without times no ages are told, and nothing counts as old.
+func TestFromWithoutTimes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dump.json")
+	for name, objects := range map[string][]runtime.Object{"world": world(), "broken": brokenWorld(), "held": heldWorld()} {
+		list := &corev1.List{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "List"}}
+		for _, object := range objects {
+			kinds, _, err := scheme.Scheme.ObjectKinds(object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			object.GetObjectKind().SetGroupVersionKind(kinds[0])
+			list.Items = append(list.Items, runtime.RawExtension{Object: object})
+		}
+		content, err := json.Marshal(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, times.ReplaceAll(content, []byte("null")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		text := ""
+		for _, args := range []string{"doctor", "status -A -o wide", "map -A", "explain -A --all", "explain node/node-3", "explain pod/web -n shop", "explain ds/agent --node node-9"} {
+			text += "$ " + args + "\n" + run(t, nil, "", append(strings.Fields(args), "--from", path)...)
+		}
+		if age := regexp.MustCompile(`\d{3}y|0s|, for|-?\d+[smhd] ago|  +ago`).FindString(text); age != "" {
+			t.Errorf("%s: %q in\n%s", name, age, text)
+		}
+		if name == "world" {
+			golden(t, "from-without-times.txt", text)
+		}
+	}
+}
+
 // A user of one namespace is told what can be said there, and what was not checked.
 func TestOneNamespace(t *testing.T) {
 	tests := map[string]struct {

@@ -215,7 +215,7 @@ func (o *statusOptions) columns(s *explain.Status) (names []string, values []any
 	column("MISSING", s.Missing)
 	column("RESTARTS", s.Restarts)
 	column("GAP", o.ageOr(s.GapSince, "-"))
-	column("AGE", o.age(s.CreationTimestamp.Time))
+	column("AGE", o.ageOr(&s.CreationTimestamp, "-"))
 	if o.output.format == formatWide {
 		column("SCHEDULED", s.Scheduled)
 		column("CREATED", s.Created)

@@ -29,7 +29,7 @@ func (i *inquiry) unwanted(ctx context.Context, pods []*corev1.Pod, goOn bool) {
 		i.fact("The pod that is there stays: the taint only keeps new ones out.")
 	case pods[0].DeletionTimestamp != nil:
 		i.v.Since = deletedAt(pods[0])
-		i.fact("The pod that is there is ending for " + i.age(*i.v.Since) + ", and counts as unavailable in an update.")
+		i.fact("The pod that is there is ending" + i.span(" for ", *i.v.Since, "") + ", and counts as unavailable in an update.")
 	default:
 		i.fact("The controller deletes the pod that is there.")
 	}

@@ -137,8 +137,8 @@ func (i *inquiry) noPod() {
 // failures tells of pods that have failed on the node.
 func (i *inquiry) failures() {
 	if f := i.creation.failures[i.node.Name]; f != nil {
-		i.fact(fmt.Sprintf("At least %d of its pods failed on the node, the last one %s ago. The controller deletes failed pods, each time after a longer wait, up to %s.",
-			f.count, i.age(f.last), strings.TrimSuffix(longestBackOff.String(), "0s")))
+		i.fact(fmt.Sprintf("At least %d of its pods failed on the node, the last one%s. The controller deletes failed pods, each time after a longer wait, up to %s.",
+			f.count, i.span(" ", f.last, " ago"), strings.TrimSuffix(longestBackOff.String(), "0s")))
 	}
 }
 
@@ -154,7 +154,7 @@ func (i *inquiry) lost() {
 	})
 	if event != nil {
 		_, last, _ := eventTimes(event)
-		i.fact(fmt.Sprintf("Pod %s, which is gone: %s %s ago: %s", event.InvolvedObject.Name, event.Reason, i.age(last), event.Message))
+		i.fact(fmt.Sprintf("Pod %s, which is gone: %s%s: %s", event.InvolvedObject.Name, event.Reason, i.span(" ", last, " ago"), event.Message))
 	}
 }
 
@@ -185,11 +185,16 @@ func (i *inquiry) refused() {
 	if next.After(i.now) {
 		when = "comes in about " + duration.HumanDuration(next.Sub(i.now))
 	}
-	i.fact(fmt.Sprintf("Tried last %s ago; the next try %s.", i.age(trouble.last), when))
+	i.fact(i.span("Tried last ", trouble.last, " ago; the next try "+when+"."))
 }
 
-func (e *Engine) age(at metav1.Time) string {
-	return duration.HumanDuration(e.now.Sub(at.Time))
+// span writes for how long something has been, between before and after; nothing if the objects do
+// not tell since when.
+func (e *Engine) span(before string, at metav1.Time, after string) string {
+	if at.IsZero() {
+		return ""
+	}
+	return before + duration.HumanDuration(e.now.Sub(at.Time)) + after
 }
 
 // refusalKind is a known reason why the API server refuses pods. In message, $1 is the first

@@ -157,6 +157,10 @@ func (e *Engine) sortPods() {
 		}
 		e.podUIDs.Insert(pod.UID)
 		s := e.subjects[compiled.UID]
+		if pod.DeletionTimestamp != nil && podutil.IsPodTerminal(pod) {
+			// The controller does not wait for it (getNodesToDaemonPods in k8s.io/kubernetes/pkg/controller/daemon).
+			continue
+		}
 		if node, ok := daemonset.TargetNode(pod); ok {
 			s.pods[node] = append(s.pods[node], pod)
 		} else {

@@ -56,7 +56,7 @@ func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Po
 		if b, err := scheduler.try(ctx, pod, node, slices.Concat(gone, leaving)...); err == nil && b.fits() {
 			i.end(ReasonPreempting, nil)
 			for _, pod := range leaving {
-				i.block(pod, "ending for "+i.age(*pod.DeletionTimestamp))
+				i.block(pod, "ending"+i.span(" for ", *pod.DeletionTimestamp, ""))
 			}
 			return false
 		}
@@ -94,11 +94,7 @@ func (i *inquiry) fitsNow(pod *corev1.Pod) {
 		return
 	}
 	i.endAt(StepFilters, ReasonSchedulable, Args{"what": "Nothing that was checked is in the way, but the scheduler has not placed the pod yet."})
-	when := ""
-	if i.v.Pod.SaidAt != nil {
-		when = " " + i.age(*i.v.Pod.SaidAt) + " ago"
-	}
-	i.fact("The scheduler said" + when + ": " + said)
+	i.fact("The scheduler said" + i.span(" ", scheduledCondition(pod).LastTransitionTime, " ago") + ": " + said)
 	if pod.Status.NominatedNodeName == i.node.Name {
 		i.fact("Room was made for the pod, and the scheduler will try it again.")
 	}

@@ -115,8 +115,11 @@ func (i *inquiry) fail(err error) {
 	i.err = cmp.Or(i.err, err)
 }
 
-// conclude says what the causes amount to.
+// conclude says what the causes amount to. A dump may have no times.
 func (i *inquiry) conclude() {
+	if i.v.Since.IsZero() {
+		i.v.Since = nil
+	}
 	i.v.Message, i.v.Outcome = message(i.v.Causes), i.outcome()
 }
 
@@ -141,7 +144,7 @@ func (i *inquiry) outcome() State {
 		return StateNone
 	case !v.Wanted:
 		return StateStray
-	case v.Ready && v.Reason != ReasonCrash, v.Reason == ReasonWouldRun:
+	case v.Reason.row().Step == StepReady:
 		return StateReady
 	case ages == atOnce, ages == noGap && v.Reason != ReasonDeleting, late, i.warnedFor > warnedFor:
 		return StateStuck
@@ -160,9 +163,9 @@ func (i *inquiry) endAt(step Step, reason Reason, args Args) {
 	i.v.Step, i.v.Reason, i.v.Causes = step, reason, []Cause{{reason, args}}
 }
 
-// fact adds a sentence about this node alone.
+// fact adds a sentence about this node alone, if there is one.
 func (i *inquiry) fact(sentence string) {
-	if i.detail {
+	if i.detail && sentence != "" {
 		i.v.Facts = append(i.v.Facts, sentence)
 	}
 }
@@ -255,17 +258,15 @@ func (i *inquiry) havePods(ctx context.Context, pods []*corev1.Pod) {
 		return
 	}
 	// The latest pod that is not Ready is the one to look at, but not one that has ended
-	// if there is another.
-	slices.SortStableFunc(staying, func(a, b *corev1.Pod) int {
-		return cmp.Or(compareBool(podutil.IsPodTerminal(a), podutil.IsPodTerminal(b)),
-			compareBool(daemonset.IsReady(a), daemonset.IsReady(b)),
-			b.CreationTimestamp.Compare(a.CreationTimestamp.Time))
-	})
+	// if there is a later one.
+	slices.SortStableFunc(staying, func(a, b *corev1.Pod) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
+	staying = append(staying[:1], slices.DeleteFunc(staying[1:], podutil.IsPodTerminal)...)
+	slices.SortStableFunc(staying, func(a, b *corev1.Pod) int { return compareBool(daemonset.IsReady(a), daemonset.IsReady(b)) })
 	i.v.Ready = slices.ContainsFunc(staying, daemonset.IsReady)
 	pod := staying[0]
 	i.about(pod)
 	switch {
-	case pod.Status.Phase == corev1.PodFailed:
+	case podutil.IsPodTerminal(pod):
 		i.rejected(pod)
 	case daemonset.IsReady(pod):
 		i.ready(pod)

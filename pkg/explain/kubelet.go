@@ -62,7 +62,7 @@ func (i *inquiry) rejected(pod *corev1.Pod) {
 	i.end(ReasonRejected, args)
 	for _, condition := range i.node.Status.Conditions {
 		if condition.Type != corev1.NodeReady && condition.Status == corev1.ConditionTrue {
-			i.fact(fmt.Sprintf("The node reports %s for %s: %s.", condition.Type, i.age(condition.LastTransitionTime), strings.TrimSuffix(condition.Message, ".")))
+			i.fact(fmt.Sprintf("The node reports %s%s: %s.", condition.Type, i.span(" for ", condition.LastTransitionTime, ""), strings.TrimSuffix(condition.Message, ".")))
 		}
 	}
 	if node, err := i.schedulers.snapshot.Get(i.node.Name); err == nil && i.detail && strings.HasPrefix(pod.Status.Reason, "OutOf") {
@@ -87,8 +87,6 @@ func (i *inquiry) started(ctx context.Context, pod *corev1.Pod) {
 		root = i.networkRoot(ctx)
 	}
 	switch {
-	case pod.Status.Phase == corev1.PodSucceeded:
-		i.rejected(pod)
 	case i.containers(pod, pod.Status.InitContainerStatuses, true) && (i.v.Reason != ReasonInit || root == ""):
 	case i.v.Reason == "" && i.containers(pod, statuses, false):
 	case root != "":
@@ -228,14 +226,14 @@ func (i *inquiry) crashing(status *corev1.ContainerStatus, args Args, ended *cor
 	}
 	i.end(ReasonCrash, args)
 	if running := status.State.Running; running != nil {
-		i.fact("It runs at the moment, for " + i.age(running.StartedAt) + ".")
+		i.fact("It runs at the moment" + i.span(", for ", running.StartedAt, "") + ".")
 	}
 }
 
 // factOf adds what the kubelet says, if it says anything.
 func (i *inquiry) factOf(message string) {
 	if message != "" {
-		i.fact("The kubelet says: " + strings.TrimSuffix(message, ".") + ".")
+		i.fact("The kubelet says: " + strings.TrimSuffix(strings.TrimSpace(message), ".") + ".")
 	}
 }
 

@@ -59,7 +59,7 @@ func (e *Engine) nodeFacts(node *corev1.Node) []string {
 			continue
 		}
 		if condition.Type == corev1.NodeReady || condition.Status == corev1.ConditionTrue {
-			facts = append(facts, fmt.Sprintf("%s is %s for %s: %s.", condition.Type, condition.Status, e.age(condition.LastTransitionTime), strings.TrimSuffix(condition.Message, ".")))
+			facts = append(facts, fmt.Sprintf("%s is %s%s: %s.", condition.Type, condition.Status, e.span(" for ", condition.LastTransitionTime, ""), strings.TrimSuffix(condition.Message, ".")))
 		}
 	}
 	for _, taint := range node.Spec.Taints {

@@ -13,7 +13,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
-	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 )
 
@@ -29,7 +28,8 @@ type Rollout struct {
 	MaxSurge       int `json:"maxSurge"`
 	// Unavailable are the nodes that use up MaxUnavailable or MaxSurge.
 	Unavailable []string `json:"unavailable,omitempty"`
-	// Stalled says whether the update goes no further until one of them becomes available.
+	// Stalled says whether the update goes no further until one of them becomes available, and one
+	// is in trouble. Without trouble that is how an update goes on, node after node.
 	Stalled bool `json:"stalled"`
 	// Message says it in words.
 	Message string `json:"message"`
@@ -40,24 +40,21 @@ type Rollout struct {
 func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 	s := e.subjects[ds.UID]
 	r := &Rollout{}
-	wanted := sets.New[string]()
+	wanted := make(map[string]State)
 	for n := range verdicts {
-		if verdicts[n].Wanted {
-			wanted.Insert(verdicts[n].Node)
+		if v := &verdicts[n]; v.Wanted {
+			wanted[v.Node] = v.Outcome
 		}
 	}
-	r.Desired = wanted.Len()
+	r.Desired = len(wanted)
 	outdated, leftovers := false, []string(nil)
 	// The controller counts the nodes that it wants pods on, and those that have some: also
 	// nodes that are gone, and pods that are ending where none is wanted any more.
-	for _, node := range slices.SortedFunc(maps.Keys(sets.KeySet(s.pods).Union(wanted)), CompareNames) {
-		present := slices.DeleteFunc(slices.Clone(s.pods[node]), func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil && podutil.IsPodTerminal(pod) })
-		if len(present) == 0 && !wanted.Has(node) {
-			continue
-		}
-		pods := live(present)
+	for _, node := range slices.SortedFunc(maps.Keys(sets.KeySet(s.pods).Union(sets.KeySet(wanted))), CompareNames) {
+		pods := live(s.pods[node])
 		updated, old := s.revisions(pods)
-		if updated != nil && wanted.Has(node) {
+		state, belongs := wanted[node]
+		if updated != nil && belongs {
 			r.Updated++
 		}
 		outdated = outdated || old != nil
@@ -65,8 +62,11 @@ func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 			continue
 		}
 		r.Unavailable = append(r.Unavailable, node)
-		if !wanted.Has(node) {
-			leftovers = append(leftovers, e.leftover(present[0], node))
+		r.Stalled = r.Stalled || state == StateStuck
+		if !belongs {
+			pod := s.pods[node][0]
+			leftovers = append(leftovers, e.leftover(pod, node))
+			r.Stalled = r.Stalled || pod.DeletionTimestamp != nil && e.now.Sub(deletedAt(pod).Time) > e.patience
 		}
 	}
 	if !outdated || r.Desired == 0 {
@@ -74,7 +74,7 @@ func (e *Engine) rollout(ds *appsv1.DaemonSet, verdicts []Verdict) *Rollout {
 	}
 	r.Message = fmt.Sprintf("%d of %d nodes have the current template.", r.Updated, r.Desired)
 	if ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
-		r.Unavailable = nil
+		r.Unavailable, r.Stalled = nil, false
 		r.Message += " The strategy is OnDelete: a pod is replaced when somebody deletes it."
 		return r
 	}
@@ -103,7 +103,8 @@ func (r *Rollout) limit(ds *appsv1.DaemonSet, leftovers string) {
 	if r.MaxSurge > 0 {
 		limit, name = r.MaxSurge, "maxSurge"
 	}
-	if r.Stalled = len(r.Unavailable) >= limit; r.Stalled {
+	full := len(r.Unavailable) >= limit
+	if r.Stalled = r.Stalled && full; full {
 		r.Message += fmt.Sprintf("%s It goes no further before a pod becomes available on %s: %s is %d.", leftovers, NodeList(r.Unavailable), name, limit)
 	}
 	if ds.Status.ObservedGeneration < ds.Generation {

@@ -104,11 +104,14 @@ func (e *Engine) Statuses(ctx context.Context, daemonSets []*appsv1.DaemonSet) (
 // status counts. verdicts are those of all nodes.
 func (e *Engine) status(ds *appsv1.DaemonSet, verdicts []Verdict) Status {
 	status := Status{Namespace: ds.Namespace, Name: ds.Name, CreationTimestamp: ds.CreationTimestamp, State: StateReady}
-	s := e.subjects[ds.UID]
+	s, ready := e.subjects[ds.UID], 0
 	for n := range verdicts {
 		v, pods := &verdicts[n], s.pods[verdicts[n].Node]
 		if v.Wanted {
 			e.countNode(&status, s, v, pods)
+			if len(pods) > 0 && daemonset.IsReady(slices.MinFunc(pods, compareForController)) {
+				ready++
+			}
 		} else if len(pods) > 0 {
 			status.Misscheduled++
 		}
@@ -118,7 +121,7 @@ func (e *Engine) status(ds *appsv1.DaemonSet, verdicts []Verdict) Status {
 	}
 	status.Top = topReason(verdicts, status.Desired)
 	if !e.cluster.Partial {
-		status.Controller = differences(&status, ds)
+		status.Controller = differences(&status, ready, ds)
 	}
 	return status
 }
@@ -133,8 +136,8 @@ func (e *Engine) countNode(status *Status, s *subject, v *Verdict, pods []*corev
 	}
 	add(&status.Created, func(*corev1.Pod) bool { return true })
 	add(&status.Scheduled, func(pod *corev1.Pod) bool { return pod.Spec.NodeName != "" })
-	add(&status.Updated, s.updated)
-	add(&status.Available, func(pod *corev1.Pod) bool { return e.available(pod, s.ds) })
+	add(&status.Updated, func(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil && s.updated(pod) })
+	add(&status.Available, func(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil && e.available(pod, s.ds) })
 	if !slices.ContainsFunc(pods, isRunning) {
 		status.Missing++
 	}
@@ -182,8 +185,14 @@ func topReason(verdicts []Verdict, desired int) *TopReason {
 	return reason
 }
 
-// differences says in what the controller's count differs.
-func differences(s *Status, ds *appsv1.DaemonSet) []string {
+// compareForController puts first the pod by which the controller says whether a node has a Ready one,
+// even if it is ending (podByCreationTimestampAndPhase in k8s.io/kubernetes/pkg/controller/daemon).
+func compareForController(a, b *corev1.Pod) int {
+	return cmp.Or(compareBool(a.Spec.NodeName == "", b.Spec.NodeName == ""), a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+}
+
+// differences says in what the controller's count differs. ready are the nodes where its first pod is Ready.
+func differences(s *Status, ready int, ds *appsv1.DaemonSet) []string {
 	if ds.DeletionTimestamp != nil {
 		return nil
 	}
@@ -198,7 +207,7 @@ func differences(s *Status, ds *appsv1.DaemonSet) []string {
 	}{
 		{"desired", s.Desired, int(ds.Status.DesiredNumberScheduled)},
 		{"created", s.Created, int(ds.Status.CurrentNumberScheduled)},
-		{"ready", s.Ready, int(ds.Status.NumberReady)},
+		{"ready", ready, int(ds.Status.NumberReady)},
 		{"misscheduled", s.Misscheduled, int(ds.Status.NumberMisscheduled)},
 	} {
 		if number.ours != number.theirs {

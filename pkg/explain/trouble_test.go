@@ -163,6 +163,14 @@ func TestLeftoversStallUpdates(t *testing.T) {
 			want: "0 of 2 nodes have the current template. Pod agent-dead is still on dead, a node that is gone, and counts as unavailable. " +
 				"It goes no further before a pod becomes available on dead: maxUnavailable is 1.",
 		},
+		"a pod that is ending for a moment": {
+			edit: func(p *corev1.Pod) {
+				ending(p)
+				p.DeletionTimestamp = new(ago(time.Minute))
+			},
+			want: "0 of 2 nodes have the current template. Pod agent-dead is still on dead, a node that is gone, and counts as unavailable. " +
+				"It goes no further before a pod becomes available on dead: maxUnavailable is 1.",
+		},
 		"a pod that has ended": {
 			edit: func(p *corev1.Pod) {
 				ending(p)

@@ -46,9 +46,10 @@ type State string
 const (
 	// StateReady: the node has a Ready pod that does not crash.
 	StateReady State = "ready"
-	// StateWaiting: it has none yet, and one may come by itself within [Options.Patience].
+	// StateWaiting: it has none yet, or an update brings one, and it may come by itself within
+	// [Options.Patience].
 	StateWaiting State = "waiting"
-	// StateStuck: it has none, and will not get one by itself.
+	// StateStuck: it will not come by itself.
 	StateStuck State = "stuck"
 	// StateStray: it has a pod, and the DaemonSet does not belong there.
 	StateStray State = "stray"

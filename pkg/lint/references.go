@@ -4,13 +4,17 @@
 package lint
 
 import (
+	"maps"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"everynode.dev/everynode/pkg/daemonset"
 )
 
 // reference is a name that a pod gives of something in its namespace.
@@ -20,8 +24,8 @@ type reference struct {
 }
 
 // CheckReferences returns what ds refers to and is not among objects, which come with it.
-// Kinds that they have none of come from elsewhere, and so do ConfigMaps, Secrets and
-// claims whose names are like none of theirs: people and controllers make them later.
+// Only a name that is nearly one of theirs is a mistake: other projects, people and
+// controllers make the rest.
 func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	rule := Find("absent-reference")
 	if slices.Contains(ignoredRules(ds), rule.ID) {
@@ -36,10 +40,31 @@ func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	m := &manifest{rule: rule}
 	for _, r := range references(&ds.Spec.Template.Spec) {
 		known := names[r.kind]
-		likely := slices.IndexFunc(known, func(name string) bool { return r.kind == "ServiceAccount" || misspells(r.name, name) })
+		likely := slices.IndexFunc(known, func(name string) bool { return misspells(r.name, name) })
 		if likely >= 0 && !slices.Contains(known, r.name) {
 			m.report(r.at, "the files have no %s %s, and they have %s", r.kind, r.name, known[likely])
 		}
+	}
+	return m.findings
+}
+
+// CheckNodes returns whether ds belongs on nodes of more than one operating system.
+func CheckNodes(ds *appsv1.DaemonSet, nodes []corev1.Node) []Finding {
+	rule, systems := Find("mixed-systems"), make(map[string]bool)
+	if slices.Contains(ignoredRules(ds), rule.ID) {
+		return nil
+	}
+	compiled := daemonset.New(ds, daemonset.Options{Priority: func(string) int32 { return 0 }})
+	for n := range nodes {
+		if system, known := nodes[n].Labels[corev1.LabelOSStable]; known {
+			if run, _ := compiled.ShouldRun(&nodes[n]); run {
+				systems[system] = true
+			}
+		}
+	}
+	m := &manifest{rule: rule}
+	if len(systems) > 1 {
+		m.report(podPath().Child("nodeSelector"), "it belongs on nodes of %s, and no container runs on all of them", strings.Join(slices.Sorted(maps.Keys(systems)), " and "))
 	}
 	return m.findings
 }

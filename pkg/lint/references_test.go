@@ -15,6 +15,41 @@ import (
 	"everynode.dev/everynode/pkg/lint"
 )
 
+// A DaemonSet that comes to nodes of several operating systems is found, and one that selects its nodes, or that a
+// taint keeps off the others, is not.
+func TestNodesOfSeveralSystems(t *testing.T) {
+	t.Parallel()
+	node := func(system string, taints ...corev1.Taint) corev1.Node {
+		return corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: system, Labels: map[string]string{corev1.LabelOSStable: system}}, Spec: corev1.NodeSpec{Taints: taints}}
+	}
+	taint := corev1.Taint{Key: "os", Value: "windows", Effect: corev1.TaintEffectNoSchedule}
+	for name, tc := range map[string]struct {
+		edit  func(*appsv1.DaemonSet)
+		nodes []corev1.Node
+		want  []string
+	}{
+		"both":    {nodes: []corev1.Node{node("windows"), node("linux")}, want: []string{"it belongs on nodes of linux and windows, and no container runs on all of them"}},
+		"one":     {nodes: []corev1.Node{node("linux"), node("linux"), {}}},
+		"a taint": {nodes: []corev1.Node{node("windows", taint), node("linux")}},
+		"a selector": {edit: func(ds *appsv1.DaemonSet) {
+			ds.Spec.Template.Spec.NodeSelector = map[string]string{corev1.LabelOSStable: "linux"}
+		}, nodes: []corev1.Node{node("windows"), node("linux")}},
+		"a rule that is off": {edit: func(ds *appsv1.DaemonSet) { ds.Annotations = map[string]string{lint.IgnoreAnnotation: "mixed-systems"} }, nodes: []corev1.Node{node("windows"), node("linux")}},
+	} {
+		ds := &appsv1.DaemonSet{}
+		if tc.edit != nil {
+			tc.edit(ds)
+		}
+		var messages []string
+		for _, finding := range lint.CheckNodes(ds, tc.nodes) {
+			messages = append(messages, finding.Message)
+		}
+		if diff := cmp.Diff(tc.want, messages); diff != "" {
+			t.Errorf("%s (-want,+got):\n%s", name, diff)
+		}
+	}
+}
+
 // A name is found absent only where there are others of its kind, in its namespace, and
 // one of these is nearly the same.
 func TestReferences(t *testing.T) {
@@ -51,9 +86,12 @@ func TestReferences(t *testing.T) {
 		"a secret and another one of two letters": {
 			pod: corev1.PodSpec{Containers: from(nil)}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "ab")}},
 		},
-		"an account, and another one of whatever name": {
-			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}},
+		"an account, and nearly the same one": {
+			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}, &corev1.ServiceAccount{ObjectMeta: named("logging", "agnt")}},
 			want: []string{"spec.template.spec.serviceAccountName"},
+		},
+		"an account that another project makes": {
+			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}},
 		},
 		"a secret that is optional": {pod: corev1.PodSpec{Containers: from(new(true))}, objects: []runtime.Object{&corev1.Secret{ObjectMeta: named("logging", "api-token")}}},
 		"a rule that is ignored": {
