@@ -249,10 +249,11 @@ func TestFromWithoutTimes(t *testing.T) {
 		if err := os.WriteFile(path, times.ReplaceAll(content, []byte("null")), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		text := ""
+		var all strings.Builder
 		for _, args := range []string{"doctor", "status -A -o wide", "map -A", "explain -A --all", "explain node/node-3", "explain pod/web -n shop", "explain ds/agent --node node-9"} {
-			text += "$ " + args + "\n" + run(t, nil, "", append(strings.Fields(args), "--from", path)...)
+			all.WriteString("$ " + args + "\n" + run(t, nil, "", append(strings.Fields(args), "--from", path)...))
 		}
+		text := all.String()
 		if age := regexp.MustCompile(`\d{3}y|0s|, for|-?\d+[smhd] ago|  +ago`).FindString(text); age != "" {
 			t.Errorf("%s: %q in\n%s", name, age, text)
 		}

@@ -480,8 +480,8 @@ func (d *truthDraw) status(ds *appsv1.DaemonSet) explain.Status {
 			s.Misscheduled += min(1, len(pods))
 			continue
 		}
-		count := func(n *int, any bool) {
-			if any {
+		count := func(n *int, isOne bool) {
+			if isOne {
 				*n++
 			}
 		}
@@ -546,6 +546,7 @@ func TestTruth(t *testing.T) {
 }
 
 func testTruth(t *testing.T, d *truthDraw) {
+	t.Helper()
 	text := func(args ...string) string {
 		return run(t, fake.NewClientset(d.objects...), "", append(args, "-o", "json")...)
 	}

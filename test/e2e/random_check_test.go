@@ -217,9 +217,9 @@ func (n *nodeState) daemonPodsThatCouldRun() error {
 				case above > 0 || isStuck(pod) || isMirror(pod):
 					return true
 				case above == 0:
-					return !equal || n.world.whyItStays(pod) != ""
+					return !equal || n.whyItStays(pod) != ""
 				default:
-					return equal && n.world.isInBudget(pod)
+					return equal && n.isInBudget(pod)
 				}
 			})
 			if room.take(m.spec, nil) {
