@@ -22,7 +22,7 @@
 // # Order of reading
 //
 // pod.go (who is a daemon pod), daemonset.go and eligibility.go (where a
-// DaemonSet belongs), resources.go and needs.go (what its pod takes), set.go
-// (all DaemonSets of a cluster), view.go (one node), memo.go (views kept until
-// the node changes).
+// DaemonSet belongs), resources.go, needs.go, size.go and admitted.go (what its pod
+// takes), set.go (all DaemonSets of a cluster), view.go (one node), bounds.go (the most
+// that any node can owe).
 package daemonset

@@ -81,7 +81,7 @@ func New(factory informers.SharedInformerFactory, client kubernetes.Interface) (
 		{factory.Scheduling().V1().PriorityClasses().Informer(), refresh},
 		{factory.Core().V1().LimitRanges().Informer(), refresh},
 		{factory.Node().V1().RuntimeClasses().Informer(), refresh},
-		{factory.Core().V1().Pods().Informer(), cache.ResourceEventHandlerFuncs{AddFunc: d.podAdded}},
+		{factory.Core().V1().Pods().Informer(), cache.ResourceEventHandlerFuncs{AddFunc: d.podAdded, DeleteFunc: d.podDeleted}},
 	}
 	for _, watch := range handlers {
 		if _, err := watch.informer.AddEventHandler(watch.handler); err != nil {
@@ -92,8 +92,8 @@ func New(factory informers.SharedInformerFactory, client kubernetes.Interface) (
 	return d, nil
 }
 
-// OnChange has changed called after each change of the Set but before OnChange's
-// caller can see another one. Register before the scheduler's informers are started.
+// OnChange has changed called after each change of the Set, one change at a time.
+// Register before the scheduler's informers are started.
 func (d *DaemonSets) OnChange(changed func(previous, set *daemonset.Set)) {
 	d.changed = append(d.changed, changed)
 }
@@ -191,9 +191,12 @@ func (d *DaemonSets) added(obj any) {
 }
 
 func (d *DaemonSets) updated(oldObj, newObj any) {
-	ds := newObj.(*appsv1.DaemonSet)
+	before, ds := oldObj.(*appsv1.DaemonSet), newObj.(*appsv1.DaemonSet)
 	d.unready.follow(ds)
-	if !daemonset.CompileAlike(oldObj.(*appsv1.DaemonSet), ds) {
+	if before.UID != ds.UID {
+		d.newest.forget(before.Namespace, before.UID)
+	}
+	if !daemonset.CompileAlike(before, ds) {
 		d.refresh()
 	}
 }
@@ -204,7 +207,7 @@ func (d *DaemonSets) deleted(obj any) {
 	}
 	if ds, ok := obj.(*appsv1.DaemonSet); ok {
 		d.unready.forget(ds)
-		d.newest.forget(ds.UID)
+		d.newest.forget(ds.Namespace, ds.UID)
 	}
 	d.refresh()
 }
@@ -221,6 +224,25 @@ func (d *DaemonSets) podAdded(obj any) {
 	}
 	if ds := set.OwnerOf(pod); ds != nil && !ds.Foresees(pod) {
 		d.refresh()
+	}
+}
+
+// podDeleted forgets what is known of a DaemonSet that does not exist: pods of one that is
+// deleted may come after it, and anybody may make up a UID.
+func (d *DaemonSets) podDeleted(obj any) {
+	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = unknown.Obj
+	}
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return
+	}
+	owner := daemonset.OwnerOf(pod)
+	if owner == nil {
+		return
+	}
+	if ds, err := d.daemonSets.DaemonSets(pod.Namespace).Get(owner.Name); err != nil || ds.UID != owner.UID {
+		d.newest.forget(pod.Namespace, owner.UID)
 	}
 }
 

@@ -94,6 +94,37 @@ func TestNewestPodIsBelieved(t *testing.T) {
 	}
 }
 
+// Whoever may create pods may write any DaemonSet's UID into them. It changes nothing in
+// other namespaces, and nothing is remembered of a DaemonSet that does not exist.
+func TestForgedOwners(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	agent := daemonsettest.Make("agent").Requests(resources{"cpu": "100m"}).Obj()
+	scheduler, all := start(t, agent, admitted(agent, "node", "300m", now))
+	eventually(t, "the admitted pod is believed", func() bool { return needs(all) == 300 })
+	foreign := admitted(agent, "foreign", "2", now.Add(time.Hour))
+	foreign.Namespace = "other"
+	invented := admitted(daemonsettest.Make("invented").Obj(), "invented", "1", now)
+	for _, pod := range []*corev1.Pod{foreign, invented} {
+		if _, err := scheduler.Client.CoreV1().Pods(pod.Namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the pods are seen", func() bool { return all.Owners() == 3 })
+	if _, err := scheduler.Client.AppsV1().DaemonSets("default").Create(t.Context(), daemonsettest.Make("later").Obj(), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the later DaemonSet is known", func() bool { return all.Set().Get("later") != nil })
+	if got := needs(all); got != 300 {
+		t.Errorf("%dm are expected, want the 300m of the DaemonSet's own pod", got)
+	}
+	for _, pod := range []*corev1.Pod{foreign, invented} {
+		if err := scheduler.Client.CoreV1().Pods(pod.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "only the DaemonSet that exists is remembered", func() bool { return all.Owners() == 1 })
+}
+
 // After a rollback the controller gives the earlier revision the highest number.
 func TestRevisionDecidesWhatIsCurrent(t *testing.T) {
 	agent := daemonsettest.Make("agent").Generation(3).Obj()

@@ -23,7 +23,14 @@ import (
 // was seen first: later changes of a pod, a resize for one, concern this pod alone.
 type newestPods struct {
 	mu      sync.Mutex
-	byOwner map[types.UID]map[revision]*corev1.Pod
+	byOwner map[owner]map[revision]*corev1.Pod
+}
+
+// owner is a DaemonSet that pods name as their controller. Whoever may create pods may
+// name any UID: with the namespace, that changes nothing for other namespaces.
+type owner struct {
+	namespace string
+	uid       types.UID
 }
 
 // revision is what pods of one template have in common.
@@ -33,16 +40,17 @@ type revision struct{ hash, generation string }
 const keptRevisions = 4
 
 // add remembers pod if it is the newest one of its revision, and says whether it is.
-func (n *newestPods) add(owner types.UID, pod *corev1.Pod) bool {
+func (n *newestPods) add(uid types.UID, pod *corev1.Pod) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.byOwner == nil {
-		n.byOwner = make(map[types.UID]map[revision]*corev1.Pod)
+		n.byOwner = make(map[owner]map[revision]*corev1.Pod)
 	}
-	pods := n.byOwner[owner]
+	of := owner{pod.Namespace, uid}
+	pods := n.byOwner[of]
 	if pods == nil {
 		pods = make(map[revision]*corev1.Pod)
-		n.byOwner[owner] = pods
+		n.byOwner[of] = pods
 	}
 	key := revision{pod.Labels[appsv1.DefaultDaemonSetUniqueLabelKey], pod.Labels[daemonset.TemplateGenerationLabel]}
 	if known := pods[key]; known != nil && pod.CreationTimestamp.Before(&known.CreationTimestamp) {
@@ -66,8 +74,8 @@ func (n *newestPods) of(ds *appsv1.DaemonSet, revision string) *corev1.Pod {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var newest *corev1.Pod
-	for _, pod := range n.byOwner[ds.UID] {
-		if pod.Namespace == ds.Namespace && daemonset.IsCurrent(ds, revision, pod) &&
+	for _, pod := range n.byOwner[owner{ds.Namespace, ds.UID}] {
+		if daemonset.IsCurrent(ds, revision, pod) &&
 			(newest == nil || newest.CreationTimestamp.Before(&pod.CreationTimestamp)) {
 			newest = pod
 		}
@@ -75,10 +83,10 @@ func (n *newestPods) of(ds *appsv1.DaemonSet, revision string) *corev1.Pod {
 	return newest
 }
 
-func (n *newestPods) forget(owner types.UID) {
+func (n *newestPods) forget(namespace string, uid types.UID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	delete(n.byOwner, owner)
+	delete(n.byOwner, owner{namespace, uid})
 }
 
 // byController indexes objects by the UID of their controller.

@@ -51,10 +51,11 @@ type shortage struct {
 // which the node has not enough for both.
 func (r *room) shortages(short []shortage, requests, held *daemonset.Resources) []shortage {
 	check := func(name corev1.ResourceName, asked, held, used, size int64) {
-		// None of them is negative, and held is never more than the size of a node, so only
-		// asked can be so large that a sum would overflow.
-		if asked > 0 && held > 0 && asked > size-used-held {
-			short = append(short, shortage{name, asked > size-held})
+		// None of them is negative, but each may be as large as an int64 can be: the
+		// differences do not overflow in this order.
+		always := asked > size-held
+		if asked > 0 && held > 0 && (always || asked > size-held-used) {
+			short = append(short, shortage{name, always})
 		}
 	}
 	check(corev1.ResourceCPU, requests.MilliCPU, held.MilliCPU, r.used.MilliCPU, r.allocatable.MilliCPU)

@@ -54,10 +54,10 @@ type Owed struct {
 // Serve has metrics computed from cluster from now on: a process runs one scheduler, and
 // a test many, one after the other.
 func Serve(cluster Cluster) {
-	register()
 	served.mu.Lock()
-	defer served.mu.Unlock()
 	served.cluster, served.owed, served.since = cluster, nil, time.Time{}
+	served.mu.Unlock()
+	register()
 }
 
 var served collector

@@ -254,8 +254,8 @@ func (t *trial) awaitReplicas() {
 	}
 }
 
-// awaitRefused has preemptor tried again when a pod may be whose eviction was refused,
-// for whomever.
+// awaitRefused has preemptor tried again when a pod may be evicted that was spared because
+// its eviction was refused a short time ago.
 func (t *trial) awaitRefused() {
 	if !t.refusedUntil.IsZero() && !t.plugin.attempt.isDryRun() {
 		t.plugin.retryAt(klog.FromContext(t.ctx), map[string]*corev1.Pod{klog.KObj(t.preemptor).String(): t.preemptor}, t.refusedUntil)

@@ -33,9 +33,11 @@ type refusal[R any] struct {
 func New[R any](informer cache.SharedIndexInformer) (*Pods[R], error) {
 	p := &Pods[R]{pods: make(map[types.UID]refusal[R])}
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(_, obj any) {
-			if pod := obj.(*corev1.Pod); pod.Spec.NodeName != "" {
-				p.Remove(pod)
+		UpdateFunc: func(oldObj, newObj any) {
+			// A pod that is deleted and created again may come as an update.
+			before, after := oldObj.(*corev1.Pod), newObj.(*corev1.Pod)
+			if after.Spec.NodeName != "" || after.UID != before.UID {
+				p.Remove(before)
 			}
 		},
 		DeleteFunc: func(obj any) {

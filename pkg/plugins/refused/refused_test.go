@@ -26,8 +26,8 @@ func named(name string) *corev1.Pod {
 
 // A pod is remembered until an event says that it needs no further attempt.
 func TestPodsAreForgotten(t *testing.T) {
-	pods := map[string]*corev1.Pod{"waits": named("waits"), "bound": named("bound"), "deleted": named("deleted")}
-	scheduler := plugintest.NewScheduler(t, pods["waits"], pods["bound"], pods["deleted"])
+	pods := map[string]*corev1.Pod{"waits": named("waits"), "bound": named("bound"), "deleted": named("deleted"), "replaced": named("replaced")}
+	scheduler := plugintest.NewScheduler(t, pods["waits"], pods["bound"], pods["deleted"], pods["replaced"])
 	known, err := refused.New[string](scheduler.Handle.SharedInformerFactory().Core().V1().Pods().Informer())
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +45,11 @@ func TestPodsAreForgotten(t *testing.T) {
 	labelled := pods["waits"].DeepCopy()
 	labelled.Labels = map[string]string{"a": "b"}
 	if _, err := client.Update(t.Context(), labelled, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	replaced := pods["replaced"].DeepCopy()
+	replaced.UID = "successor"
+	if _, err := client.Update(t.Context(), replaced, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := client.Delete(t.Context(), "deleted", metav1.DeleteOptions{}); err != nil {
