@@ -592,6 +592,24 @@ func TestLintSources(t *testing.T) {
 	}
 }
 
+// A template of Helm, or a misspelt field, does not hide what is wrong elsewhere.
+func TestLintGoesOnAfterAnError(t *testing.T) {
+	folder := t.TempDir()
+	for name, content := range map[string]string{
+		"a-template.yaml": "kind: DaemonSet\n{{ if .Values.agent }}\n", "b-agent.yaml": planned, "c-field.yaml": "---\napiVersion: v1\nkind: ConfigMap\ndate: {}\n---\n" + planned,
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := run(t, nil, "", "lint", "--level=info", "-f", folder)
+	for _, want := range []string{"/b-agent.yaml:8: DaemonSet exporter\n", "/c-field.yaml:13: DaemonSet exporter\n", "/a-template.yaml:1: ", `/c-field.yaml:2: strict decoding error: unknown field "date"`, "--- exit code 2"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
 func TestOldVersionsAreErrors(t *testing.T) {
 	text := run(t, nil, "apiVersion: extensions/v1beta1\nkind: DaemonSet\nmetadata: {name: x}\n", "lint", "-f", "-")
 	if want := "-:1: no API server takes a DaemonSet of extensions/v1beta1 since Kubernetes 1.16: write apiVersion apps/v1"; !strings.Contains(text, want) {

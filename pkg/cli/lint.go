@@ -140,10 +140,11 @@ func (o *lintOptions) run(command *cobra.Command) error {
 		o.printRules()
 		return nil
 	}
-	results, err := o.check(command.Context())
-	if err != nil {
-		return err
+	results, unread := o.check(command.Context())
+	if unread != nil && len(results) == 0 {
+		return unread
 	}
+	var err error
 	switch o.output.format {
 	case formatSARIF:
 		err = lint.WriteSARIF(o.Out, version.Get().GitVersion, results)
@@ -155,7 +156,7 @@ func (o *lintOptions) run(command *cobra.Command) error {
 	fails := func(f lint.Finding) bool {
 		return o.failOn != failOnNone && f.Severity.AtLeast(lint.Severity(o.failOn))
 	}
-	if err == nil && slices.ContainsFunc(results, func(r lint.Result) bool { return slices.ContainsFunc(r.Findings, fails) }) {
+	if err = errors.Join(unread, err); err == nil && slices.ContainsFunc(results, func(r lint.Result) bool { return slices.ContainsFunc(r.Findings, fails) }) {
 		return ErrFindings
 	}
 	return err
@@ -170,12 +171,10 @@ func (o *lintOptions) printRules() {
 	o.newPrinter(o.Out).table(0, rows)
 }
 
-// check returns what is wrong with the DaemonSets of the files, or of the cluster.
+// check returns what is wrong with the DaemonSets of the files, or of the cluster. With an
+// error for some files, it returns what is wrong in the others.
 func (o *lintOptions) check(ctx context.Context) ([]lint.Result, error) {
-	documents, err := o.documents(ctx)
-	if err != nil {
-		return nil, err
-	}
+	documents, unread := o.documents(ctx)
 	var objects []runtime.Object
 	for _, document := range documents {
 		objects = append(objects, document.object)
@@ -195,7 +194,7 @@ func (o *lintOptions) check(ctx context.Context) ([]lint.Result, error) {
 		}
 		results = append(results, lint.Result{File: document.file, Line: document.line, Namespace: ds.Namespace, Name: ds.Name, Findings: findings})
 	}
-	return results, nil
+	return results, unread
 }
 
 // documents returns the objects of the files, or the DaemonSets of the cluster that are asked for.
@@ -212,13 +211,10 @@ func (o *lintOptions) documents(ctx context.Context) ([]document, error) {
 	}
 	var documents []document
 	for _, file := range files {
-		found, err := o.readDocuments(ctx, file, strict)
-		if err != nil {
-			return nil, err
-		}
-		documents = append(documents, found...)
+		found, unread := o.readDocuments(ctx, file, strict)
+		documents, err = append(documents, found...), errors.Join(err, unread)
 	}
-	return documents, nil
+	return documents, err
 }
 
 func (o *lintOptions) clusterDocuments(ctx context.Context) ([]document, error) {

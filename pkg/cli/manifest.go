@@ -107,7 +107,8 @@ func findFiles(paths []string, recursive bool) ([]string, error) {
 }
 
 // readDocuments returns the objects in a file, or in the standard input for "-". Lists
-// are taken apart, and objects of kinds that client-go does not know are left out.
+// are taken apart, and objects of kinds that client-go does not know are left out. With an
+// error for some of the documents, it returns the others.
 func (e *environment) readDocuments(ctx context.Context, path string, decoder runtime.Decoder) ([]document, error) {
 	content, err := e.readFile(ctx, path)
 	if err != nil {
@@ -116,17 +117,17 @@ func (e *environment) readDocuments(ctx context.Context, path string, decoder ru
 	return decodeDocuments(content, path, decoder)
 }
 
-func decodeDocuments(content []byte, path string, decoder runtime.Decoder) (documents []document, _ error) {
+func decodeDocuments(content []byte, path string, decoder runtime.Decoder) (documents []document, err error) {
 	for _, part := range splitDocuments(content) {
-		objects, err := decodeObject(part.content, decoder)
-		if err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", path, part.line, err)
+		objects, unread := decodeObject(part.content, decoder)
+		if unread != nil {
+			err = errors.Join(err, fmt.Errorf("%s:%d: %w", path, part.line, unread))
 		}
 		for _, object := range objects {
 			documents = append(documents, document{object, path, part})
 		}
 	}
-	return documents, nil
+	return documents, err
 }
 
 // kustomized returns the objects that kubectl makes of a folder. They have no lines in a file.

@@ -296,6 +296,9 @@ func TestWait(t *testing.T) {
 	if text := run(t, client, "", "status", "-n", "logging", "--wait=scheduled"); !strings.Contains(text, "fluent-bit") || strings.Contains(text, "exit code") {
 		t.Errorf("scheduled:\n%s", text)
 	}
+	if text := run(t, client, "", "status", "-n", "logging", "-l", "app=misspelt", "--wait"); !strings.Contains(text, "there is nothing to wait for\n--- exit code 2") {
+		t.Errorf("a selector that matches nothing:\n%s", text)
+	}
 	out, errOut := &lines{more: make(chan struct{}, 100)}, &lines{more: make(chan struct{}, 100)}
 	config := newConnection()
 	config.rules = &clientcmd.ClientConfigLoadingRules{Precedence: []string{"testdata/kubeconfig"}}

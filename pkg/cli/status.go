@@ -191,8 +191,11 @@ func (o *statusOptions) lookAt(command *cobra.Command, r *reader) (there bool, e
 		return false, err
 	}
 	statuses, err := o.show(command, engine)
-	if err != nil || o.wait == "" {
+	switch {
+	case err != nil || o.wait == "":
 		return false, err
+	case len(statuses) == 0:
+		return false, errors.New("there is nothing to wait for")
 	}
 	lacks := func(s explain.Status) bool { return len(s.Controller) > 0 || !conditions[o.wait](&s) }
 	return !slices.ContainsFunc(statuses, lacks), nil

@@ -149,8 +149,10 @@ func (i *inquiry) lost() {
 	}
 	event := latestEvent(i.cluster.Events, func(event *corev1.Event) bool {
 		about := &event.InvolvedObject
+		// The controller adds one word to the DaemonSet's name: agent-windows-x is a pod of agent-windows.
+		suffix, isNamed := strings.CutPrefix(about.Name, i.ds.Name+"-")
 		return about.Kind == "Pod" && about.Namespace == i.ds.Namespace && event.Source.Host == i.node.Name && event.Type == corev1.EventTypeWarning &&
-			strings.HasPrefix(about.Name, i.ds.Name+"-") && !i.podUIDs.Has(about.UID)
+			isNamed && !strings.Contains(suffix, "-") && !i.podUIDs.Has(about.UID)
 	})
 	if event != nil {
 		_, last, _ := eventTimes(event)

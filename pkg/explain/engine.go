@@ -151,11 +151,11 @@ func (e *Engine) sortPods() {
 		if pod.Spec.NodeName != "" && !podutil.IsPodTerminal(pod) {
 			e.on[pod.Spec.NodeName] = append(e.on[pod.Spec.NodeName], pod)
 		}
+		e.podUIDs.Insert(pod.UID)
 		compiled := e.set.OwnerOf(pod)
 		if compiled == nil {
 			continue
 		}
-		e.podUIDs.Insert(pod.UID)
 		s := e.subjects[compiled.UID]
 		if pod.DeletionTimestamp != nil && podutil.IsPodTerminal(pod) {
 			// The controller does not wait for it (getNodesToDaemonPods in k8s.io/kubernetes/pkg/controller/daemon).

@@ -119,6 +119,14 @@ func withoutNetwork() *corev1.Node {
 	return notReady("container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized")
 }
 
+// warningOn is a kubelet's event on a pod that it has evicted.
+func warningOn(node, name string, uid types.UID) *corev1.Event {
+	e := event(uid, "Evicted", "The node was low on resource: ephemeral-storage.", time.Minute, time.Minute, 1)
+	e.Type, e.Source.Host = corev1.EventTypeWarning, node
+	e.InvolvedObject = corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: name, UID: uid}
+	return e
+}
+
 func tainted(n *corev1.Node, keys ...string) *corev1.Node {
 	for _, key := range keys {
 		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: key, Value: "1795646307", Effect: corev1.TaintEffectNoSchedule})
@@ -579,6 +587,15 @@ func TestVerdict(t *testing.T) {
 			},
 		},
 		"a start-up taint without an agent": {node: tainted(node("n").Obj(), "efs.csi.aws.com/agent-not-ready")},
+		"a start-up taint without an agent on a node that has just come": {node: func() *corev1.Node {
+			n := tainted(node("n").Obj(), "efs.csi.aws.com/agent-not-ready")
+			n.Status.Conditions[0].LastTransitionTime = ago(time.Minute)
+			return n
+		}()},
+		"a start-up taint whose agent may be out of sight": {
+			node:    tainted(node("n").Obj(), "efs.csi.aws.com/agent-not-ready"),
+			cluster: Cluster{Partial: true},
+		},
 
 		// Age and warnings.
 		"a probe that fails for days": {
@@ -624,12 +641,13 @@ func TestVerdict(t *testing.T) {
 			}},
 		},
 		"a pod that was evicted and is gone": {
-			cluster: Cluster{Events: []*corev1.Event{func() *corev1.Event {
-				e := event("gone", "Evicted", "The node was low on resource: ephemeral-storage.", time.Minute, time.Minute, 1)
-				e.Type, e.Source.Host = corev1.EventTypeWarning, "n"
-				e.InvolvedObject = corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "agent-abcde", UID: "gone"}
-				return e
-			}()}},
+			cluster: Cluster{Events: []*corev1.Event{warningOn("n", "agent-abcde", "gone")}},
+		},
+		"warnings of a pod that is not the DaemonSet's": {
+			cluster: Cluster{
+				Pods:   []*corev1.Pod{st.MakePod().Namespace("default").Name("agent-xyz").UID("lives").Node("n").Obj()},
+				Events: []*corev1.Event{warningOn("n", "agent-xyz", "lives"), warningOn("n", "agent-windows-abcde", "gone")},
+			},
 		},
 		"a namespace that is being deleted": {
 			cluster: Cluster{Namespaces: []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "default", DeletionTimestamp: new(ago(time.Hour))}}}},
