@@ -58,19 +58,20 @@ func (o *planOptions) run(command *cobra.Command) error {
 	}
 	for n, ds := range daemonSets {
 		o.output.separate(o.Out, n)
-		if err := o.plan(command, cluster, client, ds, others); err != nil {
+		if cluster, err = o.plan(command, cluster, client, ds, others); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, client kubernetes.Interface, ds *appsv1.DaemonSet, others []runtime.Object) error {
+// plan prints what would happen if ds were applied, and returns the cluster as it is then.
+func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, client kubernetes.Interface, ds *appsv1.DaemonSet, others []runtime.Object) (*explain.Cluster, error) {
 	ctx := command.Context()
 	changed, old := cluster.With(ds, others...)
 	engine, err := o.engine(command, changed)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var admitted *corev1.Pod
 	var refusal error
@@ -80,14 +81,16 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 	}
 	plan, err := engine.Plan(ctx, ds, old, admitted)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	plan.NotChecked = append(unchecked, plan.NotChecked...)
 	if refusal != nil {
 		plan.Refused = explain.DescribeRefusal(refusal)
+	} else {
+		changed = engine.After(plan)
 	}
 	if o.output.isObject() {
-		return o.output.printObject(o.Out, "DaemonSetPlan", plan)
+		return changed, o.output.printObject(o.Out, "DaemonSetPlan", plan)
 	}
 	p := o.printer()
 	p.plan(plan)
@@ -95,7 +98,7 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 		p.line(0, "")
 		p.command(2, "Next: ", diff)
 	}
-	return nil
+	return changed, nil
 }
 
 // admit asks the API server what admission makes of pod. unchecked says why it could

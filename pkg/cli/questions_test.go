@@ -347,7 +347,7 @@ overhead: {podFixed: {cpu: 100m}}
 apiVersion: v1
 kind: ResourceQuota
 metadata: {name: compute}
-spec: {hard: {requests.cpu: 3500m, pods: "100"}}
+spec: {hard: {requests.cpu: 104500m, pods: "100"}}
 ---
 apiVersion: apps/v1
 kind: DaemonSet
@@ -363,6 +363,30 @@ spec:
 `
 
 // Objects of the same file count, and what becomes of pods that are there is said before.
+// Of two DaemonSets in a file, each of which has room for itself, the second one finds what
+// the first one leaves: of the nodes and of a quota.
+func TestPlanOfTwoDaemonSets(t *testing.T) {
+	file := "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: pods, namespace: fresh}\nspec: {hard: {pods: \"15\"}}\n"
+	for _, name := range []string{"one", "two"} {
+		file += "---\napiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: " + name + ", namespace: fresh}\nspec:\n  selector: {matchLabels: {app: " + name + "}}\n" +
+			"  template:\n    metadata: {labels: {app: " + name + "}}\n    spec:\n      containers: [{name: main, image: example/main, resources: {requests: {cpu: 600m}}}]\n"
+	}
+	var nodes []runtime.Object
+	for n := range 10 {
+		nodes = append(nodes, st.MakeNode().Name(fmt.Sprint("node-", n)).Capacity(map[corev1.ResourceName]string{"cpu": "1", "pods": "10"}).Obj())
+	}
+	text := run(t, fake.NewClientset(nodes...), file, "plan", "-f", "-", "--dry-run-pod=false")
+	one, two, _ := strings.Cut(text, "DaemonSet fresh/two")
+	if strings.Contains(one, "NO ROOM") || strings.Contains(one, "quota") {
+		t.Errorf("the first one has room:\n%s", one)
+	}
+	for _, want := range []string{"(10 nodes)\n  The node has not enough cpu left.", "The quota pods has room for 5 of 10 pods"} {
+		if !strings.Contains(two, want) {
+			t.Errorf("the second one: no %q in\n%s", want, two)
+		}
+	}
+}
+
 func TestPlanOfAWholeFile(t *testing.T) {
 	bare := func(name string, n int) *corev1.Pod {
 		return st.MakePod().Namespace("default").Name(name).UID(name).Node(fmt.Sprintf("node-%d", n)).Label("app", "exporter").Obj()

@@ -136,7 +136,7 @@ func (c *Cluster) NoteManagers(node *corev1.Node) {
 func (c *Cluster) With(ds *appsv1.DaemonSet, others ...runtime.Object) (_ *Cluster, old *appsv1.DaemonSet) {
 	changed := *c
 	old = put(&changed.DaemonSets, ds)
-	ds.UID = types.UID("planned/" + ds.Namespace + "/" + ds.Name)
+	ds.UID = types.UID(plannedPrefix + ds.Namespace + "/" + ds.Name)
 	if old != nil {
 		ds.UID, ds.CreationTimestamp, ds.Status, ds.Generation = old.UID, old.CreationTimestamp, old.Status, old.Generation
 	}

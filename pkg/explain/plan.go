@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	corev1defaults "k8s.io/kubernetes/pkg/apis/core/v1"
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 
@@ -49,6 +50,8 @@ type Plan struct {
 	Verdicts []Verdict `json:"verdicts"`
 	// NotChecked says what was left out, a sentence each.
 	NotChecked []string `json:"notChecked,omitempty"`
+	// pods are those that fit as things are, as they would run.
+	pods []*corev1.Pod
 }
 
 // Evictions are pods that would have to go, by the scheduler that the cluster has.
@@ -98,6 +101,7 @@ func (e *Engine) Plan(ctx context.Context, ds, old *appsv1.DaemonSet, admitted *
 		}
 		if v.Reason == ReasonWouldRun {
 			p.Runs++
+			p.pods = append(p.pods, running(pod, node.Name))
 		}
 		if v.Preemption != nil {
 			p.Evicted.Stock = append(p.Evicted.Stock, v.Preemption.Stock.Victims...)
@@ -108,6 +112,27 @@ func (e *Engine) Plan(ctx context.Context, ds, old *appsv1.DaemonSet, admitted *
 	p.Groups = groups(p.Verdicts)
 	p.Remarks = append(e.changesOf(s, old), e.quotas(s, pods.pattern, p.Wanted)...)
 	return p, nil
+}
+
+// After returns the cluster as it is when the pods of p run that fit as things are.
+func (e *Engine) After(p *Plan) *Cluster {
+	after := *e.cluster
+	after.Pods = append(slices.DeleteFunc(slices.Clone(after.Pods), func(pod *corev1.Pod) bool {
+		owner := e.set.OwnerOf(pod)
+		return owner != nil && owner.Namespace == p.Namespace && owner.Name == p.Name
+	}), p.pods...)
+	return &after
+}
+
+// plannedPrefix begins the UIDs of what a plan would create.
+const plannedPrefix = "planned/"
+
+// running returns pod as it would run on a node.
+func running(pod *corev1.Pod, node string) *corev1.Pod {
+	pod = pod.DeepCopy()
+	pod.Name, pod.Spec.NodeName, pod.Status.Phase = pod.GenerateName+node, node, corev1.PodRunning
+	pod.UID = types.UID(plannedPrefix + pod.Namespace + "/" + pod.Name)
+	return pod
 }
 
 // planned is the verdict on a node of a plan, and the pod that it is about, if any.

@@ -32,13 +32,20 @@ func (e *Engine) quotas(s *subject, pod *corev1.Pod, wanted int) []string {
 		if err != nil {
 			continue
 		}
-		used := q.Status.Used
-		// What the present pods use is given back.
-		for _, pods := range s.pods {
-			for _, present := range pods {
-				if takes, err := evaluator.Usage(present); err == nil && !podutil.IsPodTerminal(present) {
-					used = quota.SubtractWithNonNegativeResult(used, takes)
-				}
+		used, isNew := q.Status.Used, q.Status.Used == nil
+		for _, present := range e.cluster.Pods {
+			matches, err := evaluator.Matches(q, present)
+			if present.Namespace != q.Namespace || err != nil || !matches || podutil.IsPodTerminal(present) {
+				continue
+			}
+			takes, err := evaluator.Usage(present)
+			counted := err == nil && !isNew && !strings.HasPrefix(string(present.UID), plannedPrefix)
+			switch own := e.set.OwnerOf(present) == s.compiled; {
+			case err == nil && !own && !counted:
+				used = quota.Add(used, takes)
+			case own && counted:
+				// What the present pods use is given back.
+				used = quota.SubtractWithNonNegativeResult(used, takes)
 			}
 		}
 		fits, short := wanted, corev1.ResourceName("")
