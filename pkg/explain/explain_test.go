@@ -104,6 +104,16 @@ func container(status corev1.ContainerStatus) func(*corev1.Pod) {
 	}
 }
 
+// sidecar is a container beside the one that runs and is ready.
+func sidecar(status corev1.ContainerStatus) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		container(corev1.ContainerStatus{Ready: true, Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(time.Hour)}}})(p)
+		status.Name, status.Started = "proxy", new(true)
+		p.Spec.InitContainers = []corev1.Container{{Name: status.Name, RestartPolicy: new(corev1.ContainerRestartPolicyAlways), ReadinessProbe: &corev1.Probe{}}}
+		p.Status.InitContainerStatuses = []corev1.ContainerStatus{status}
+	}
+}
+
 func waiting(reason, message string) corev1.ContainerStatus {
 	return corev1.ContainerStatus{Image: "example/agent:1", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}
 }
@@ -621,6 +631,13 @@ func TestVerdict(t *testing.T) {
 		},
 		"a pod that flaps and counts as Ready": {
 			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(flapping(7)), isReady)}},
+		},
+		"a sidecar that flaps in a pod that counts as Ready": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(agent, "n"), sidecar(flapping(7)), isReady)}},
+		},
+		"a sidecar that is not ready": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(agent, "n"),
+				sidecar(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(time.Hour)}}}))}},
 		},
 		"restarts of long ago": {
 			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(func() corev1.ContainerStatus {

@@ -19,8 +19,8 @@ import (
 // ready is for Ready pods, which may still be of an earlier template, or be between two
 // crashes.
 func (i *inquiry) ready(pod *corev1.Pod) {
-	if slices.ContainsFunc(pod.Status.ContainerStatuses, i.flaps) {
-		i.containers(pod, pod.Status.ContainerStatuses, false)
+	if statuses := lasting(pod); slices.ContainsFunc(statuses, i.flaps) {
+		i.containers(pod, statuses, false)
 		return
 	}
 	switch {
@@ -160,14 +160,23 @@ func (i *inquiry) containers(pod *corev1.Pod, statuses []corev1.ContainerStatus,
 // initialized says whether an init container lets the next one start: it has finished,
 // or is a sidecar that has started.
 func initialized(pod *corev1.Pod, status *corev1.ContainerStatus) bool {
-	sidecar := slices.ContainsFunc(pod.Spec.InitContainers, func(container corev1.Container) bool {
-		return container.Name == status.Name && podutil.IsRestartableInitContainer(&container)
-	})
-	if sidecar {
+	if isSidecar(pod, status) {
 		return status.Started != nil && *status.Started
 	}
 	return status.State.Terminated != nil && status.State.Terminated.ExitCode == 0 || status.State.Waiting != nil && status.LastTerminationState.Terminated == nil &&
 		status.State.Waiting.Reason == "PodInitializing"
+}
+
+func isSidecar(pod *corev1.Pod, status *corev1.ContainerStatus) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(container corev1.Container) bool {
+		return container.Name == status.Name && podutil.IsRestartableInitContainer(&container)
+	})
+}
+
+// lasting returns the states of the containers that run as long as the pod, sidecars first.
+func lasting(pod *corev1.Pod) []corev1.ContainerStatus {
+	sidecars := slices.DeleteFunc(slices.Clone(pod.Status.InitContainerStatuses), func(status corev1.ContainerStatus) bool { return !isSidecar(pod, &status) })
+	return append(sidecars, pod.Status.ContainerStatuses...)
 }
 
 func (i *inquiry) containerTrouble(status *corev1.ContainerStatus, kind string) bool {
@@ -275,8 +284,9 @@ func (i *inquiry) notPrepared(pod *corev1.Pod, pending bool) bool {
 
 // notReady is for pods whose containers run.
 func (i *inquiry) notReady(pod *corev1.Pod) {
-	for n := range pod.Status.ContainerStatuses {
-		status := &pod.Status.ContainerStatuses[n]
+	statuses := lasting(pod)
+	for n := range statuses {
+		status := &statuses[n]
 		if status.Ready {
 			continue
 		}
@@ -300,8 +310,7 @@ func waitsFor(pod *corev1.Pod, status *corev1.ContainerStatus) string {
 	if ended := status.State.Terminated; ended != nil {
 		return fmt.Sprintf("has ended with exit code %d, and is about to be started again", ended.ExitCode)
 	}
-	for n := range pod.Spec.Containers {
-		container := &pod.Spec.Containers[n]
+	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		switch {
 		case container.Name != status.Name:
 		case container.StartupProbe != nil && status.Started != nil && !*status.Started:

@@ -142,8 +142,8 @@ func (e *Engine) countNode(status *Status, s *subject, v *Verdict, pods []*corev
 		status.Missing++
 	}
 	for _, pod := range pods {
-		for n := range pod.Status.ContainerStatuses {
-			status.Restarts += int(pod.Status.ContainerStatuses[n].RestartCount)
+		for _, container := range lasting(pod) {
+			status.Restarts += int(container.RestartCount)
 		}
 	}
 	if v.Outcome == StateStuck || v.Outcome == StateWaiting && status.State == StateReady {
