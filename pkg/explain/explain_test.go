@@ -571,6 +571,14 @@ func TestVerdict(t *testing.T) {
 			node:    notReady("PLEG is not healthy: pleg was last seen active 3m5s ago"),
 			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, crashes)}},
 		},
+		"a node that has just come and is not ready yet": {
+			node: func() *corev1.Node {
+				n := notReady("[container runtime status check may not have completed yet]")
+				n.CreationTimestamp, n.Status.Conditions[0].LastTransitionTime = ago(20*time.Second), ago(20*time.Second)
+				return n
+			}(),
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(waiting("ContainerCreating", "")))}},
+		},
 		"a node that is not ready for another reason, and nothing else": {
 			node: notReady("PLEG is not healthy: pleg was last seen active 3m5s ago"),
 			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(corev1.ContainerStatus{

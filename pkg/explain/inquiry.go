@@ -139,6 +139,7 @@ const warnedFor = 2 * time.Minute
 func (i *inquiry) outcome() State {
 	v, ages := &i.v, i.v.Reason.row().Ages
 	late := v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
+	joins := v.Reason == ReasonNodeNotReady && i.now.Sub(i.node.CreationTimestamp.Time) <= i.patience
 	switch {
 	case !v.Wanted && v.Pod == nil:
 		return StateNone
@@ -146,6 +147,8 @@ func (i *inquiry) outcome() State {
 		return StateStray
 	case v.Reason.row().Step == StepReady:
 		return StateReady
+	case joins:
+		return StateWaiting
 	case ages == atOnce, ages == noGap && v.Reason != ReasonDeleting, late, i.warnedFor > warnedFor:
 		return StateStuck
 	default:
