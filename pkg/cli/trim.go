@@ -60,7 +60,7 @@ func (t *trimmer) trim(object runtime.Object) {
 }
 
 // keptAnnotations are the annotations of pods that some rule looks at.
-var keptAnnotations = []string{corev1.MirrorPodAnnotationKey, "cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt", "everynode.dev/requires"}
+var keptAnnotations = []string{corev1.MirrorPodAnnotationKey, daemonset.SafeToEvictAnnotation, daemonset.DoNotDisruptAnnotation, "everynode.dev/requires"}
 
 // trimPod keeps what schedulers look at, and what tells the state of containers.
 func trimPod(pod *corev1.Pod) {

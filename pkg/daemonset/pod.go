@@ -175,3 +175,15 @@ func IsMirror(pod *corev1.Pod) bool {
 	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	return mirror
 }
+
+// Annotations by which a pod asks autoscalers not to evict it: "false" and "true". Room
+// for a DaemonSet pod of the same priority is no better reason.
+const (
+	SafeToEvictAnnotation  = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+	DoNotDisruptAnnotation = "karpenter.sh/do-not-disrupt"
+)
+
+// IsProtected says whether the annotations of pod forbid to evict it.
+func IsProtected(pod *corev1.Pod) bool {
+	return pod.Annotations[SafeToEvictAnnotation] == "false" || pod.Annotations[DoNotDisruptAnnotation] == "true"
+}

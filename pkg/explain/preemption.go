@@ -150,13 +150,6 @@ func (e *Engine) showsEverynode(pod *corev1.Pod) bool {
 	})
 }
 
-// Annotations by which autoscalers are asked not to evict a pod, which everynode's
-// rules respect (pkg/plugins/preemption).
-const (
-	safeToEvictAnnotation  = "cluster-autoscaler.kubernetes.io/safe-to-evict"
-	doNotDisruptAnnotation = "karpenter.sh/do-not-disrupt"
-)
-
 // whySpared says which rule keeps holder from being evicted for pod; nothing if
 // kube-scheduler evicts it. That of equal priority everynode may evict.
 func (i *inquiry) whySpared(holder, pod *corev1.Pod) string {
@@ -177,10 +170,10 @@ func (i *inquiry) whySpared(holder, pod *corev1.Pod) string {
 		return "same priority, and can run here only"
 	case metav1.GetControllerOfNoCopy(holder) == nil:
 		return "same priority, and nothing would create it again"
-	case holder.Annotations[safeToEvictAnnotation] == "false":
-		return "same priority, and annotated " + safeToEvictAnnotation + ": false"
-	case holder.Annotations[doNotDisruptAnnotation] == "true":
-		return "same priority, and annotated " + doNotDisruptAnnotation + ": true"
+	case holder.Annotations[daemonset.SafeToEvictAnnotation] == "false":
+		return "same priority, and annotated " + daemonset.SafeToEvictAnnotation + ": false"
+	case holder.Annotations[daemonset.DoNotDisruptAnnotation] == "true":
+		return "same priority, and annotated " + daemonset.DoNotDisruptAnnotation + ": true"
 	}
 	if budget := i.exhaustedBudget(holder); budget != "" {
 		return "same priority, and PodDisruptionBudget " + budget + " allows no disruption"

@@ -213,7 +213,7 @@ func (pl *Preemption) check(ctx context.Context, plan *plan, preemptor preemptio
 func (pl *Preemption) checkVictim(ctx context.Context, plan *plan, preemptor preemption.ExecutorPreemptor, victim *corev1.Pod, siblings int) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if current, err := pl.current(victim); err == nil && current != nil && isProtected(current) {
+	if current, err := pl.current(victim); err == nil && current != nil && daemonset.IsProtected(current) {
 		return pl.refuse(preemptor, victim, refusalPeriod, errors.New("an annotation of the pod forbids it"))
 	}
 	if err := pl.checkJob(ctx, victim, siblings); err != nil {

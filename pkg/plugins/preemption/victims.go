@@ -35,18 +35,6 @@ const (
 	ErrReasonNoVictims = "no pods of the same priority may make room for the DaemonSet pod"
 )
 
-// Annotations by which a pod asks autoscalers not to evict it. Preemption for equal
-// priority is no better a reason to evict it.
-const (
-	safeToEvictAnnotation  = "cluster-autoscaler.kubernetes.io/safe-to-evict"
-	doNotDisruptAnnotation = "karpenter.sh/do-not-disrupt"
-)
-
-// isProtected says whether the annotations of pod forbid to evict it.
-func isProtected(pod *corev1.Pod) bool {
-	return pod.Annotations[safeToEvictAnnotation] == "false" || pod.Annotations[doNotDisruptAnnotation] == "true"
-}
-
 // trial is the search for the fewest pods of the same or lower priority whose
 // removal makes room for preemptor. It changes nodeInfo, which is a copy, and state.
 type trial struct {
@@ -191,7 +179,7 @@ func (t *trial) mayBeVictim(victim *preemption.DomainVictim) bool {
 	if !t.isEqual(pod) {
 		return corev1helper.PodPriority(pod) < corev1helper.PodPriority(t.preemptor)
 	}
-	return metav1.GetControllerOfNoCopy(pod) != nil && !isProtected(pod) && t.plugin.profiles.has(pod.Spec.SchedulerName)
+	return metav1.GetControllerOfNoCopy(pod) != nil && !daemonset.IsProtected(pod) && t.plugin.profiles.has(pod.Spec.SchedulerName)
 }
 
 func (t *trial) isEqual(pod *corev1.Pod) bool {
