@@ -366,16 +366,25 @@ spec:
 // Of two DaemonSets in a file, each of which has room for itself, the second one finds what
 // the first one leaves: of the nodes and of a quota.
 func TestPlanOfTwoDaemonSets(t *testing.T) {
-	file := "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: pods, namespace: fresh}\nspec: {hard: {pods: \"15\"}}\n"
+	documents := []string{"apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: pods, namespace: fresh}\nspec: {hard: {pods: \"15\"}}\n"}
 	for _, name := range []string{"one", "two"} {
-		file += "---\napiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: " + name + ", namespace: fresh}\nspec:\n  selector: {matchLabels: {app: " + name + "}}\n" +
-			"  template:\n    metadata: {labels: {app: " + name + "}}\n    spec:\n      containers: [{name: main, image: example/main, resources: {requests: {cpu: 600m}}}]\n"
+		documents = append(documents, fmt.Sprintf(`
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: %[1]s, namespace: fresh}
+spec:
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      containers: [{name: main, image: example/main, resources: {requests: {cpu: 600m}}}]
+`, name))
 	}
 	var nodes []runtime.Object
 	for n := range 10 {
 		nodes = append(nodes, st.MakeNode().Name(fmt.Sprint("node-", n)).Capacity(map[corev1.ResourceName]string{"cpu": "1", "pods": "10"}).Obj())
 	}
-	text := run(t, fake.NewClientset(nodes...), file, "plan", "-f", "-", "--dry-run-pod=false")
+	text := run(t, fake.NewClientset(nodes...), strings.Join(documents, "---\n"), "plan", "-f", "-", "--dry-run-pod=false")
 	one, two, _ := strings.Cut(text, "DaemonSet fresh/two")
 	if strings.Contains(one, "NO ROOM") || strings.Contains(one, "quota") {
 		t.Errorf("the first one has room:\n%s", one)

@@ -32,22 +32,7 @@ func (e *Engine) quotas(s *subject, pod *corev1.Pod, wanted int) []string {
 		if err != nil {
 			continue
 		}
-		used, isNew := q.Status.Used, q.Status.Used == nil
-		for _, present := range e.cluster.Pods {
-			matches, err := evaluator.Matches(q, present)
-			if present.Namespace != q.Namespace || err != nil || !matches || podutil.IsPodTerminal(present) {
-				continue
-			}
-			takes, err := evaluator.Usage(present)
-			counted := err == nil && !isNew && !strings.HasPrefix(string(present.UID), plannedPrefix)
-			switch own := e.set.OwnerOf(present) == s.compiled; {
-			case err == nil && !own && !counted:
-				used = quota.Add(used, takes)
-			case own && counted:
-				// What the present pods use is given back.
-				used = quota.SubtractWithNonNegativeResult(used, takes)
-			}
-		}
+		used := e.usedByOthers(q, s)
 		fits, short := wanted, corev1.ResourceName("")
 		for name, hard := range q.Spec.Hard {
 			n, has := 0, used[name]
@@ -68,6 +53,30 @@ func (e *Engine) quotas(s *subject, pod *corev1.Pod, wanted int) []string {
 		}
 	}
 	return texts
+}
+
+// usedByOthers returns what a quota counts without the pods of a plan's DaemonSet: also the
+// pods that were planned before, and all pods if the quota is new.
+func (e *Engine) usedByOthers(q *corev1.ResourceQuota, s *subject) corev1.ResourceList {
+	evaluator := quotacore.NewPodEvaluator(nil, clock.RealClock{})
+	used, isNew := q.Status.Used, q.Status.Used == nil
+	for _, pod := range e.cluster.Pods {
+		if matches, err := evaluator.Matches(q, pod); pod.Namespace != q.Namespace || err != nil || !matches || podutil.IsPodTerminal(pod) {
+			continue
+		}
+		takes, err := evaluator.Usage(pod)
+		if err != nil {
+			continue
+		}
+		counted := !isNew && !strings.HasPrefix(string(pod.UID), plannedPrefix)
+		switch own := e.set.OwnerOf(pod) == s.compiled; {
+		case !own && !counted:
+			used = quota.Add(used, takes)
+		case own && counted:
+			used = quota.SubtractWithNonNegativeResult(used, takes)
+		}
+	}
+	return used
 }
 
 // changesOf says what becomes of the pods that are there: those of old, the present state of
