@@ -374,21 +374,27 @@ func TestCommandsLeadToTheSameCluster(t *testing.T) {
 	}
 }
 
+// listOf returns objects as the items of a List.
+func listOf(t *testing.T, objects []runtime.Object) *corev1.List {
+	t.Helper()
+	list := &corev1.List{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "List"}}
+	for _, object := range objects {
+		kinds, _, err := scheme.Scheme.ObjectKinds(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		object.GetObjectKind().SetGroupVersionKind(kinds[0])
+		list.Items = append(list.Items, runtime.RawExtension{Object: object})
+	}
+	return list
+}
+
 // A cluster that is in files tells the same as the real one, but for what admission
 // would do.
 func TestPlanFromFiles(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, objects []runtime.Object) string {
-		list := &corev1.List{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "List"}}
-		for _, object := range objects {
-			kinds, _, err := scheme.Scheme.ObjectKinds(object)
-			if err != nil {
-				t.Fatal(err)
-			}
-			object.GetObjectKind().SetGroupVersionKind(kinds[0])
-			list.Items = append(list.Items, runtime.RawExtension{Object: object})
-		}
-		content, err := yaml.Marshal(list)
+		content, err := yaml.Marshal(listOf(t, objects))
 		if err != nil {
 			t.Fatal(err)
 		}

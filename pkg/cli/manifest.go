@@ -134,10 +134,10 @@ func decodeDocuments(content []byte, path string, decoder runtime.Decoder) (docu
 func kustomized(ctx context.Context, folder string) ([]document, error) {
 	content, err := exec.CommandContext(ctx, "kubectl", "kustomize", folder).Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		err = fmt.Errorf("kubectl kustomize %s: %s", folder, bytes.TrimSpace(exit.Stderr))
+		err = errors.New(string(bytes.TrimSpace(exit.Stderr)))
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("kubectl kustomize %s: %w", folder, err)
 	}
 	documents, err := decodeDocuments(content, folder, strict)
 	for n := range documents {

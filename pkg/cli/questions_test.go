@@ -233,16 +233,7 @@ var times = regexp.MustCompile(`"\d{4}-\d\d-\d\dT[^"]*"`)
 func TestFromWithoutTimes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dump.json")
 	for name, objects := range map[string][]runtime.Object{"world": world(), "broken": brokenWorld(), "held": heldWorld()} {
-		list := &corev1.List{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "List"}}
-		for _, object := range objects {
-			kinds, _, err := scheme.Scheme.ObjectKinds(object)
-			if err != nil {
-				t.Fatal(err)
-			}
-			object.GetObjectKind().SetGroupVersionKind(kinds[0])
-			list.Items = append(list.Items, runtime.RawExtension{Object: object})
-		}
-		content, err := json.Marshal(list)
+		content, err := json.Marshal(listOf(t, objects))
 		if err != nil {
 			t.Fatal(err)
 		}

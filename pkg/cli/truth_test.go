@@ -341,7 +341,7 @@ func (d *truthDraw) drawFate(node *corev1.Node) (fate, time.Duration) {
 		return fates[name], 72 * time.Hour
 	// The controllers set pods of such nodes to not Ready.
 	case strings.HasPrefix(name, "Ready") && condition.Status != corev1.ConditionTrue,
-		// Whether an init container that runs waits for the network nobody can tell.
+		// An init container that runs may wait for the network or not: its status does not tell.
 		name == "lacks its init" && condition.Message == noNetwork:
 		name = "hangs"
 	}

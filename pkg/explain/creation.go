@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
-	nodeutil "k8s.io/component-helpers/node/util"
 )
 
 // Reasons of the DaemonSet controller's events
@@ -108,11 +107,7 @@ func eventTimes(event *corev1.Event) (first, last metav1.Time, count int) {
 // noPod says why the controller wants a pod on the node and there is none.
 func (i *inquiry) noPod() {
 	failures := i.creation.failures[i.node.Name]
-	since := latest(&i.ds.CreationTimestamp, &i.node.CreationTimestamp)
-	if _, ready := nodeutil.GetNodeCondition(&i.node.Status, corev1.NodeReady); ready != nil && ready.Status == corev1.ConditionTrue {
-		since = latest(since, &ready.LastTransitionTime)
-	}
-	i.v.Since = since
+	i.v.Since = latest(latest(&i.ds.CreationTimestamp, &i.node.CreationTimestamp), readySince(i.node))
 	switch {
 	case len(i.unpinned) > 0:
 		i.about(i.unpinned[0])

@@ -139,7 +139,7 @@ const warnedFor = 2 * time.Minute
 func (i *inquiry) outcome() State {
 	v, ages := &i.v, i.v.Reason.row().Ages
 	late := v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
-	joins := v.Reason == ReasonNodeNotReady && i.now.Sub(i.node.CreationTimestamp.Time) <= i.patience
+	joins := i.now.Sub(i.node.CreationTimestamp.Time) <= i.patience
 	switch {
 	case !v.Wanted && v.Pod == nil:
 		return StateNone
@@ -147,9 +147,7 @@ func (i *inquiry) outcome() State {
 		return StateStray
 	case v.Reason.row().Step == StepReady:
 		return StateReady
-	case joins:
-		return StateWaiting
-	case ages == atOnce, ages == noGap && v.Reason != ReasonDeleting, late, i.warnedFor > warnedFor:
+	case ages == atOnce, ages == onceJoined && !joins, ages == noGap && v.Reason != ReasonDeleting, late, i.warnedFor > warnedFor:
 		return StateStuck
 	default:
 		return StateWaiting
@@ -232,6 +230,15 @@ func scheduledCondition(pod *corev1.Pod) *corev1.PodCondition {
 func isNodeReady(node *corev1.Node) bool {
 	_, condition := nodeutil.GetNodeCondition(&node.Status, corev1.NodeReady)
 	return condition != nil && condition.Status == corev1.ConditionTrue
+}
+
+// readySince returns since when node is Ready, nil if it is not or does not tell.
+func readySince(node *corev1.Node) *metav1.Time {
+	_, condition := nodeutil.GetNodeCondition(&node.Status, corev1.NodeReady)
+	if !isNodeReady(node) || condition.LastTransitionTime.IsZero() {
+		return nil
+	}
+	return &condition.LastTransitionTime
 }
 
 // ownerOf names what controls pod. A ReplicaSet whose name ends in the hash of its

@@ -14,9 +14,10 @@ import (
 const page = "../../../docs/reasons.md"
 
 var ages = map[aging]string{
-	waits:  "It may pass by itself. It is trouble when it lasts longer than `--patience`.",
-	atOnce: "It is trouble at once.",
-	noGap:  "It is no trouble.",
+	waits:      "It may pass by itself. It is trouble when it lasts longer than `--patience`.",
+	atOnce:     "It is trouble at once.",
+	onceJoined: "It is trouble at once, except on a node that is younger than `--patience`.",
+	noGap:      "It is no trouble.",
 }
 
 func TestReasonsPage(t *testing.T) {

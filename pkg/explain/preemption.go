@@ -70,7 +70,7 @@ func (s *scheduler) evict(ctx context.Context, pod *corev1.Pod, node fwk.NodeInf
 	return e, nil
 }
 
-// explainNoVictims says in other words why a scheduler evicts nobody. The first text is
+// explainNoVictims says in other words why a scheduler evicts no pod. The first text is
 // that of SelectVictimsOnNode in k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption.
 func explainNoVictims(why string, priority int32) string {
 	switch {

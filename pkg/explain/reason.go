@@ -73,6 +73,8 @@ const (
 	waits aging = "waits"
 	// atOnce: it is trouble at any age.
 	atOnce aging = "atOnce"
+	// onceJoined: it is trouble at once, except on a node that is younger than [Options.Patience].
+	onceJoined aging = "onceJoined"
 	// noGap: the node has what it should have.
 	noGap aging = "noGap"
 )

@@ -52,7 +52,7 @@ type scheduler struct {
 // newSchedulers prepares both schedulers for cluster. on are the live pods by node.
 // What they run in the background, which is nothing to wait for, ends with ctx.
 func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev1.Pod) (*schedulers, error) {
-	// Plugins report durations, and panic without anybody to report to.
+	// Plugins report durations, and panic without a recorder.
 	metrics.Register()
 	factory, err := newInformers(*cluster)
 	if err != nil {
@@ -114,7 +114,7 @@ func decodeProfile(config []byte) (*schedulerconfig.KubeSchedulerProfile, error)
 		return nil, fmt.Errorf("no profile has the name %s", corev1.DefaultSchedulerName)
 	}
 	profile := &decoded.Profiles[i]
-	// Claimed devices take objects that nobody reads here: verdicts say that they were not checked.
+	// Claimed devices take objects that are not read here: verdicts say that they were not checked.
 	profile.Plugins.MultiPoint.Enabled = slices.DeleteFunc(profile.Plugins.MultiPoint.Enabled, func(plugin schedulerconfig.Plugin) bool {
 		return plugin.Name == names.DynamicResources
 	})
@@ -292,7 +292,7 @@ func (n nominations) NominatedPodsForNode(node string) []fwk.PodInfo {
 	return n[node]
 }
 
-// AddNominatedPod implements [fwk.PodNominator]. Nobody is nominated here.
+// AddNominatedPod implements [fwk.PodNominator]. No pod is nominated here.
 func (n nominations) AddNominatedPod(klog.Logger, fwk.PodInfo, *fwk.NominatingInfo) {}
 
 // DeleteNominatedPodIfExists implements [fwk.PodNominator].

@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	nodeutil "k8s.io/component-helpers/node/util"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -107,8 +106,7 @@ func (i *inquiry) startupNote(ctx context.Context, taint *corev1.Taint) string {
 		return goes + "no DaemonSet that could be read looks like its agent."
 	case agent == nil:
 		// A node that has just come has it, and a controller may be its agent.
-		if _, ready := nodeutil.GetNodeCondition(&i.node.Status, corev1.NodeReady); isNodeReady(i.node) && !ready.LastTransitionTime.IsZero() &&
-			i.now.Sub(ready.LastTransitionTime.Time) > i.patience {
+		if since := readySince(i.node); since != nil && i.now.Sub(since.Time) > i.patience {
 			i.forgotten = taint
 		}
 		return goes + "no DaemonSet of the cluster looks like its agent."

@@ -48,7 +48,7 @@ func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	return m.findings
 }
 
-// CheckNodes returns whether ds belongs on nodes of more than one operating system.
+// CheckNodes reports a DaemonSet that belongs on nodes of more than one operating system.
 func CheckNodes(ds *appsv1.DaemonSet, nodes []corev1.Node) []Finding {
 	rule, systems := Find("mixed-systems"), make(map[string]bool)
 	if slices.Contains(ignoredRules(ds), rule.ID) {

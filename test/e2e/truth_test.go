@@ -95,7 +95,7 @@ func (c *cluster) planned(manifest string) *explain.Plan {
 
 // atRest returns a check that is made while the scheduler has nothing to do: no pod waits
 // to be tried, and none has been tried in the meantime. A pod that waits after an attempt
-// may still evict somebody at the next one.
+// may still evict another one at the next attempt.
 func (c *cluster) atRest(check func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		before, err := c.attempts(ctx)

@@ -227,8 +227,8 @@ func (d *DaemonSets) podAdded(obj any) {
 	}
 }
 
-// podDeleted forgets what is known of a DaemonSet that does not exist: pods of one that is
-// deleted may come after it, and anybody may make up a UID.
+// podDeleted forgets the pods of an owner that does not exist. A pod may outlive its
+// DaemonSet, and may name a UID that no DaemonSet has.
 func (d *DaemonSets) podDeleted(obj any) {
 	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = unknown.Obj
@@ -241,7 +241,9 @@ func (d *DaemonSets) podDeleted(obj any) {
 	if owner == nil {
 		return
 	}
-	if ds, err := d.daemonSets.DaemonSets(pod.Namespace).Get(owner.Name); err != nil || ds.UID != owner.UID {
+	// By UID: the name in a reference may be wrong. A lister on a cache returns no error.
+	list, _ := d.daemonSets.DaemonSets(pod.Namespace).List(labels.Everything())
+	if !slices.ContainsFunc(list, func(ds *appsv1.DaemonSet) bool { return ds.UID == owner.UID }) {
 		d.newest.forget(pod.Namespace, owner.UID)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -94,8 +95,8 @@ func TestNewestPodIsBelieved(t *testing.T) {
 	}
 }
 
-// Whoever may create pods may write any DaemonSet's UID into them. It changes nothing in
-// other namespaces, and nothing is remembered of a DaemonSet that does not exist.
+// A pod may name the UID of any DaemonSet as its controller. It counts in its own namespace
+// only, and the scheduler remembers nothing of a DaemonSet that does not exist.
 func TestForgedOwners(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	agent := daemonsettest.Make("agent").Requests(resources{"cpu": "100m"}).Obj()
@@ -104,25 +105,37 @@ func TestForgedOwners(t *testing.T) {
 	foreign := admitted(agent, "foreign", "2", now.Add(time.Hour))
 	foreign.Namespace = "other"
 	invented := admitted(daemonsettest.Make("invented").Obj(), "invented", "1", now)
-	for _, pod := range []*corev1.Pod{foreign, invented} {
+	misnamed := admitted(agent, "misnamed", "2", now.Add(-time.Hour))
+	misnamed.OwnerReferences[0].Name = "misnamed"
+	for _, pod := range []*corev1.Pod{foreign, misnamed, invented} {
 		if _, err := scheduler.Client.CoreV1().Pods(pod.Namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	eventually(t, "the pods are seen", func() bool { return all.Owners() == 3 })
-	if _, err := scheduler.Client.AppsV1().DaemonSets("default").Create(t.Context(), daemonsettest.Make("later").Obj(), metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
+	wantOwn := func(later string) {
+		if _, err := scheduler.Client.AppsV1().DaemonSets("default").Create(t.Context(), daemonsettest.Make(later).Obj(), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "another DaemonSet has made a new Set", func() bool { return all.Set().Get(types.UID(later)) != nil })
+		if got := needs(all); got != 300 {
+			t.Errorf("%dm are expected, want the 300m of the DaemonSet's own pod", got)
+		}
 	}
-	eventually(t, "the later DaemonSet is known", func() bool { return all.Set().Get("later") != nil })
-	if got := needs(all); got != 300 {
-		t.Errorf("%dm are expected, want the 300m of the DaemonSet's own pod", got)
-	}
-	for _, pod := range []*corev1.Pod{foreign, invented} {
+	wantOwn("later")
+	for _, pod := range []*corev1.Pod{foreign, misnamed, invented} {
 		if err := scheduler.Client.CoreV1().Pods(pod.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	eventually(t, "only the DaemonSet that exists is remembered", func() bool { return all.Owners() == 1 })
+	wantOwn("last")
+	replaced := agent.DeepCopy()
+	replaced.UID = "another"
+	if _, err := scheduler.Client.AppsV1().DaemonSets("default").Update(t.Context(), replaced, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the DaemonSet that was created again has no pods", func() bool { return all.Owners() == 0 })
 }
 
 // After a rollback the controller gives the earlier revision the highest number.

@@ -26,8 +26,8 @@ type newestPods struct {
 	byOwner map[owner]map[revision]*corev1.Pod
 }
 
-// owner is a DaemonSet that pods name as their controller. Whoever may create pods may
-// name any UID: with the namespace, that changes nothing for other namespaces.
+// owner is a DaemonSet that pods name as their controller. A pod may name any UID, so an
+// owner is known by namespace and UID: the pods of one namespace do not count in another.
 type owner struct {
 	namespace string
 	uid       types.UID
