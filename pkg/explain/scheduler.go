@@ -52,7 +52,7 @@ type scheduler struct {
 // newSchedulers prepares both schedulers for cluster. on are the live pods by node.
 // What they run in the background, which is nothing to wait for, ends with ctx.
 func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev1.Pod) (*schedulers, error) {
-	// Plugins report durations, and panic without a recorder.
+	// Plugins observe durations, and panic if the metrics are not registered.
 	metrics.Register()
 	factory, err := newInformers(*cluster)
 	if err != nil {
