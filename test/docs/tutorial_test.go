@@ -29,14 +29,37 @@ var (
 
 func TestMain(m *testing.M) { clustertest.Main(m, binDir, "localcluster", "build") }
 
-// home is the home directory of one test. Its ~/.cache and ~/.kube are not shared with other tests.
+// home is the home directory of one reader. No other reader has its ~/.cache, its ~/.kube or its
+// clone of the repository.
 type home string
+
+// newHome returns a home with a clone. What the repository has is linked into the clone: a
+// file that a page writes there is the reader's own.
+func newHome(t *testing.T) home {
+	t.Helper()
+	h := home(t.TempDir())
+	repository, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(h.clone(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files(t, repository) {
+		if err := os.Symlink(filepath.Join(repository, name), filepath.Join(h.clone(), name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+// clone is the folder in which the reader types the commands.
+func (h home) clone() string { return filepath.Join(string(h), "everynode") }
 
 // cache is where localcluster keeps the cluster with its default name.
 func (h home) cache() string { return filepath.Join(string(h), ".cache", "everynode", "default") }
 
-// bash runs the blocks of a page in one shell, in the repository's folder, and checks what
-// they print. kubeconfig is that of the reader's cluster.
+// bash runs the blocks of a page in one shell, in the reader's clone, and checks what they print. kubeconfig is that of the reader's cluster.
 func (h home) bash(t *testing.T, page, kubeconfig string) {
 	t.Helper()
 	blocks := parse(read(t, page))
@@ -47,7 +70,7 @@ func (h home) bash(t *testing.T, page, kubeconfig string) {
 	defer cancel()
 	// The programs are built: make up has only to start them.
 	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", "make() { command make -o build \"$@\"; }\n"+script(blocks))
-	command.Dir = filepath.Join("..", "..")
+	command.Dir = h.clone()
 	command.Env = append(os.Environ(), "HOME="+string(h), "XDG_CACHE_HOME="+filepath.Join(string(h), ".cache"),
 		"KUBECONFIG="+kubeconfig, "PATH="+*binDir+string(filepath.ListSeparator)+os.Getenv("PATH"), "NO_COLOR=1")
 	// What a shell leaves in the background does not hold up the test.
@@ -83,14 +106,14 @@ func order(t *testing.T, folder string) []string {
 	return pages
 }
 
-// TestTutorial runs all pages, one after the other. Each leaves the cluster as it was, so
-// that a reader may begin with any of them.
+// TestTutorial runs all pages, one after the other. Each leaves the cluster and the
+// clone as they were, so that a reader may begin with any of them.
 func TestTutorial(t *testing.T) {
 	t.Parallel()
 	for language, folder := range map[string]string{"en": "../../docs/tutorial", "zh": "../../docs/zh/tutorial"} {
 		t.Run(language, func(t *testing.T) {
 			t.Parallel()
-			h := home(t.TempDir())
+			h := newHome(t)
 			if err := os.MkdirAll(h.cache(), 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -98,13 +121,13 @@ func TestTutorial(t *testing.T) {
 			addNodes(t, c)
 			for _, page := range order(t, folder) {
 				t.Run(page, func(t *testing.T) {
-					before := state(t, c)
+					before := state(t, c, h)
 					h.bash(t, filepath.Join(folder, page), c.Kubeconfig)
 					if t.Failed() {
 						return // It has not cleaned up.
 					}
-					clustertest.Eventually(t, 2*time.Minute, "the cluster is as it was", func(context.Context) error {
-						if diff := cmp.Diff(before, state(t, c)); diff != "" {
+					clustertest.Eventually(t, 2*time.Minute, "the cluster and the clone are as they were", func(context.Context) error {
+						if diff := cmp.Diff(before, state(t, c, h)); diff != "" {
 							return errors.New("(-before,+after):\n" + diff)
 						}
 						return nil
@@ -122,7 +145,7 @@ func TestStart(t *testing.T) {
 	for language, page := range map[string]string{"en": "../../docs/start.md", "zh": "../../docs/zh/start.md"} {
 		t.Run(language, func(t *testing.T) {
 			t.Parallel()
-			h := home(t.TempDir())
+			h := newHome(t)
 			download(t, filepath.Join(string(h), "Downloads"))
 			c := start(t, localcluster.Options{Scheduler: localcluster.Stock})
 			addNodes(t, c)
@@ -185,11 +208,25 @@ func addNodes(t *testing.T, c *localcluster.Cluster) {
 	}
 }
 
-// state returns what a page may change and has to change back: which objects there are,
-// and the labels and taints of nodes.
-func state(t *testing.T, c *localcluster.Cluster) []string {
+// state returns what a page may change and has to change back: which objects there are, the
+// labels and taints of nodes, and which files the clone has.
+func state(t *testing.T, c *localcluster.Cluster, h home) []string {
 	t.Helper()
 	nodes := clustertest.Kubectl(t, c, "get", "nodes", "-o",
 		`jsonpath={range .items[*]}{.metadata.name} {.metadata.labels} {.spec.taints}{"\n"}{end}`)
-	return append(clustertest.Objects(t, c), nodes)
+	return append(append(clustertest.Objects(t, c), nodes), files(t, h.clone())...)
+}
+
+// files returns the names of what a folder has.
+func files(t *testing.T, folder string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
 }
