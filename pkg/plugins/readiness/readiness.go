@@ -266,10 +266,13 @@ func (pl *Readiness) readyNow(set *daemonset.Set, ds *daemonset.DaemonSet, nodeI
 	})
 }
 
-// PreScore skips pods that have no choice, and clusters where all DaemonSets are
-// Ready: to look at every node costs more than all that the other plugins score.
-func (pl *Readiness) PreScore(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) *fwk.Status {
-	if pl.cluster.Settled() || pl.cluster.Set().OwnerOf(pod) != nil {
+// PreScore skips pods that have no choice, and those that fit only on nodes whose
+// DaemonSet pods are all Ready: no such node is better than another.
+func (pl *Readiness) PreScore(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
+	set := pl.cluster.Set()
+	unready := func(nodeInfo fwk.NodeInfo) bool { return len(pl.views.Of(set, pod, nodeInfo).Unready) > 0 }
+	// A settled cluster, which is nearly every one, costs no look at its nodes.
+	if set.OwnerOf(pod) != nil || pl.cluster.Settled() || !slices.ContainsFunc(nodes, unready) {
 		return fwk.NewStatus(fwk.Skip)
 	}
 	return nil

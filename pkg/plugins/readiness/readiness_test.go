@@ -203,9 +203,11 @@ func names(pods map[string]*corev1.Pod) []string {
 	return names
 }
 
+// readyPod is a Ready pod of ds on the node called node.
+func readyPod(ds *appsv1.DaemonSet) *corev1.Pod { return ready(daemonsettest.BoundPod(ds, "node"), "True") }
+
 func TestScore(t *testing.T) {
 	node := st.MakeNode().Name("node").Obj()
-	readyPod := func(ds *appsv1.DaemonSet) *corev1.Pod { return ready(daemonsettest.BoundPod(ds, "node"), "True") }
 	metrics := daemonsettest.Make("metrics").Obj()
 	tests := map[string]struct {
 		daemonSets []*appsv1.DaemonSet
@@ -239,20 +241,25 @@ func TestPreScoreSkipsWhereThereIsNothingToPrefer(t *testing.T) {
 		ds.Status.DesiredNumberScheduled, ds.Status.NumberReady = 3, ready
 		return ds
 	}
+	node := st.MakeNode().Name("node").Obj()
+	settled := nodeInfo(node, readyPod(logs), readyPod(cni))
+	unready := nodeInfo(node, readyPod(cni))
 	for name, tc := range map[string]struct {
 		objects  []runtime.Object
 		pod      *corev1.Pod
+		nodes    []fwk.NodeInfo
 		wantSkip bool
 	}{
-		"there are no DaemonSets":   {nil, st.MakePod().Obj(), true},
-		"all DaemonSets are Ready":  {[]runtime.Object{reporting(3), cni}, st.MakePod().Obj(), true},
-		"a DaemonSet is not Ready":  {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), false},
-		"a daemon pod has its node": {[]runtime.Object{reporting(2)}, daemonsettest.Pod(logs, "node"), true},
+		"there are no DaemonSets":        {nil, st.MakePod().Obj(), []fwk.NodeInfo{unready}, true},
+		"all DaemonSets are Ready":       {[]runtime.Object{reporting(3), cni}, st.MakePod().Obj(), []fwk.NodeInfo{unready}, true},
+		"a DaemonSet is not Ready there": {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), []fwk.NodeInfo{settled, unready}, false},
+		"a DaemonSet is not Ready apart": {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), []fwk.NodeInfo{settled, settled}, true},
+		"a daemon pod has its node":      {[]runtime.Object{reporting(2)}, daemonsettest.Pod(logs, "node"), []fwk.NodeInfo{unready}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pl, scheduler := newReadiness(t, "", tc.objects...)
 			skips := func() bool {
-				return pl.PreScore(t.Context(), framework.NewCycleState(), tc.pod, nil).IsSkip()
+				return pl.PreScore(t.Context(), framework.NewCycleState(), tc.pod, tc.nodes).IsSkip()
 			}
 			// The informer's handlers may be behind its cache.
 			if err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {

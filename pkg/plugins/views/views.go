@@ -28,7 +28,7 @@ import (
 //
 // The one exception is the cycle of a pod group, which changes nodes without a new
 // generation (Snapshot.AssumePod in k8s.io/kubernetes/pkg/scheduler/backend/cache):
-// views are computed anew there.
+// views are computed anew there, and only which DaemonSets are expected is kept.
 type Views struct {
 	// Scope is what the views depend on besides the Set.
 	Scope daemonset.Scope
@@ -40,8 +40,12 @@ type Views struct {
 	largest  largest
 }
 
+// noGeneration is the generation of no node: the scheduler counts from 1.
+const noGeneration = -1
+
 // entry is what is known of a node. Which DaemonSets are expected depends on the node
-// object only, which changes far less often than its pods.
+// object only, which changes far less often than its pods. An entry of noGeneration has
+// no view.
 type entry struct {
 	set        *daemonset.Set
 	node       *corev1.Node
@@ -78,14 +82,20 @@ func (v *Views) Of(set *daemonset.Set, pod *corev1.Pod, nodeInfo fwk.NodeInfo) *
 	}
 	v.computed.Add(1)
 	next := &entry{set: set, node: node, generation: nodeInfo.GetGeneration()}
-	if known && last.node == node {
+	known = known && last.node == node
+	if known {
 		next.expected = last.expected
 	} else {
 		next.expected = set.Expected(node, v.Scope.Startup)
 	}
-	next.view = daemonset.NewView(set, v.Scope, node, next.expected, podsOf(nodeInfo))
-	if inGroup {
-		return next.view
+	view := daemonset.NewView(set, v.Scope, node, next.expected, podsOf(nodeInfo))
+	switch {
+	case !inGroup:
+		next.view = view
+	case known:
+		return view
+	default:
+		next.generation = noGeneration
 	}
 	v.known.Store(node.Name, next)
 	if _, err := v.nodes.Get(node.Name); err != nil {
@@ -93,7 +103,7 @@ func (v *Views) Of(set *daemonset.Set, pod *corev1.Pod, nodeInfo fwk.NodeInfo) *
 		// already, so the view is deleted here.
 		v.known.Delete(node.Name)
 	}
-	return next.view
+	return view
 }
 
 func (v *Views) last(node string) *entry {

@@ -72,6 +72,10 @@ func TestOf(t *testing.T) {
 		{"a hold has lapsed somewhere", pod, set.WithLapsed(nil), infoOf(labelled, 4, present), 0, 5},
 		// Its cycle changes nodes without a new generation.
 		{"a pod of a group", member, set, infoOf(labelled, 4), 1, 6},
+		{"a pod of a group comes first to a changed node", member, set, infoOf(node, 5), 0, 7},
+		{"another pod comes to it", pod, set, infoOf(node, 5), 0, 8},
+		{"a pod of a group comes first to a node with the label", member, set, infoOf(labelled, 6), 1, 9},
+		{"its own look is not kept", pod, set, infoOf(labelled, 6, present), 0, 10},
 	}
 	for _, step := range steps {
 		view := v.Of(step.set, step.pod, step.info)
@@ -148,7 +152,7 @@ func BenchmarkOf(b *testing.B) {
 	pod := st.MakePod().Obj()
 	complete := infoOf(node, 1, append(pods, daemonsettest.BoundPod(list[0], "node"))...)
 	missing := infoOf(node, 1, pods...)
-	look := func(info *framework.NodeInfo, change func(i int64)) func(*testing.B) {
+	look := func(pod *corev1.Pod, info *framework.NodeInfo, change func(i int64)) func(*testing.B) {
 		return func(b *testing.B) { //nolint:thelper // it is the benchmark itself
 			v.Of(set, pod, info)
 			b.ReportAllocs()
@@ -158,10 +162,11 @@ func BenchmarkOf(b *testing.B) {
 			}
 		}
 	}
-	b.Run("nothing changed", look(missing, func(int64) {}))
-	b.Run("pods changed, nothing missing", look(complete, func(i int64) { complete.Generation = i }))
-	b.Run("pods changed, one missing", look(missing, func(i int64) { missing.Generation = i }))
-	b.Run("node changed, one missing", look(missing, func(i int64) {
+	b.Run("nothing changed", look(pod, missing, func(int64) {}))
+	b.Run("pods changed, nothing missing", look(pod, complete, func(i int64) { complete.Generation = i }))
+	b.Run("pods changed, one missing", look(pod, missing, func(i int64) { missing.Generation = i }))
+	b.Run("a pod group's pod, one missing", look(st.MakePod().PodGroupName("gang").Obj(), missing, func(int64) {}))
+	b.Run("node changed, one missing", look(pod, missing, func(i int64) {
 		missing.SetNode(node.DeepCopy())
 		missing.Generation = i
 	}))
