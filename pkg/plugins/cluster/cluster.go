@@ -45,7 +45,7 @@ func (p *Pool) Get(ctx context.Context, handle fwk.Handle) (*Cluster, error) {
 	if known, ok := p.clusters[factory]; ok {
 		return known, nil
 	}
-	all, err := daemonsets.New(factory, handle.ClientSet())
+	all, err := daemonsets.New(ctx, factory, handle.ClientSet())
 	if err != nil {
 		return nil, fmt.Errorf("watching DaemonSets: %w", err)
 	}

@@ -50,13 +50,14 @@ type DaemonSets struct {
 	set           atomic.Pointer[daemonset.Set]
 	begin         sync.Once
 	started       func()
-	hasSynced     []cache.InformerSynced
+	delivered     []cache.DoneChecker
+	wait          func()
 	missingRights func(context.Context) error
 }
 
 // New returns the DaemonSets that the informers of factory know. Call it before the
-// factory is started.
-func New(factory informers.SharedInformerFactory, client kubernetes.Interface) (*DaemonSets, error) {
+// factory is started, which ends with ctx.
+func New(ctx context.Context, factory informers.SharedInformerFactory, client kubernetes.Interface) (*DaemonSets, error) {
 	d := &DaemonSets{
 		daemonSets:    factory.Apps().V1().DaemonSets().Lister(),
 		classes:       factory.Scheduling().V1().PriorityClasses().Lister(),
@@ -84,11 +85,13 @@ func New(factory informers.SharedInformerFactory, client kubernetes.Interface) (
 		{factory.Core().V1().Pods().Informer(), cache.ResourceEventHandlerFuncs{AddFunc: d.podAdded, DeleteFunc: d.podDeleted}},
 	}
 	for _, watch := range handlers {
-		if _, err := watch.informer.AddEventHandler(watch.handler); err != nil {
+		registration, err := watch.informer.AddEventHandler(watch.handler)
+		if err != nil {
 			return nil, err
 		}
-		d.hasSynced = append(d.hasSynced, watch.informer.HasSynced)
+		d.delivered = append(d.delivered, registration.HasSyncedChecker())
 	}
+	d.wait = func() { cache.WaitFor(ctx, "", d.delivered...) }
 	return d, nil
 }
 
@@ -105,12 +108,14 @@ func (d *DaemonSets) OnStart(started func()) {
 }
 
 // Set returns the DaemonSets as they are now. Do not ask before the scheduler has
-// filled its listers, which is before the first cycle.
+// filled its listers, which is before the first cycle. The first cycle waits until the
+// handlers know all objects, too: the newest pods are among these.
 func (d *DaemonSets) Set() *daemonset.Set {
 	if set := d.set.Load(); set != nil {
 		return set
 	}
 	d.begin.Do(func() {
+		d.wait()
 		d.mu.Lock()
 		d.set.Store(d.compile(nil))
 		d.mu.Unlock()
@@ -151,8 +156,7 @@ func (d *DaemonSets) replace(change func(previous *daemonset.Set) *daemonset.Set
 	defer d.mu.Unlock()
 	previous := d.set.Load()
 	if previous == nil {
-		// No cycle has begun. While the listers fill up, a Set would lack what comes
-		// later; when the first cycle asks, they are full but handlers may lag.
+		// No cycle has begun. While the listers fill up, a Set would lack what comes later.
 		return
 	}
 	set := change(previous)
@@ -311,7 +315,7 @@ func (d *DaemonSets) ReportUntilSynced(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if !slices.ContainsFunc(d.hasSynced, func(synced cache.InformerSynced) bool { return !synced() }) {
+		if !slices.ContainsFunc(d.delivered, func(all cache.DoneChecker) bool { return !cache.IsDone(all) }) {
 			return
 		}
 		if err := d.missingRights(ctx); err != nil {

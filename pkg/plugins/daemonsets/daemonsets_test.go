@@ -27,7 +27,7 @@ type resources = map[corev1.ResourceName]string
 func start(t *testing.T, objects ...runtime.Object) (*plugintest.Scheduler, *daemonsets.DaemonSets) {
 	t.Helper()
 	scheduler := plugintest.NewScheduler(t, objects...)
-	all, err := daemonsets.New(scheduler.Handle.SharedInformerFactory(), scheduler.Client)
+	all, err := daemonsets.New(t.Context(), scheduler.Handle.SharedInformerFactory(), scheduler.Client)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func newWorld(t *testing.T, objects ...runtime.Object) *world {
 	w.scheduler = plugintest.NewScheduler(t, append(objects, lease)...)
 	factory := w.scheduler.Handle.SharedInformerFactory()
 	var err error
-	if w.daemonSets, err = daemonsets.New(factory, w.scheduler.Client); err != nil {
+	if w.daemonSets, err = daemonsets.New(t.Context(), factory, w.scheduler.Client); err != nil {
 		t.Fatal(err)
 	}
 	w.holds, err = New(Options{HoldFor: holdFor, StartupFor: startupFor, Startup: daemonset.DefaultStartupTaints()}, Sources{
