@@ -51,10 +51,24 @@ func (s *still) AddEventHandler(handler cache.ResourceEventHandler) (cache.Resou
 	for _, object := range s.GetIndexer().List() {
 		handler.OnAdd(object, true)
 	}
-	return s.SharedIndexInformer.AddEventHandler(handler)
+	return told{}, nil
 }
 
 // HasSynced says that nothing more is to come.
 func (s *still) HasSynced() bool {
 	return true
 }
+
+// told is the registration of a handler that knows every object.
+type told struct{}
+
+func (told) HasSynced() bool                     { return true }
+func (told) HasSyncedChecker() cache.DoneChecker { return told{} }
+func (told) Name() string                        { return "objects" }
+func (told) Done() <-chan struct{}               { return closed }
+
+var closed = func() chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}()
