@@ -8,7 +8,6 @@ package upstream
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -26,7 +25,7 @@ import (
 )
 
 // Check returns why the API server would refuse ds, and else what it would warn of.
-func Check(ctx context.Context, ds *appsv1.DaemonSet) ([]lint.Finding, error) {
+func Check(ctx context.Context, ds *appsv1.DaemonSet) []lint.Finding {
 	// The API server's flag --allow-privileged, which agents need.
 	capabilities.Setup(true, 0)
 	ds = ds.DeepCopy()
@@ -35,16 +34,24 @@ func Check(ctx context.Context, ds *appsv1.DaemonSet) ([]lint.Finding, error) {
 	}
 	legacyscheme.Scheme.Default(ds)
 	var internal apps.DaemonSet
+	// Only an annotation is converted, to spec.templateGeneration.
 	if err := legacyscheme.Scheme.Convert(ds, &internal, nil); err != nil {
-		return nil, fmt.Errorf("DaemonSet %s: %w", ds.Name, err)
+		return []lint.Finding{Refusal(field.NewPath("metadata", "annotations").Key(appsv1.DeprecatedTemplateGeneration).String(), err.Error())}
 	}
+	// What BeforeCreate of k8s.io/apiserver/pkg/registry/rest, and PrepareForCreate of
+	// k8s.io/kubernetes/pkg/registry/apps/daemonset do before the validation.
+	if internal.Name == "" && internal.GenerateName != "" {
+		internal.Name = "generated" // generateName is validated itself
+	}
+	internal.Spec.TemplateGeneration = max(1, internal.Spec.TemplateGeneration)
+	podutil.DropDisabledTemplateFields(&internal.Spec.Template, nil)
 	template := field.NewPath("spec", "template")
 	var findings []lint.Finding
 	for _, err := range appsvalidation.ValidateDaemonSet(&internal, podutil.GetValidationOptionsFromPodTemplate(&internal.Spec.Template, nil)) {
-		findings = append(findings, finding(lint.Find("api-refuses"), err.Field, err.ErrorBody()))
+		findings = append(findings, Refusal(err.Field, err.ErrorBody()))
 	}
 	if len(findings) > 0 {
-		return findings, nil
+		return findings
 	}
 	for _, warning := range podutil.GetWarningsForPodTemplate(ctx, template, &internal.Spec.Template, nil) {
 		at, message, ok := strings.Cut(warning, ": ")
@@ -53,7 +60,7 @@ func Check(ctx context.Context, ds *appsv1.DaemonSet) ([]lint.Finding, error) {
 		}
 		findings = append(findings, finding(lint.Find("api-warns"), at, message))
 	}
-	return findings, nil
+	return findings
 }
 
 // finding is one of the API server's, on one line.
