@@ -40,9 +40,9 @@ func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	m := &manifest{rule: rule}
 	for _, r := range references(&ds.Spec.Template.Spec) {
 		known := names[r.kind]
-		likely := slices.IndexFunc(known, func(name string) bool { return misspells(r.name, name) })
-		if likely >= 0 && !slices.Contains(known, r.name) {
-			m.report(r.at, "the files have no %s %s, and they have %s", r.kind, r.name, known[likely])
+		// A letter may be wrong in names of four letters, two in those of eight.
+		if likely := nearest(r.name, known, min(2, len(r.name)/4)); likely != "" && likely != r.name {
+			m.report(r.at, "the files have no %s %s, and they have %s", r.kind, r.name, likely)
 		}
 	}
 	return m.findings
@@ -67,19 +67,6 @@ func CheckNodes(ds *appsv1.DaemonSet, nodes []corev1.Node) []Finding {
 		m.report(podPath().Child("nodeSelector"), "it belongs on nodes of %s, and no container runs on all of them", strings.Join(slices.Sorted(maps.Keys(systems)), " and "))
 	}
 	return m.findings
-}
-
-// misspells says whether a and b are the same but for one place: two letters of it, or
-// one in names of less than eight, and none in names of less than four.
-func misspells(a, b string) bool {
-	allowed := min(2, max(len(a), len(b))/4)
-	for a != "" && b != "" && a[0] == b[0] {
-		a, b = a[1:], b[1:]
-	}
-	for a != "" && b != "" && a[len(a)-1] == b[len(b)-1] {
-		a, b = a[:len(a)-1], b[:len(b)-1]
-	}
-	return max(len(a), len(b)) <= allowed
 }
 
 // kindOf returns the kind of an object that pods refer to, "" for other objects.

@@ -90,6 +90,10 @@ func TestReferences(t *testing.T) {
 			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}, &corev1.ServiceAccount{ObjectMeta: named("logging", "agnt")}},
 			want: []string{"spec.template.spec.serviceAccountName"},
 		},
+		"an account with a letter missing in two places, and nearly the same one": {
+			pod: corev1.PodSpec{ServiceAccountName: "nde-exportr"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "node-exporter")}},
+			want: []string{"spec.template.spec.serviceAccountName"},
+		},
 		"an account that another project makes": {
 			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}},
 		},
