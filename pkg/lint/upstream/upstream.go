@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
@@ -18,13 +19,16 @@ import (
 	"k8s.io/kubernetes/pkg/apis/apps"
 	_ "k8s.io/kubernetes/pkg/apis/apps/install" // into legacyscheme
 	appsvalidation "k8s.io/kubernetes/pkg/apis/apps/validation"
+	"k8s.io/kubernetes/pkg/apis/core"
 	_ "k8s.io/kubernetes/pkg/apis/core/install" // into legacyscheme
+	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"k8s.io/kubernetes/pkg/capabilities"
 
 	"everynode.dev/everynode/pkg/lint"
 )
 
-// Check returns why the API server would refuse ds, and else what it would warn of.
+// Check returns why the API server would refuse ds, or else all of its pods, or else what it
+// would warn of.
 func Check(ctx context.Context, ds *appsv1.DaemonSet) []lint.Finding {
 	// The API server's flag --allow-privileged, which agents need.
 	capabilities.Setup(true, 0)
@@ -53,12 +57,41 @@ func Check(ctx context.Context, ds *appsv1.DaemonSet) []lint.Finding {
 	if len(findings) > 0 {
 		return findings
 	}
+	if findings = refusedPods(ds); len(findings) > 0 {
+		return findings
+	}
 	for _, warning := range podutil.GetWarningsForPodTemplate(ctx, template, &internal.Spec.Template, nil) {
 		at, message, ok := strings.Cut(warning, ": ")
 		if !ok {
 			at, message = template.String(), warning
 		}
 		findings = append(findings, finding(lint.Find("api-warns"), at, message))
+	}
+	return findings
+}
+
+// refusedPods returns why the API server, which takes ds, would refuse the pods that the controller
+// creates: podStrategy in k8s.io/kubernetes/pkg/registry/core/pod, and GetPodFromTemplate in
+// k8s.io/kubernetes/pkg/controller.
+func refusedPods(ds *appsv1.DaemonSet) (findings []lint.Finding) {
+	template := ds.Spec.Template.DeepCopy()
+	pod := &corev1.Pod{Spec: template.Spec, ObjectMeta: metav1.ObjectMeta{
+		Namespace: ds.Namespace, Name: "generated", Labels: template.Labels, Annotations: template.Annotations, Finalizers: template.Finalizers,
+	}}
+	legacyscheme.Scheme.Default(pod)
+	var internal core.Pod
+	if err := legacyscheme.Scheme.Convert(pod, &internal, nil); err != nil {
+		return []lint.Finding{Refusal("spec.template", err.Error())}
+	}
+	podutil.DropDisabledPodFields(&internal, nil)
+	podutil.DefaultPodLevelResources(&internal)
+	options := podutil.GetValidationOptionsFromPodSpecAndMeta(&internal.Spec, nil, &internal.ObjectMeta, nil)
+	options.ResourceIsPod = true
+	for _, err := range corevalidation.ValidatePodCreate(&internal, options) {
+		// Only a host port can be there twice, which host-port-twice says.
+		if err.Type != field.ErrorTypeDuplicate {
+			findings = append(findings, Refusal("spec.template."+err.Field, "it refuses every pod: "+err.ErrorBody()))
+		}
 	}
 	return findings
 }
