@@ -176,12 +176,15 @@ func (o *lintOptions) check(ctx context.Context) ([]lint.Result, error) {
 		objects = append(objects, document.object)
 	}
 	var results []lint.Result
+	// Those of the same file, which is applied as a whole.
+	before := make(map[string][]*appsv1.DaemonSet)
 	for _, document := range documents {
 		ds, ok := document.object.(*appsv1.DaemonSet)
 		if !ok {
 			continue
 		}
-		findings := o.findings(ctx, ds, document.refusals(), objects)
+		findings := o.findings(ctx, ds, document.refusals(), slices.Concat(lint.CheckReferences(ds, objects), lint.CheckNeighbours(ds, before[document.file])))
+		before[document.file] = append(before[document.file], ds)
 		for n := range findings {
 			findings[n].Line = document.lineOf(findings[n].Field)
 		}
@@ -238,15 +241,15 @@ func (o *lintOptions) clusterDocuments(ctx context.Context) ([]document, error) 
 }
 
 // findings returns what the API server and the rules have against ds and is asked for,
-// the worst first. refusals are why the API server would not read it, and objects are those of
-// the same files.
-func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, refusals []lint.Finding, objects []runtime.Object) []lint.Finding {
+// the worst first. refusals are why the API server would not read it, and beside is what other
+// objects have against it.
+func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, refusals, beside []lint.Finding) []lint.Finding {
 	// What could not be read is missing, which is no finding of its own.
 	findings := append(refusals, slices.DeleteFunc(upstream.Check(ctx, ds), func(f lint.Finding) bool {
 		return slices.ContainsFunc(refusals, func(refusal lint.Finding) bool { return refusal.Field == f.Field })
 	})...)
 	// What lint.Check returns is never nil, so that JSON has an empty list.
-	findings = append(slices.Insert(lint.Check(ds), 0, findings...), append(lint.CheckReferences(ds, objects), lint.CheckNodes(ds, o.nodes)...)...)
+	findings = append(slices.Insert(lint.Check(ds), 0, findings...), append(beside, lint.CheckNodes(ds, o.nodes)...)...)
 	findings = slices.DeleteFunc(findings, func(f lint.Finding) bool {
 		return !f.Severity.AtLeast(lint.Severity(o.level)) || len(o.only) > 0 && !slices.Contains(o.only, f.Rule) || slices.Contains(o.skip, f.Rule)
 	})

@@ -271,3 +271,24 @@ func TestPlanSources(t *testing.T) {
 		}
 	}
 }
+
+// DaemonSets of one file are compared with one another, those of two files are not.
+func TestLintNeighbours(t *testing.T) {
+	exporter := strings.Replace(planned, "example/exporter,", "example/exporter, ports: [{containerPort: 9100, hostPort: 9100}],", 1)
+	other := strings.ReplaceAll(exporter, "name: exporter", "name: other")
+	folder := t.TempDir()
+	for name, content := range map[string]string{"a.yaml": exporter, "b.yaml": other, "both/both.yaml": exporter + "---\n" + other} {
+		path := filepath.Join(folder, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{
+		folder:           "0 errors, 0 warnings in 2 DaemonSets.\n",
+		folder + "/both": "both.yaml:26: DaemonSet other\n  warning host-port-clash\n    line 35: spec.template.spec.containers[0].ports[0]: DaemonSet exporter has\n",
+	} {
+		if text := run(t, nil, "", "lint", "-f", path); !strings.Contains(text, want) {
+			t.Errorf("%s: no %q in\n%s", path, want, text)
+		}
+	}
+}
