@@ -534,6 +534,19 @@ var tests = map[string]struct {
 		"spec.template.spec.volumes[0].hostPath: /run/docker.sock is not there on nodes of today, whose kubelets do without Docker since Kubernetes 1.24",
 	}},
 
+	"a priority without a class": {"set-by-admission", pod(func(spec *corev1.PodSpec) {
+		spec.PriorityClassName, spec.Priority = "system-cluster-critical", new(int32(1000))
+		spec.Overhead = cpu
+	}), []string{
+		"spec.template.spec.priority: the API server refuses every pod: its class makes 2000000000 of the priority",
+		"spec.template.spec.overhead: the API server refuses every pod: only a RuntimeClass has an overhead",
+	}},
+	"the priority of a class": {"set-by-admission", pod(func(spec *corev1.PodSpec) {
+		spec.PriorityClassName, spec.Priority = "system-node-critical", new(int32(2000001000))
+	}), nil},
+	"a priority and an overhead of classes that are not known": {"set-by-admission", pod(func(spec *corev1.PodSpec) {
+		spec.Priority, spec.Overhead, spec.RuntimeClassName = new(int32(1000)), cpu, new("gvisor")
+	}), nil},
 	"an image that is always pulled": {"image-pull-always", main(func(c *corev1.Container) { c.ImagePullPolicy = corev1.PullAlways }), []string{
 		"spec.template.spec.containers[0].imagePullPolicy: container agent does not start while the registry is away, though its image has a fixed name",
 	}},
