@@ -317,6 +317,11 @@ var (
 // decodeDocuments returns the documents of a file that are objects, and those that cannot be read. They are
 // parted as kubectl parts them.
 func decodeDocuments(file string, content []byte) (documents []document) {
+	// A dump is large, and is not copied.
+	if at := firstText.FindIndex(content); at != nil && json.Valid(content) {
+		p := &part{file: file, content: content, start: 1, line: 1 + bytes.Count(content[:at[1]-1], newline)}
+		return p.objects(content, "", schema.GroupVersionKind{})
+	}
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
 	for start := 1; ; {
 		text, err := reader.Read()
