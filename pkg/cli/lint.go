@@ -245,11 +245,12 @@ func (o *lintOptions) clusterDocuments(ctx context.Context) ([]document, error) 
 // objects have against it.
 func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, refusals, beside []lint.Finding) []lint.Finding {
 	// What could not be read is missing, which is no finding of its own.
-	findings := append(refusals, slices.DeleteFunc(upstream.Check(ctx, ds), func(f lint.Finding) bool {
+	refused := slices.DeleteFunc(upstream.Check(ctx, ds), func(f lint.Finding) bool {
 		return slices.ContainsFunc(refusals, func(refusal lint.Finding) bool { return refusal.Field == f.Field })
-	})...)
+	})
 	// What lint.Check returns is never nil, so that JSON has an empty list.
-	findings = append(slices.Insert(lint.Check(ds), 0, findings...), append(beside, lint.CheckNodes(ds, o.nodes)...)...)
+	findings := slices.Insert(lint.Check(ds), 0, slices.Concat(refusals, refused)...)
+	findings = append(findings, slices.Concat(beside, lint.CheckNodes(ds, o.nodes))...)
 	findings = slices.DeleteFunc(findings, func(f lint.Finding) bool {
 		return !f.Severity.AtLeast(lint.Severity(o.level)) || len(o.only) > 0 && !slices.Contains(o.only, f.Rule) || slices.Contains(o.skip, f.Rule)
 	})

@@ -132,9 +132,17 @@ func (d *document) lineOf(path string) int {
 	return d.line
 }
 
+// position returns where a field of the object is, as editors write it.
+func (d *document) position(path string) string {
+	if line := d.lineOf(path); line > 0 {
+		return fmt.Sprintf("%s:%d", d.file, line)
+	}
+	return d.file
+}
+
 // problem says where the document is that cannot be read, and why.
 func (d *document) problem() error {
-	return fmt.Errorf("%s:%d: %w", d.file, d.lineOf(""), d.unread)
+	return fmt.Errorf("%s: %w", d.position(""), d.unread)
 }
 
 // refusals are why the API server would not read a DaemonSet, with fields that it has twice.
@@ -228,7 +236,7 @@ func (e *environment) readManifests(ctx context.Context, m *manifests) (document
 		found, unread := e.readDocuments(ctx, file, maxManifest)
 		documents, err = append(documents, found...), errors.Join(err, unread)
 	}
-	return slices.DeleteFunc(documents, func(d document) bool {
+	documents = slices.DeleteFunc(documents, func(d document) bool {
 		switch {
 		case d.unread == nil:
 		case !d.other && bytes.Contains(d.content, []byte(upstream.Kind.Kind)):
@@ -237,7 +245,8 @@ func (e *environment) readManifests(ctx context.Context, m *manifests) (document
 			fmt.Fprintf(e.ErrOut, "This is left out: %v\n", d.problem())
 		}
 		return d.unread != nil
-	}), err
+	})
+	return documents, err
 }
 
 // kustomized returns the objects that kustomize makes of a folder. They have no lines in a file.
@@ -245,7 +254,7 @@ func (m *manifests) kustomized() (documents []document, err error) {
 	made, err := kubectl.NewLocalBuilder().Unstructured().FilenameParam(false, &m.FilenameOptions).Do().Infos()
 	for _, info := range made {
 		content, invalid := json.Marshal(info.Object)
-		p := &part{file: m.Kustomize}
+		p := &part{file: m.Kustomize, content: content}
 		documents, err = append(documents, p.objects(content, "", schema.GroupVersionKind{})...), errors.Join(err, invalid)
 	}
 	return documents, err
@@ -289,7 +298,7 @@ func (e *environment) open(ctx context.Context, path string) (io.ReadCloser, err
 	if err != nil {
 		return nil, err
 	}
-	// kubectl tries as often. Its own function does not end with a context.
+	// kubectl tries as often, with a function of its own that takes no context.
 	for attempt := 1; ; attempt++ {
 		response, err := (&http.Client{Timeout: time.Minute}).Do(request)
 		if err == nil && response.StatusCode == http.StatusOK {

@@ -245,8 +245,10 @@ func TestPlanSources(t *testing.T) {
 	for name, content := range map[string]string{
 		"agent.yaml": planned, "class.yaml": "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: agents}\nvalue: 5000\nglobalDefault: true\n",
 		"kustomization.yaml": "resources: [agent.yaml]\nnamePrefix: node-\n",
+		"refused/agent.yaml": strings.Replace(planned, "app: exporter}}\n", "app: exporter}}\n  x: 1\n", 1), "refused/kustomization.yaml": "resources: [agent.yaml]\n",
 	} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o600); err != nil {
+		path := filepath.Join(folder, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -254,13 +256,15 @@ func TestPlanSources(t *testing.T) {
 		args, stdin string
 		want        []string
 	}{
-		"files":      {args: "-f " + folder + "/agent.yaml -f " + folder + "/class.yaml", want: []string{"DaemonSet default/exporter (new)", "Their priority is 5000", "kubectl diff -f " + folder + "/agent.yaml -f " + folder + "/class.yaml -n default\n"}},
-		"a folder":   {args: "-R -f " + folder, want: []string{"DaemonSet default/exporter (new)", "Their priority is 5000", "kubectl diff -f " + folder + " -R -n default\n"}},
-		"an overlay": {args: "-k " + folder, want: []string{"DaemonSet default/node-exporter (new)", "Their priority is 0", "kubectl diff -k " + folder + " -n default\n"}},
-		"two ways":   {args: "-f - -k " + folder, want: []string{"name the files with the DaemonSet in one way: --filename, or --kustomize\n--- exit code 2"}},
+		"files":               {args: "-f " + folder + "/agent.yaml -f " + folder + "/class.yaml", want: []string{"DaemonSet default/exporter (new)", "Their priority is 5000", "kubectl diff -f " + folder + "/agent.yaml -f " + folder + "/class.yaml -n default\n"}},
+		"a folder":            {args: "-f " + folder, want: []string{"DaemonSet default/exporter (new)", "Their priority is 5000", "kubectl diff -f " + folder + " -n default\n"}},
+		"a folder of folders": {args: "-R -f " + folder, want: []string{"/refused/agent.yaml:13: the API server refuses it"}},
+		"an overlay":          {args: "-k " + folder, want: []string{"DaemonSet default/node-exporter (new)", "Their priority is 0", "kubectl diff -k " + folder + " -n default\n"}},
+		"two ways":            {args: "-f - -k " + folder, want: []string{"name the files with the DaemonSet in one way: --filename, or --kustomize\n--- exit code 2"}},
 		"what the API server refuses": {args: "-f -", stdin: strings.Replace(strings.Replace(planned, "app: exporter}}\n", "app: exporter}}\n  x: 1\n", 1), "cpu: 600m", "cpu: much", 1), want: []string{
 			"-:18: the API server refuses it: spec.template.spec.containers[0].resources.requests.cpu: quantities must match", "-:13: the API server refuses it: spec.x: there is no such field\n", "--- exit code 2",
 		}},
+		"what of an overlay the API server refuses": {args: "-k " + folder + "/refused", want: []string{folder + "/refused: the API server refuses it: spec.x: there is no such field\n--- exit code 2"}},
 		"no DaemonSet": {args: "-f -", stdin: "kind: Namespace\napiVersion: v1\nmetadata: {name: x}\n", want: []string{"there is no DaemonSet of apps/v1 in what --filename or --kustomize names\n--- exit code 2"}},
 	} {
 		text := run(t, fake.NewClientset(world()...), tc.stdin, append([]string{"plan", "--dry-run-pod=false"}, strings.Fields(tc.args)...)...)

@@ -77,7 +77,7 @@ func sortDaemonSets(documents []document, namespace string) (daemonSets []*appsv
 		switch object := d.object.(type) {
 		case *appsv1.DaemonSet:
 			for _, refusal := range d.refusals() {
-				err = errors.Join(err, fmt.Errorf("%s:%d: the API server refuses it: %s: %s", d.file, d.lineOf(refusal.Field), refusal.Field, refusal.Message))
+				err = errors.Join(err, fmt.Errorf("%s: the API server refuses it: %s: %s", d.position(refusal.Field), refusal.Field, refusal.Message))
 			}
 			object.Namespace = cmp.Or(object.Namespace, namespace)
 			daemonSets = append(daemonSets, object)
