@@ -74,6 +74,9 @@ func TestDocuments(t *testing.T) {
 		"anchors": {strings.Replace(small, "minReadySeconds: 1", "minReadySeconds: &one 1\n  revisionHistoryLimit: *one\n  more: &more {x: 1}\n  other: *more", 1), []string{
 			"1 DaemonSet a", "  8 spec.more: there is no such field", "  9 spec.other: there is no such field",
 		}},
+		"a field in an anchor": {strings.Replace(small, "env: []", "resources: &r\n          z: 1\n      - name: b\n        resources: *r", 1), []string{
+			"1 DaemonSet a", "  12 spec.template.spec.containers[0].resources.z: there is no such field", "  12 spec.template.spec.containers[1].resources.z: there is no such field",
+		}},
 		"an anchor that contains itself": {"kind: DaemonSet\nx: &x [*x]\n", []string{"1 unread: error converting YAML to JSON: yaml: anchor 'x' value contains itself"}},
 		"fields that do not exist": {"---\n" + strings.Replace(small, "minReadySeconds: 1", "minReadySecond: 1", 1) + "        image:\n        limits: {}\n", []string{
 			"2 DaemonSet a", "  7 spec.minReadySecond: there is no such field", "  14 spec.template.spec.containers[0].limits: there is no such field",
@@ -153,6 +156,15 @@ func TestUnreadDocuments(t *testing.T) {
 				t.Errorf("no %q, or not exit code 2 (%v), in\n%s", tc.want, tc.exit, text)
 			}
 		})
+	}
+}
+
+// A value that cannot be read is one finding, and not missing as well.
+func TestUnreadValueIsFoundOnce(t *testing.T) {
+	manifest := strings.Replace(planned, "example/exporter,", "example/exporter, ports: [{containerPort: \"9100\"}],", 1)
+	text := run(t, nil, manifest, "lint", "-f", "-")
+	if strings.Count(text, "api-refuses") != 1 || !strings.Contains(text, "containerPort: it is a\n      string, and the type") {
+		t.Error(text)
 	}
 }
 

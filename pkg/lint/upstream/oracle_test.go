@@ -236,6 +236,7 @@ var manifests = map[string]manifest{
 	"gitRepo":                                   {"pod": "volumes: [{name: t, gitRepo: {repository: x}}]"},
 	"long volume name":                          {"pod": "volumes: [{name: " + strings.Repeat("a", 64) + ", emptyDir: {}}]"},
 	"fsGroup with empty":                        {"pod": "securityContext: {fsGroup: -1}"},
+	"a field behind a feature gate":             {"pod": "schedulingGroup: {podGroupName: A_b}"},
 	"old role in the node selector":             {"pod": "nodeSelector: {node-role.kubernetes.io/master: \"\"}"},
 	"host port of two protocols":                {"container": "ports: [{containerPort: 53, hostPort: 53}, {name: x, containerPort: 53, hostPort: 53, protocol: UDP}]"},
 	"host port of sidecar and container":        {"pod": "initContainers: [{name: s, image: x, restartPolicy: Always, ports: [{containerPort: 80, hostPort: 80}]}]", "container": "ports: [{containerPort: 80, hostPort: 80}]"},

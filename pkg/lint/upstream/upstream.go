@@ -84,9 +84,7 @@ func refusedPods(ds *appsv1.DaemonSet) (findings []lint.Finding) {
 		return []lint.Finding{Refusal("spec.template", err.Error())}
 	}
 	podutil.DropDisabledPodFields(&internal, nil)
-	podutil.DefaultPodLevelResources(&internal)
 	options := podutil.GetValidationOptionsFromPodSpecAndMeta(&internal.Spec, nil, &internal.ObjectMeta, nil)
-	options.ResourceIsPod = true
 	for _, err := range corevalidation.ValidatePodCreate(&internal, options) {
 		// Only a host port can be there twice, which host-port-twice says.
 		if err.Type != field.ErrorTypeDuplicate {
