@@ -86,15 +86,15 @@ func TestDocuments(t *testing.T) {
 		}},
 		"values of another type": {strings.Replace(strings.Replace(small, "env: []", "env:\n        - {name: X, value: \"1\"}\n        - name: Z\n          value: yes\n        resources: {limits: {cpu: 1e10Gi}}", 1), "minReadySeconds: 1", "minReadySeconds: soon", 1), []string{
 			"1 DaemonSet a",
-			"  6 spec.minReadySeconds: it is a string, and the type of the field is int32",
-			"  14 spec.template.spec.containers[0].env[1].value: it is a bool, and the type of the field is string",
+			"  6 spec.minReadySeconds: its type is string, and has to be int32",
+			"  14 spec.template.spec.containers[0].env[1].value: its type is bool, and has to be string",
 			"  15 spec.template.spec.containers[0].resources.limits.cpu: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
 		}},
 		"a map for a list": {strings.Replace(small, "- name: main\n        env: []", "  name: main", 1), []string{
-			"1 DaemonSet a", "  10 spec.template.spec.containers: it is a object, and the type of the field is []v1.Container",
+			"1 DaemonSet a", "  10 spec.template.spec.containers: its type is object, and has to be []v1.Container",
 		}},
-		"an old version":          {strings.Replace(small, "apps/v1", "extensions/v1beta1", 1), []string{"1 DaemonSet a", `  1 apiVersion: no API server has a DaemonSet of "extensions/v1beta1" since Kubernetes 1.16: write apps/v1`}},
-		"no version":              {strings.Replace(small, "apiVersion: apps/v1\n", "", 1), []string{"1 DaemonSet a", `  1 apiVersion: no API server has a DaemonSet of "" since Kubernetes 1.16: write apps/v1`}},
+		"an old version":          {strings.Replace(small, "apps/v1", "extensions/v1beta1", 1), []string{"1 DaemonSet a", "  1 apiVersion: since Kubernetes 1.16 no API server has DaemonSets of another version than apps/v1"}},
+		"no version":              {strings.Replace(small, "apiVersion: apps/v1\n", "", 1), []string{"1 DaemonSet a", "  1 apiVersion: since Kubernetes 1.16 no API server has DaemonSets of another version than apps/v1"}},
 		"a kind in small letters": {strings.Replace(small, "kind: DaemonSet", "kind: daemonset", 1), []string{"1 DaemonSet a", `  2 kind: there is no kind "daemonset": write DaemonSet`}},
 		"a DaemonSet of others":   {strings.Replace(small, "apps/v1", "apps.kruise.io/v1beta1", 1), nil},
 		"a list": {"kind: List\napiVersion: v1\nitems:\n- {kind: X, apiVersion: example.com/v1}\n- metadata: {name: no kind}\n- kind: DaemonSet\n  apiVersion: apps/v1\n  metadata: {name: a}\n  spec:\n    x: 1\n- kind: List\n  apiVersion: v1\n  items:\n  - {kind: DaemonSet, apiVersion: apps/v1, metadata: {name: b}, z: 1}\n- {kind: ConfigMap, apiVersion: v1, data: 5}\n", []string{
@@ -163,7 +163,7 @@ func TestUnreadDocuments(t *testing.T) {
 func TestUnreadValueIsFoundOnce(t *testing.T) {
 	manifest := strings.Replace(planned, "example/exporter,", "example/exporter, ports: [{containerPort: \"9100\"}],", 1)
 	text := run(t, nil, manifest, "lint", "-f", "-")
-	if strings.Count(text, "api-refuses") != 1 || !strings.Contains(text, "containerPort: it is a\n      string, and the type") {
+	if strings.Count(text, "api-refuses") != 1 || !strings.Contains(text, "containerPort: its type\n      is string, and has to be int32") {
 		t.Error(text)
 	}
 }

@@ -32,7 +32,7 @@ func IsDaemonSet(kind schema.GroupVersionKind) bool {
 func Decode(content []byte, kind schema.GroupVersionKind) (*appsv1.DaemonSet, []lint.Finding, error) {
 	var findings []lint.Finding
 	if kind.GroupVersion() != Kind.GroupVersion() {
-		findings = append(findings, Refusal("apiVersion", fmt.Sprintf("no API server has a DaemonSet of %q since Kubernetes 1.16: write apps/v1", kind.GroupVersion())))
+		findings = append(findings, Refusal("apiVersion", "since Kubernetes 1.16 no API server has DaemonSets of another version than apps/v1"))
 	}
 	if kind.Kind != Kind.Kind {
 		findings = append(findings, Refusal("kind", fmt.Sprintf("there is no kind %q: write DaemonSet", kind.Kind)))
@@ -67,41 +67,48 @@ func Decode(content []byte, kind schema.GroupVersionKind) (*appsv1.DaemonSet, []
 // that has. Each part is tried alone, as in makes a DaemonSet of it: the decoder ends at the
 // first one, and does not say where in a list it is.
 func mistyped(value any, path string, in func(any) any) (findings []lint.Finding, all bool) {
-	alone := value
-	switch value.(type) {
-	case map[string]any:
-		alone = map[string]any{}
-	case []any:
-		alone = []any{}
-	}
-	content, err := json.Marshal(in(alone))
-	if err == nil {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(content, &appsv1.DaemonSet{})
-	}
-	if err != nil {
-		message := err.Error()
-		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-			message = fmt.Sprintf("it is a %s, and the type of the field is %s", wrong.Value, wrong.Type)
-		}
-		return []lint.Finding{Refusal(path, message)}, true
-	}
+	refused := decodeError(in(value))
 	switch value := value.(type) {
 	case map[string]any:
+		if refused == nil || decodeError(in(map[string]any{})) != nil {
+			break
+		}
 		for _, key := range slices.Sorted(maps.Keys(value)) {
 			found, all := mistyped(value[key], strings.TrimPrefix(path+"."+key, "."), func(part any) any { return in(map[string]any{key: part}) })
 			if findings = append(findings, found...); all {
 				delete(value, key)
 			}
 		}
+		return findings, false
 	case []any:
+		if refused == nil || decodeError(in([]any{})) != nil {
+			break
+		}
 		for n := range value {
 			found, all := mistyped(value[n], fmt.Sprintf("%s[%d]", path, n), func(part any) any { return in([]any{part}) })
 			if findings = append(findings, found...); all {
 				value[n] = nil
 			}
 		}
+		return findings, false
 	}
-	return findings, false
+	if refused == nil {
+		return nil, false
+	}
+	message := refused.Error()
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(refused, &wrong) {
+		message = fmt.Sprintf("its type is %s, and has to be %s", wrong.Value, wrong.Type)
+	}
+	return []lint.Finding{Refusal(path, message)}, true
+}
+
+// decodeError says why value is no DaemonSet.
+func decodeError(value any) error {
+	content, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return kjson.UnmarshalCaseSensitivePreserveInts(content, &appsv1.DaemonSet{})
 }
 
 // Refusal is a finding of what the API server refuses.
