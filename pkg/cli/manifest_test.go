@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"fmt"
 
@@ -307,4 +308,26 @@ func TestLintNeighbours(t *testing.T) {
 			t.Errorf("%s: no %q in\n%s", path, want, text)
 		}
 	}
+}
+
+// FuzzDocuments checks what holds of any file: it does not panic, and all that is said of it is on a line that it has.
+func FuzzDocuments(f *testing.F) {
+	for _, content := range []string{
+		small, "---\n" + planned + "---\n" + small, plannedFile, refusedManifest, "kind: List\napiVersion: v1\nitems: [{kind: DaemonSet, apiVersion: apps/v1, x: &x 1, x: *x}]\n",
+		`{"kind":"DaemonSetList","apiVersion":"apps/v1","items":[null,{"spec":{"template":{"spec":{"containers":[5,null,{"ports":{}}]}}}}]}`, "{}{}", "--- x\n", "a: &a [*a]", "<<: {kind: DaemonSet}\napiVersion: apps/v1\n",
+	} {
+		f.Add(content)
+	}
+	f.Fuzz(func(t *testing.T, content string) {
+		lines := strings.Count(content, "\n") + 1
+		for _, d := range decodeDocuments("x", []byte(content)) {
+			at := []int{d.lineOf("")}
+			for _, refusal := range d.refusals() {
+				at = append(at, d.lineOf(refusal.Field))
+			}
+			if slices.Min(at) < 1 || slices.Max(at) > lines || d.unread == nil && d.object == nil {
+				t.Errorf("lines %v of %d, object %v, %v", at, lines, d.object, d.unread)
+			}
+		}
+	})
 }
