@@ -503,15 +503,14 @@ var tests = map[string]struct {
 	})), []string{
 		`spec.template.spec.containers[0].livenessProbe.tcpSocket.port: container agent has no port of the name "metrics", so the probe can only fail`,
 	}},
-	"hooks on ports that are not there": {"probe-port", main(func(c *corev1.Container) {
+	"a hook on a port that is not there": {"probe-port", main(func(c *corev1.Container) {
 		handler := &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromString("admin")}}
 		c.Lifecycle = &corev1.Lifecycle{PostStart: handler, PreStop: handler}
 	}), []string{
 		`spec.template.spec.containers[0].lifecycle.postStart.httpGet.port: container agent has no port of the name "admin", so the hook fails and the container is killed, again and again`,
-		`spec.template.spec.containers[0].lifecycle.preStop.httpGet.port: container agent has no port of the name "admin", so the hook calls nothing`,
 	}},
 	"a hook on a port by its number": {"probe-port", main(func(c *corev1.Container) {
-		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8080)}}}
+		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8080)}}}
 	}), nil},
 	"a probe on a port by its name": {"probe-port", main(func(c *corev1.Container) {
 		c.Ports[0].Name, c.ReadinessProbe.HTTPGet.Port = "http", intstr.FromString("http")
