@@ -40,10 +40,8 @@ const formatSARIF = "sarif"
 // lintOptions are the arguments and flags of lint.
 type lintOptions struct {
 	*environment
+	manifests
 	output        output
-	files         []string
-	recursive     bool
-	kustomize     string
 	all           bool
 	names         []resource
 	level, failOn string
@@ -61,9 +59,7 @@ func newLintCommand(e *environment) *cobra.Command {
 	command.ValidArgsFunction = e.completeDaemonSets
 	o.output.addFlag(command, formatSARIF)
 	flags := command.Flags()
-	flags.StringArrayVarP(&o.files, "filename", "f", nil, "File, folder or URL with DaemonSets, - for the standard input. It may be given more than once.")
-	flags.BoolVarP(&o.recursive, "recursive", "R", false, "Look into the folders of folders, too.")
-	flags.StringVarP(&o.kustomize, "kustomize", "k", "", "Check what kubectl kustomize makes of this folder.")
+	o.manifests.addFlags(flags)
 	flags.BoolVarP(&o.all, "all-namespaces", "A", false, "Check all DaemonSets of the cluster.")
 	flags.StringVar(&o.level, "level", string(lint.Warning), "What is reported: error, warning (errors too) or info (all).")
 	flags.StringVar(&o.failOn, "fail-on", string(lint.Error), "What makes the exit code 1: error, warning (errors too), info (all that is reported) or none.")
@@ -114,7 +110,7 @@ func (o *lintOptions) complete(args []string) (err error) {
 	if err := o.output.validate(); err != nil {
 		return err
 	}
-	sources := slices.DeleteFunc([]bool{len(o.files) > 0, o.kustomize != "", len(args) > 0, o.all}, func(given bool) bool { return !given })
+	sources := slices.DeleteFunc([]bool{len(o.Filenames) > 0, o.Kustomize != "", len(args) > 0, o.all}, func(given bool) bool { return !given })
 	if len(sources) != 1 && !o.list {
 		return errors.New("name what to check in one way: --filename, --kustomize, DaemonSets of the cluster as ds/NAME, or --all-namespaces")
 	}
@@ -180,19 +176,19 @@ func (o *lintOptions) check(ctx context.Context) ([]lint.Result, error) {
 		objects = append(objects, document.object)
 	}
 	var results []lint.Result
+	// Those of the same file, which is applied as a whole.
+	before := make(map[string][]*appsv1.DaemonSet)
 	for _, document := range documents {
 		ds, ok := document.object.(*appsv1.DaemonSet)
 		if !ok {
 			continue
 		}
-		findings, err := o.findings(ctx, ds, objects)
-		if err != nil {
-			return nil, err
-		}
+		findings := o.findings(ctx, ds, document.refusals(), slices.Concat(lint.CheckReferences(ds, objects), lint.CheckNeighbours(ds, before[document.file])))
+		before[document.file] = append(before[document.file], ds)
 		for n := range findings {
 			findings[n].Line = document.lineOf(findings[n].Field)
 		}
-		results = append(results, lint.Result{File: document.file, Line: document.line, Namespace: ds.Namespace, Name: ds.Name, Findings: findings})
+		results = append(results, lint.Result{File: document.file, Line: document.lineOf(""), Namespace: ds.Namespace, Name: ds.Name, Findings: findings})
 	}
 	return results, unread
 }
@@ -202,19 +198,7 @@ func (o *lintOptions) documents(ctx context.Context) ([]document, error) {
 	if len(o.names) > 0 || o.all {
 		return o.clusterDocuments(ctx)
 	}
-	if o.kustomize != "" {
-		return kustomized(ctx, o.kustomize)
-	}
-	files, err := findFiles(o.files, o.recursive)
-	if err != nil {
-		return nil, err
-	}
-	var documents []document
-	for _, file := range files {
-		found, unread := o.readDocuments(ctx, file, strict)
-		documents, err = append(documents, found...), errors.Join(err, unread)
-	}
-	return documents, err
+	return o.readManifests(ctx, &o.manifests)
 }
 
 func (o *lintOptions) clusterDocuments(ctx context.Context) ([]document, error) {
@@ -235,7 +219,7 @@ func (o *lintOptions) clusterDocuments(ctx context.Context) ([]document, error) 
 	}
 	var documents []document
 	add := func(ds *appsv1.DaemonSet) {
-		documents = append(documents, document{object: ds, file: fmt.Sprintf("apis/apps/v1/namespaces/%s/daemonsets/%s", ds.Namespace, ds.Name)})
+		documents = append(documents, document{object: ds, part: &part{file: fmt.Sprintf("apis/apps/v1/namespaces/%s/daemonsets/%s", ds.Namespace, ds.Name)}})
 	}
 	if o.all {
 		all, err := client.AppsV1().DaemonSets(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
@@ -257,21 +241,23 @@ func (o *lintOptions) clusterDocuments(ctx context.Context) ([]document, error) 
 }
 
 // findings returns what the API server and the rules have against ds and is asked for,
-// the worst first. objects are those of the same files.
-func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, objects []runtime.Object) ([]lint.Finding, error) {
-	findings, err := upstream.Check(ctx, ds)
-	if err != nil {
-		return nil, err
-	}
+// the worst first. refusals are why the API server would not read it, and beside is what other
+// objects have against it.
+func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, refusals, beside []lint.Finding) []lint.Finding {
+	// What could not be read is missing, which is no finding of its own.
+	refused := slices.DeleteFunc(upstream.Check(ctx, ds), func(f lint.Finding) bool {
+		return slices.ContainsFunc(refusals, func(refusal lint.Finding) bool { return refusal.Field == f.Field })
+	})
 	// What lint.Check returns is never nil, so that JSON has an empty list.
-	findings = append(slices.Insert(lint.Check(ds), 0, findings...), append(lint.CheckReferences(ds, objects), lint.CheckNodes(ds, o.nodes)...)...)
+	findings := slices.Insert(lint.Check(ds), 0, slices.Concat(refusals, refused)...)
+	findings = append(findings, slices.Concat(beside, lint.CheckNodes(ds, o.nodes))...)
 	findings = slices.DeleteFunc(findings, func(f lint.Finding) bool {
 		return !f.Severity.AtLeast(lint.Severity(o.level)) || len(o.only) > 0 && !slices.Contains(o.only, f.Rule) || slices.Contains(o.skip, f.Rule)
 	})
 	slices.SortStableFunc(findings, func(a, b lint.Finding) int {
 		return slices.Index(lint.Severities(), a.Severity) - slices.Index(lint.Severities(), b.Severity)
 	})
-	return findings, nil
+	return findings
 }
 
 // print writes findings for people.

@@ -5,268 +5,188 @@ package cli
 
 import (
 	"bytes"
-	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 
-	"go.yaml.in/yaml/v3"
-	appsv1 "k8s.io/api/apps/v1"
+	"github.com/spf13/pflag"
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/client-go/kubernetes/scheme"
+	kubectl "k8s.io/cli-runtime/pkg/resource"
 
 	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/lint/upstream"
 )
 
-// strict refuses fields that do not exist, as kubectl apply does.
-var strict = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
+// The most that is read of a source. A request to the API server has 3 MiB, and the largest collections
+// of CRDs have 5; a dump of 100,000 pods has about 1 GiB.
+const (
+	maxManifest = 64 << 20
+	maxDump     = 4 << 30
+)
 
-// lenient accepts unknown fields: the files may come from a cluster of another version.
-var lenient = scheme.Codecs.UniversalDeserializer()
+// manifests name files as kubectl does.
+type manifests struct{ kubectl.FilenameOptions }
 
-// document is an object of a file, and where it is there.
-type document struct {
-	object runtime.Object
-	file   string
-	part
+func (m *manifests) addFlags(flags *pflag.FlagSet) {
+	flags.StringArrayVarP(&m.Filenames, "filename", "f", nil, "File, folder, pattern or URL with DaemonSets, - for the standard input. It may be given more than once.")
+	flags.BoolVarP(&m.Recursive, "recursive", "R", false, "Look into the folders of folders, too.")
+	flags.StringVarP(&m.Kustomize, "kustomize", "k", "", "Take what kustomize makes of this folder.")
 }
 
-// fieldParts are the names, keys and numbers in the path of a field.
-var fieldParts = regexp.MustCompile(`[^.\[\]]+|\[[^\]]*\]`)
-
-// lineOf returns the line of a field, or of the nearest field above it that is there.
-func (d *document) lineOf(path string) int {
-	var root yaml.Node
-	if yaml.Unmarshal(d.content, &root) != nil || len(root.Content) == 0 {
-		return d.line
+// args are the flags again, for a command that is printed.
+func (m *manifests) args() (args []string) {
+	for _, file := range m.Filenames {
+		args = append(args, "-f", file)
 	}
-	node, line := root.Content[0], root.Content[0].Line
-	for _, name := range fieldParts.FindAllString(path, -1) {
-		next := child(node, strings.Trim(name, "[]"))
-		if next == nil {
-			break
-		}
-		node, line = next, next.Line
+	if m.Recursive {
+		args = append(args, "-R")
 	}
-	return d.start + line - 1
+	if m.Kustomize != "" {
+		args = append(args, "-k", m.Kustomize)
+	}
+	return args
 }
 
-// child returns the value of a key, or the item of a number; nil if there is none.
-func child(node *yaml.Node, name string) *yaml.Node {
-	number, err := strconv.Atoi(name)
-	if node.Kind == yaml.SequenceNode && err == nil && number < len(node.Content) {
-		return node.Content[number]
-	}
-	for n := 0; node.Kind == yaml.MappingNode && n+1 < len(node.Content); n += 2 {
-		if node.Content[n].Value == name {
-			return node.Content[n+1]
-		}
-	}
-	return nil
-}
-
-// findFiles returns files, and the manifests in folders. With recursive, folders in folders count, too.
-func findFiles(paths []string, recursive bool) ([]string, error) {
-	var files []string
-	for _, root := range paths {
-		if root == "-" || isURL(root) {
-			files = append(files, root)
+// findFiles returns files, and the manifests in folders, as kubectl does, and with an error for some paths the
+// others. The rest of kubectl's package cannot serve: it tells no lines, and ends a file at the first document
+// that is broken.
+func findFiles(paths []string, recursive bool) (files []string, err error) {
+	for _, path := range paths {
+		matches := []string{path}
+		if path == "-" || isURL(path) {
+			files = append(files, path)
 			continue
 		}
-		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
-				return err
-			case entry.IsDir() && path != root && !recursive:
-				return filepath.SkipDir
-			case !entry.IsDir() && (path == root || slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path))):
-				files = append(files, path)
+		if _, missing := os.Stat(path); errors.Is(missing, fs.ErrNotExist) {
+			// A pattern that cannot be read matches nothing.
+			if matches, _ = filepath.Glob(path); len(matches) == 0 {
+				err = errors.Join(err, fmt.Errorf("the path %q does not exist", path))
 			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
+		}
+		for _, match := range matches {
+			visitors, unread := kubectl.ExpandPathsToFileVisitors(nil, match, recursive, kubectl.FileExtensions, nil)
+			err = errors.Join(err, unread)
+			for _, visitor := range visitors {
+				if file, ok := visitor.(*kubectl.FileVisitor); ok {
+					files = append(files, file.Path)
+				}
+			}
 		}
 	}
-	return files, nil
-}
-
-// readDocuments returns the objects in a file, or in the standard input for "-". Lists
-// are taken apart, and objects of kinds that client-go does not know are left out. With an
-// error for some of the documents, it returns the others.
-func (e *environment) readDocuments(ctx context.Context, path string, decoder runtime.Decoder) ([]document, error) {
-	content, err := e.readFile(ctx, path)
-	if err != nil {
-		return nil, err
-	}
-	return decodeDocuments(content, path, decoder)
-}
-
-func decodeDocuments(content []byte, path string, decoder runtime.Decoder) (documents []document, err error) {
-	for _, part := range splitDocuments(content) {
-		objects, unread := decodeObject(part.content, decoder)
-		if unread != nil {
-			err = errors.Join(err, fmt.Errorf("%s:%d: %w", path, part.line, unread))
-		}
-		for _, object := range objects {
-			documents = append(documents, document{object, path, part})
-		}
-	}
-	return documents, err
-}
-
-// kustomized returns the objects that kubectl makes of a folder. They have no lines in a file.
-func kustomized(ctx context.Context, folder string) ([]document, error) {
-	content, err := exec.CommandContext(ctx, "kubectl", "kustomize", folder).Output()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		err = errors.New(string(bytes.TrimSpace(exit.Stderr)))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("kubectl kustomize %s: %w", folder, err)
-	}
-	documents, err := decodeDocuments(content, folder, strict)
-	for n := range documents {
-		documents[n].part = part{}
-	}
-	return documents, err
+	return files, err
 }
 
 func isURL(path string) bool {
 	return strings.HasPrefix(path, "http://") || strings.HasPrefix(path, "https://")
 }
 
-func (e *environment) readFile(ctx context.Context, path string) ([]byte, error) {
-	if isURL(path) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
-		if err != nil {
-			return nil, err
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return nil, err
-		}
-		defer response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("%s: the server says %s", path, response.Status)
-		}
-		return io.ReadAll(response.Body)
+// readManifests returns the objects in files, or what kustomize makes of a folder. With an error for some of
+// them, it returns the others. What cannot be read and is no DaemonSet is told, and is no error.
+func (e *environment) readManifests(ctx context.Context, m *manifests) (documents []document, err error) {
+	if m.Kustomize != "" {
+		documents, err = m.kustomized()
 	}
-	if path == "-" {
-		content, err := io.ReadAll(e.In)
-		if err != nil {
-			return nil, fmt.Errorf("reading the standard input: %w", err)
-		}
-		return content, nil
+	files, missing := findFiles(m.Filenames, m.Recursive)
+	err = errors.Join(err, missing)
+	for _, file := range files {
+		found, unread := e.readDocuments(ctx, file, maxManifest)
+		documents, err = append(documents, found...), errors.Join(err, unread)
 	}
-	return os.ReadFile(path)
+	documents = slices.DeleteFunc(documents, func(d document) bool {
+		switch {
+		case d.unread == nil:
+		case !d.other && bytes.Contains(d.content, []byte(upstream.Kind.Kind)):
+			err = errors.Join(err, d.problem())
+		default:
+			fmt.Fprintf(e.ErrOut, "This is left out: %v\n", d.problem())
+		}
+		return d.unread != nil
+	})
+	return documents, err
 }
 
-// part is a document of a YAML file before it is decoded. JSON is a single one.
-type part struct {
-	content []byte
-	// start is its first line, and line is the first line that is no comment.
-	start, line int
+// kustomized returns the objects that kustomize makes of a folder. They have no lines in a file.
+func (m *manifests) kustomized() (documents []document, err error) {
+	made, err := kubectl.NewLocalBuilder().Unstructured().FilenameParam(false, &m.FilenameOptions).Do().Infos()
+	for _, info := range made {
+		content, invalid := json.Marshal(info.Object)
+		p := &part{file: m.Kustomize, content: content}
+		documents, err = append(documents, p.objects(content, "", schema.GroupVersionKind{})...), errors.Join(err, invalid)
+	}
+	return documents, err
 }
 
-// splitDocuments splits content at lines that begin with ---. Documents without
-// anything in them are left out.
-func splitDocuments(content []byte) []part {
-	var parts []part
-	var current part
-	flush := func() {
-		if current.line > 0 {
-			parts = append(parts, current)
-		}
-		current = part{}
-	}
-	number := 0
-	for line := range bytes.Lines(content) {
-		number++
-		if rest, ok := bytes.CutPrefix(line, []byte("---")); ok && len(bytes.TrimLeft(rest, " \t\r\n")) < len(rest) {
-			flush()
-			// Text after the dashes belongs to the document.
-			line = rest
-		}
-		if len(current.content) == 0 {
-			current.start = number
-		}
-		if text := bytes.TrimSpace(line); len(text) > 0 && text[0] != '#' && current.line == 0 {
-			current.line = number
-		}
-		current.content = append(current.content, line...)
-	}
-	flush()
-	return parts
-}
-
-func decodeObject(raw []byte, decoder runtime.Decoder) ([]runtime.Object, error) {
-	object, kind, err := decoder.Decode(raw, nil, nil)
-	if gone := kind != nil && kind.Kind == "DaemonSet" && kind.GroupVersion() != appsv1.SchemeGroupVersion; gone {
-		return nil, fmt.Errorf("no API server takes a DaemonSet of %s since Kubernetes 1.16: write apiVersion apps/v1", kind.GroupVersion())
-	}
-	// What has no kind is no object of Kubernetes.
-	if runtime.IsNotRegisteredError(err) || runtime.IsMissingKind(err) {
-		return nil, nil
-	}
+// readDocuments returns the documents in a file, or in the standard input for "-". Lists are taken apart, and
+// objects of kinds that client-go does not know are left out.
+func (e *environment) readDocuments(ctx context.Context, path string, most int64) ([]document, error) {
+	content, err := e.readFile(ctx, path, most)
 	if err != nil {
 		return nil, err
 	}
-	list, ok := object.(*corev1.List)
-	switch {
-	case !ok && meta.IsListType(object):
-		return meta.ExtractList(object)
-	case !ok:
-		return []runtime.Object{object}, nil
-	}
-	var objects []runtime.Object
-	for n := range list.Items {
-		decoded, err := decodeObject(list.Items[n].Raw, decoder)
-		if err != nil {
-			return nil, fmt.Errorf("item %d: %w", n, err)
-		}
-		objects = append(objects, decoded...)
-	}
-	return objects, nil
+	return decodeDocuments(path, content), nil
 }
 
-// readDaemonSets returns the DaemonSets of a file and the other objects beside them, those
-// without a namespace in the given one.
-func (e *environment) readDaemonSets(ctx context.Context, path, namespace string) (daemonSets []*appsv1.DaemonSet, others []runtime.Object, err error) {
-	documents, err := e.readDocuments(ctx, path, strict)
+// readFile returns the content of a file as UTF-8.
+func (e *environment) readFile(ctx context.Context, path string, most int64) ([]byte, error) {
+	file, err := e.open(ctx, path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	for _, document := range documents {
-		switch object := document.object.(type) {
-		case *appsv1.DaemonSet:
-			object.Namespace = cmp.Or(object.Namespace, namespace)
-			daemonSets = append(daemonSets, object)
-			continue
-		case *corev1.ResourceQuota, *corev1.LimitRange:
-			limits := object.(metav1.Object)
-			limits.SetNamespace(cmp.Or(limits.GetNamespace(), namespace))
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(transform.NewReader(file, unicode.BOMOverride(unicode.UTF8.NewDecoder())), most+1))
+	if err == nil && int64(len(content)) > most {
+		err = fmt.Errorf("it has more than %d MiB", most>>20)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return content, nil
+}
+
+func (e *environment) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	switch {
+	case path == "-":
+		return io.NopCloser(e.In), nil
+	case !isURL(path):
+		return os.Open(path)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	// kubectl tries as often, with a function of its own that takes no context.
+	for attempt := 1; ; attempt++ {
+		response, err := (&http.Client{Timeout: time.Minute}).Do(request)
+		if err == nil && response.StatusCode == http.StatusOK {
+			return response.Body, nil
 		}
-		others = append(others, document.object)
+		final := attempt == 3 || ctx.Err() != nil
+		if err == nil {
+			response.Body.Close()
+			err = fmt.Errorf("%s: the server says %s", path, response.Status)
+			final = final || response.StatusCode < http.StatusInternalServerError
+		}
+		if final {
+			return nil, err
+		}
+		e.clock.Sleep(time.Second)
 	}
-	if len(daemonSets) == 0 {
-		return nil, nil, fmt.Errorf("%s: there is no DaemonSet of apps/v1 in it", path)
-	}
-	return daemonSets, others, nil
 }
 
 // readFiles returns the cluster whose objects are in files and folders. An object that is
@@ -279,12 +199,16 @@ func (e *environment) readFiles(ctx context.Context, paths []string) (*explain.C
 	c, t := &explain.Cluster{}, &trimmer{noManagers: true}
 	seen := sets.New[string]()
 	for _, path := range files {
-		documents, err := e.readDocuments(ctx, path, lenient)
+		documents, err := e.readDocuments(ctx, path, maxDump)
 		// Folders have other files, too.
-		if err != nil && slices.Contains(paths, path) {
+		named := slices.Contains(paths, path)
+		if err != nil && named {
 			return nil, err
 		}
 		for _, document := range documents {
+			if document.unread != nil && named {
+				return nil, document.problem()
+			}
 			object, err := meta.Accessor(document.object)
 			// A document without metadata is of no kind that is looked at.
 			if err != nil {

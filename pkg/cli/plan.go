@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ import (
 // planOptions are the flags of plan.
 type planOptions struct {
 	query
-	file   string
+	manifests
 	dryRun bool
 }
 
@@ -35,20 +36,24 @@ func newPlanCommand(e *environment) *cobra.Command {
 	command.Args = cobra.NoArgs
 	o.output.addFlag(command, formatWide, formatMarkdown)
 	e.addFromFlag(command)
-	command.Flags().StringVarP(&o.file, "filename", "f", "", "File or URL with the DaemonSet, - for the standard input.")
+	o.manifests.addFlags(command.Flags())
 	command.Flags().BoolVar(&o.dryRun, "dry-run-pod", true, "Ask the API server what admission would make of a pod, by creating one with a dry run.")
 	return command
 }
 
 func (o *planOptions) complete(args []string) error {
-	if o.file == "" {
-		return errors.New("--filename is missing: name the file with the DaemonSet, or - for the standard input")
+	if (len(o.Filenames) > 0) == (o.Kustomize != "") {
+		return errors.New("name the files with the DaemonSet in one way: --filename, or --kustomize")
 	}
 	return o.query.complete(args)
 }
 
 func (o *planOptions) run(command *cobra.Command) error {
-	daemonSets, others, err := o.readDaemonSets(command.Context(), o.file, o.space)
+	documents, err := o.readManifests(command.Context(), &o.manifests)
+	if err != nil {
+		return err
+	}
+	daemonSets, others, err := sortDaemonSets(documents, o.space)
 	if err != nil {
 		return err
 	}
@@ -63,6 +68,30 @@ func (o *planOptions) run(command *cobra.Command) error {
 		}
 	}
 	return nil
+}
+
+// sortDaemonSets returns the DaemonSets among documents and the other objects, those without a namespace in the
+// given one.
+func sortDaemonSets(documents []document, namespace string) (daemonSets []*appsv1.DaemonSet, others []runtime.Object, err error) {
+	for _, d := range documents {
+		switch object := d.object.(type) {
+		case *appsv1.DaemonSet:
+			for _, refusal := range d.refusals() {
+				err = errors.Join(err, fmt.Errorf("%s: the API server refuses it: %s: %s", d.position(refusal.Field), refusal.Field, refusal.Message))
+			}
+			object.Namespace = cmp.Or(object.Namespace, namespace)
+			daemonSets = append(daemonSets, object)
+			continue
+		case *corev1.ResourceQuota, *corev1.LimitRange:
+			limits := object.(metav1.Object)
+			limits.SetNamespace(cmp.Or(limits.GetNamespace(), namespace))
+		}
+		others = append(others, d.object)
+	}
+	if len(daemonSets) == 0 {
+		err = errors.Join(err, errors.New("there is no DaemonSet of apps/v1 in what --filename or --kustomize names"))
+	}
+	return daemonSets, others, err
 }
 
 // plan prints what would happen if ds were applied, and returns the cluster as it is then.
@@ -94,7 +123,7 @@ func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, cli
 	}
 	p := o.printer()
 	p.plan(plan)
-	if diff := explain.Command(o.kubectl(), "diff", "-f", o.file, "-n", ds.Namespace); o.file != "-" && diff != "" {
+	if diff := explain.Command(o.kubectl(), slices.Concat([]string{"diff"}, o.args(), []string{"-n", ds.Namespace})...); !slices.Contains(o.Filenames, "-") && diff != "" {
 		p.line(0, "")
 		p.command(2, "Next: ", diff)
 	}

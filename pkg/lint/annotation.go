@@ -144,16 +144,22 @@ func checkIgnoredUnknown(m *manifest) {
 // meant names the nearest of names to a misspelt one. It is empty if none is near.
 func meant(misspelt string, names []string) string {
 	// Up to a third of the letters may be wrong, and always two.
-	best, distance := "", max(2, len(strings.TrimPrefix(misspelt, daemonset.AnnotationPrefix))/3)+1
-	for _, name := range names {
-		if d := editDistance(misspelt, name); d < distance {
-			best, distance = name, d
-		}
-	}
+	best := nearest(misspelt, names, max(2, len(strings.TrimPrefix(misspelt, daemonset.AnnotationPrefix))/3))
 	if best == "" {
 		return ""
 	}
 	return "; the nearest name is " + best
+}
+
+// nearest returns the first of those names that are the nearest to name, "" if none is within most letters of it.
+func nearest(name string, names []string, most int) string {
+	best, distance := "", most+1
+	for _, other := range names {
+		if d := editDistance(name, other); d < distance {
+			best, distance = other, d
+		}
+	}
+	return best
 }
 
 // editDistance is the number of letters to insert, delete or replace to make b of a

@@ -165,26 +165,29 @@ func floats(image string) bool {
 }
 
 // checkProbePort looks for names of ports that their container does not have: the
-// kubelet looks for them there alone.
+// kubelet looks for them there alone (ResolveContainerPort in k8s.io/kubernetes/pkg/probe).
 func checkProbePort(m *manifest) {
 	for _, c := range m.running {
+		check := func(at *field.Path, port intstr.IntOrString, effect string) {
+			if port.Type == intstr.String && !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.StrVal }) {
+				m.report(at.Child("port"), "container %s has no port of the name %q, so %s", c.Name, port.StrVal, effect)
+			}
+		}
 		for _, probe := range []struct {
 			name string
 			*corev1.Probe
 		}{{"startupProbe", c.StartupProbe}, {"livenessProbe", c.LivenessProbe}, {"readinessProbe", c.ReadinessProbe}} {
-			if probe.Probe == nil {
-				continue
-			}
-			kind, port := "", intstr.IntOrString{}
-			switch {
+			switch at := c.path().Child(probe.name); {
+			case probe.Probe == nil:
 			case probe.HTTPGet != nil:
-				kind, port = "httpGet", probe.HTTPGet.Port
+				check(at.Child("httpGet"), probe.HTTPGet.Port, "the probe can only fail")
 			case probe.TCPSocket != nil:
-				kind, port = "tcpSocket", probe.TCPSocket.Port
+				check(at.Child("tcpSocket"), probe.TCPSocket.Port, "the probe can only fail")
 			}
-			if port.Type == intstr.String && !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.StrVal }) {
-				m.report(c.path().Child(probe.name, kind, "port"), "container %s has no port of the name %q, so the probe can only fail", c.Name, port.StrVal)
-			}
+		}
+		// With a hook preStop that fails the container runs, and ends.
+		if c.Lifecycle != nil && c.Lifecycle.PostStart != nil && c.Lifecycle.PostStart.HTTPGet != nil {
+			check(c.path().Child("lifecycle", "postStart", "httpGet"), c.Lifecycle.PostStart.HTTPGet.Port, "the hook fails and the container is killed, again and again")
 		}
 	}
 }

@@ -64,6 +64,17 @@ func (f Finding) String() string {
 // Check returns what is wrong with ds: errors first, then warnings, each in the
 // order of [Rules] and, within a rule, of the manifest. The result is never nil.
 func Check(ds *appsv1.DaemonSet) []Finding {
+	m := newManifest(ds)
+	for i := range m.rules {
+		m.rule = &m.rules[i]
+		if m.rule.check != nil && (m.rule.Severity == Error || !slices.Contains(m.ignored, m.rule.ID)) {
+			m.rule.check(m)
+		}
+	}
+	return m.findings
+}
+
+func newManifest(ds *appsv1.DaemonSet) *manifest {
 	m := &manifest{
 		ds: ds, pod: &ds.Spec.Template.Spec, annotations: ourAnnotations(ds),
 		rules: rules(), ignored: ignoredRules(ds), findings: []Finding{},
@@ -81,13 +92,7 @@ func Check(ds *appsv1.DaemonSet) []Finding {
 	for i := range m.pod.Containers {
 		m.running = append(m.running, container{&m.pod.Containers[i], "containers", i})
 	}
-	for i := range m.rules {
-		m.rule = &m.rules[i]
-		if m.rule.check != nil && (m.rule.Severity == Error || !slices.Contains(m.ignored, m.rule.ID)) {
-			m.rule.check(m)
-		}
-	}
-	return m.findings
+	return m
 }
 
 // manifest is a DaemonSet while it is being checked.

@@ -503,6 +503,15 @@ var tests = map[string]struct {
 	})), []string{
 		`spec.template.spec.containers[0].livenessProbe.tcpSocket.port: container agent has no port of the name "metrics", so the probe can only fail`,
 	}},
+	"a hook on a port that is not there": {"probe-port", main(func(c *corev1.Container) {
+		handler := &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromString("admin")}}
+		c.Lifecycle = &corev1.Lifecycle{PostStart: handler, PreStop: handler}
+	}), []string{
+		`spec.template.spec.containers[0].lifecycle.postStart.httpGet.port: container agent has no port of the name "admin", so the hook fails and the container is killed, again and again`,
+	}},
+	"a hook on a port by its number": {"probe-port", main(func(c *corev1.Container) {
+		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8080)}}}
+	}), nil},
 	"a probe on a port by its name": {"probe-port", main(func(c *corev1.Container) {
 		c.Ports[0].Name, c.ReadinessProbe.HTTPGet.Port = "http", intstr.FromString("http")
 	}), nil},
@@ -524,6 +533,19 @@ var tests = map[string]struct {
 		"spec.template.spec.volumes[0].hostPath: /run/docker.sock is not there on nodes of today, whose kubelets do without Docker since Kubernetes 1.24",
 	}},
 
+	"a priority without a class": {"set-by-admission", pod(func(spec *corev1.PodSpec) {
+		spec.PriorityClassName, spec.Priority = "system-cluster-critical", new(int32(1000))
+		spec.Overhead = cpu
+	}), []string{
+		"spec.template.spec.priority: the API server refuses every pod: its class makes 2000000000 of the priority",
+		"spec.template.spec.overhead: the API server refuses every pod: only a RuntimeClass has an overhead",
+	}},
+	"the priority of a class": {"set-by-admission", pod(func(spec *corev1.PodSpec) {
+		spec.PriorityClassName, spec.Priority = "system-node-critical", new(int32(2000001000))
+	}), nil},
+	"a priority and an overhead of classes that are not known": {"set-by-admission", pod(func(spec *corev1.PodSpec) {
+		spec.Priority, spec.Overhead, spec.RuntimeClassName = new(int32(1000)), cpu, new("gvisor")
+	}), nil},
 	"an image that is always pulled": {"image-pull-always", main(func(c *corev1.Container) { c.ImagePullPolicy = corev1.PullAlways }), []string{
 		"spec.template.spec.containers[0].imagePullPolicy: container agent does not start while the registry is away, though its image has a fixed name",
 	}},
@@ -786,8 +808,8 @@ func TestEveryRuleSpeaksAndIsSilent(t *testing.T) {
 			speaks = speaks || tc.rule == rule.ID && len(tc.want) > 0
 			silent = silent || tc.rule == rule.ID && len(tc.want) == 0
 		}
-		// TestReferences and TestNodesOfSeveralSystems are about these.
-		elsewhere := []string{"absent-reference", "mixed-systems"}
+		// TestReferences, TestNeighbours and TestNodesOfSeveralSystems are about these.
+		elsewhere := []string{"absent-reference", "host-port-clash", "mixed-systems"}
 		if ours := !strings.HasPrefix(rule.ID, "api-") && !slices.Contains(elsewhere, rule.ID); ours && (!speaks || !silent) {
 			t.Errorf("%s: there is a case where it speaks: %v; where it is silent: %v", rule.ID, speaks, silent)
 		}

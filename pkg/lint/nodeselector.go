@@ -20,16 +20,7 @@ func contradiction(term *corev1.NodeSelectorTerm, spec *corev1.PodSpec) string {
 	if len(term.MatchExpressions)+len(term.MatchFields) == 0 {
 		return "an empty term matches nothing"
 	}
-	equals := func(key, value string) corev1.NodeSelectorRequirement {
-		return corev1.NodeSelectorRequirement{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{value}}
-	}
-	labels, fields := slices.Clone(term.MatchExpressions), slices.Clone(term.MatchFields)
-	for key, value := range spec.NodeSelector {
-		labels = append(labels, equals(key, value))
-	}
-	if spec.NodeName != "" {
-		fields = append(fields, equals(metav1.ObjectNameField, spec.NodeName))
-	}
+	labels, fields := withSelector(term, spec)
 	for _, requirement := range term.MatchExpressions {
 		if impossible(labels, requirement.Key, true) {
 			return "no value of label " + requirement.Key + " meets all that is required of it"
@@ -40,6 +31,41 @@ func contradiction(term *corev1.NodeSelectorTerm, spec *corev1.PodSpec) string {
 		return "no node name meets all that is required of it"
 	}
 	return ""
+}
+
+// withSelector returns the requirements of term, and with them the node selector and the node name of spec.
+func withSelector(term *corev1.NodeSelectorTerm, spec *corev1.PodSpec) (labels, fields []corev1.NodeSelectorRequirement) {
+	equals := func(key, value string) corev1.NodeSelectorRequirement {
+		return corev1.NodeSelectorRequirement{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{value}}
+	}
+	labels, fields = slices.Clone(term.MatchExpressions), slices.Clone(term.MatchFields)
+	for key, value := range spec.NodeSelector {
+		labels = append(labels, equals(key, value))
+	}
+	if spec.NodeName != "" {
+		fields = append(fields, equals(metav1.ObjectNameField, spec.NodeName))
+	}
+	return labels, fields
+}
+
+// shareNodes says whether a node can meet what both pods require of it.
+func shareNodes(a, b *corev1.PodSpec) bool {
+	terms := func(spec *corev1.PodSpec) []corev1.NodeSelectorTerm {
+		if terms := (&manifest{pod: spec}).nodeTerms(); len(terms) > 0 {
+			return terms
+		}
+		return []corev1.NodeSelectorTerm{{}}
+	}
+	for _, x := range terms(a) {
+		for _, y := range terms(b) {
+			labels, fields := withSelector(&y, b)
+			both := corev1.NodeSelectorTerm{MatchExpressions: append(labels, x.MatchExpressions...), MatchFields: append(fields, x.MatchFields...)}
+			if len(both.MatchExpressions)+len(both.MatchFields) == 0 || contradiction(&both, a) == "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // impossible says whether no label of that key meets requirements. It asks the scheduler's

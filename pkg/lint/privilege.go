@@ -18,6 +18,21 @@ func checkNoPriorityClass(m *manifest) {
 	}
 }
 
+// priorities are those of the classes that every cluster has, and without a class.
+var priorities = map[string]int32{"": 0, "system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
+
+// checkSetByAdmission looks for what the admission plugins Priority and RuntimeClass of
+// k8s.io/kubernetes/plugin/pkg/admission set, and refuse to be told otherwise.
+func checkSetByAdmission(m *manifest) {
+	priority, known := priorities[m.pod.PriorityClassName]
+	if m.pod.Priority != nil && known && *m.pod.Priority != priority {
+		m.report(podPath().Child("priority"), "the API server refuses every pod: its class makes %d of the priority", priority)
+	}
+	if m.pod.Overhead != nil && m.pod.RuntimeClassName == nil {
+		m.report(podPath().Child("overhead"), "the API server refuses every pod: only a RuntimeClass has an overhead")
+	}
+}
+
 func checkDefaultServiceAccount(m *manifest) {
 	name := cmp.Or(m.pod.ServiceAccountName, m.pod.DeprecatedServiceAccount, "default")
 	if name == "default" && !isSet(m.pod.AutomountServiceAccountToken, false) {

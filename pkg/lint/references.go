@@ -10,9 +10,12 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -31,7 +34,8 @@ func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	if slices.Contains(ignoredRules(ds), rule.ID) {
 		return nil
 	}
-	names := make(map[string][]string)
+	// These are in every cluster.
+	names := map[string][]string{"PriorityClass": {"system-node-critical", "system-cluster-critical"}}
 	for _, object := range objects {
 		if o, kind := kindOf(object); kind != "" && (o.GetNamespace() == "" || o.GetNamespace() == ds.Namespace) {
 			names[kind] = append(names[kind], o.GetName())
@@ -40,9 +44,9 @@ func CheckReferences(ds *appsv1.DaemonSet, objects []runtime.Object) []Finding {
 	m := &manifest{rule: rule}
 	for _, r := range references(&ds.Spec.Template.Spec) {
 		known := names[r.kind]
-		likely := slices.IndexFunc(known, func(name string) bool { return misspells(r.name, name) })
-		if likely >= 0 && !slices.Contains(known, r.name) {
-			m.report(r.at, "the files have no %s %s, and they have %s", r.kind, r.name, known[likely])
+		// A letter may be wrong in names of four letters, two in those of eight.
+		if likely := nearest(r.name, known, min(2, len(r.name)/4)); likely != "" && likely != r.name {
+			m.report(r.at, "the files have no %s %s, and there is %s", r.kind, r.name, likely)
 		}
 	}
 	return m.findings
@@ -69,17 +73,27 @@ func CheckNodes(ds *appsv1.DaemonSet, nodes []corev1.Node) []Finding {
 	return m.findings
 }
 
-// misspells says whether a and b are the same but for one place: two letters of it, or
-// one in names of less than eight, and none in names of less than four.
-func misspells(a, b string) bool {
-	allowed := min(2, max(len(a), len(b))/4)
-	for a != "" && b != "" && a[0] == b[0] {
-		a, b = a[1:], b[1:]
+// CheckNeighbours returns which host ports of ds one of others has as well, if both may belong on a node.
+func CheckNeighbours(ds *appsv1.DaemonSet, others []*appsv1.DaemonSet) []Finding {
+	m := newManifest(ds)
+	if m.rule = Find("host-port-clash"); slices.Contains(m.ignored, m.rule.ID) {
+		return nil
 	}
-	for a != "" && b != "" && a[len(a)-1] == b[len(b)-1] {
-		a, b = a[:len(a)-1], b[:len(b)-1]
+	for _, other := range others {
+		taken := daemonset.HostPortsOf(&other.Spec.Template.Spec)
+		if !shareNodes(m.pod, &other.Spec.Template.Spec) || other.Namespace == ds.Namespace && other.Name == ds.Name {
+			continue
+		}
+		for _, c := range m.running {
+			for i := range c.Ports {
+				alone := &corev1.PodSpec{HostNetwork: m.pod.HostNetwork, Containers: []corev1.Container{{Ports: c.Ports[i : i+1]}}}
+				if daemonset.AnyConflict(daemonset.HostPortsOf(alone), taken) {
+					m.report(c.path().Child("ports").Index(i), "DaemonSet %s has host port %d as well: on a node with both, the pod that comes later stays Pending", other.Name, hostPort(m.pod, &c.Ports[i]))
+				}
+			}
+		}
 	}
-	return max(len(a), len(b)) <= allowed
+	return m.findings
 }
 
 // kindOf returns the kind of an object that pods refer to, "" for other objects.
@@ -93,6 +107,10 @@ func kindOf(object runtime.Object) (metav1.Object, string) {
 		return object, "Secret"
 	case *corev1.PersistentVolumeClaim:
 		return object, "PersistentVolumeClaim"
+	case *schedulingv1.PriorityClass:
+		return object, "PriorityClass"
+	case *nodev1.RuntimeClass:
+		return object, "RuntimeClass"
 	default:
 		return nil, ""
 	}
@@ -109,6 +127,8 @@ func references(pod *corev1.PodSpec) []reference {
 	if pod.ServiceAccountName != "default" {
 		add("ServiceAccount", pod.ServiceAccountName, nil, podPath().Child("serviceAccountName"))
 	}
+	add("PriorityClass", pod.PriorityClassName, nil, podPath().Child("priorityClassName"))
+	add("RuntimeClass", ptr.Deref(pod.RuntimeClassName, ""), nil, podPath().Child("runtimeClassName"))
 	for n, volume := range pod.Volumes {
 		at := podPath().Child("volumes").Index(n)
 		switch {

@@ -9,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -90,6 +92,17 @@ func TestReferences(t *testing.T) {
 			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}, &corev1.ServiceAccount{ObjectMeta: named("logging", "agnt")}},
 			want: []string{"spec.template.spec.serviceAccountName"},
 		},
+		"an account with a letter missing in two places, and nearly the same one": {
+			pod: corev1.PodSpec{ServiceAccountName: "nde-exportr"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "node-exporter")}},
+			want: []string{"spec.template.spec.serviceAccountName"},
+		},
+		"classes, and nearly the same ones": {
+			pod:     corev1.PodSpec{PriorityClassName: "agent", RuntimeClassName: new("gvisr")},
+			objects: []runtime.Object{&schedulingv1.PriorityClass{ObjectMeta: named("", "agents")}, &nodev1.RuntimeClass{ObjectMeta: named("", "gvisor")}},
+			want:    []string{"spec.template.spec.priorityClassName", "spec.template.spec.runtimeClassName"},
+		},
+		"nearly a class that every cluster has": {pod: corev1.PodSpec{PriorityClassName: "system-node-crtical"}, want: []string{"spec.template.spec.priorityClassName"}},
+		"a class that every cluster has":        {pod: corev1.PodSpec{PriorityClassName: "system-node-critical"}},
 		"an account that another project makes": {
 			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}},
 		},
@@ -114,5 +127,47 @@ func TestReferences(t *testing.T) {
 				t.Errorf("(-want,+got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Two DaemonSets with one host port are found if a node may have both.
+func TestNeighbours(t *testing.T) {
+	t.Parallel()
+	neighbour := func(name string, changes ...change) *appsv1.DaemonSet {
+		ds := decode(t, good)
+		ds.Name = name
+		all(changes...)(ds)
+		return ds
+	}
+	selects := func(key, value string) change {
+		return pod(func(spec *corev1.PodSpec) { spec.NodeSelector = map[string]string{key: value} })
+	}
+	on := func(name string) change { return pod(func(spec *corev1.PodSpec) { spec.NodeName = name }) }
+	const found = "spec.template.spec.containers[0].ports[0]: DaemonSet b has host port 8080 as well: on a node with both, the pod that comes later stays Pending"
+	for name, tc := range map[string]struct {
+		a, b *appsv1.DaemonSet
+		want []string
+	}{
+		"two ports":                         {neighbour("a", hostPort(8080)), neighbour("b", hostPort(8081)), nil},
+		"the same port":                     {neighbour("a", hostPort(8080)), neighbour("b", hostPort(8080)), []string{found}},
+		"a port of the host network":        {neighbour("a", pod(hostNetwork)), neighbour("b", hostPort(8080)), []string{found}},
+		"ports that are the pods' own":      {neighbour("a"), neighbour("b"), nil},
+		"the DaemonSet itself":              {neighbour("b", hostPort(8080)), neighbour("b", hostPort(8080)), nil},
+		"nodes of two systems":              {neighbour("a", hostPort(8080), selects("os", "linux")), neighbour("b", hostPort(8080), selects("os", "windows")), nil},
+		"nodes of one system and of a disk": {neighbour("a", hostPort(8080), selects("os", "linux")), neighbour("b", hostPort(8080), selects("disk", "ssd")), []string{found}},
+		"nodes by term":                     {neighbour("a", hostPort(8080), selects("os", "linux")), neighbour("b", hostPort(8080), nodeTerms(term("os In windows"))), nil},
+		"nodes by terms":                    {neighbour("a", hostPort(8080), nodeTerms(term("os In linux"), term("os In windows"))), neighbour("b", hostPort(8080), nodeTerms(term("os In windows"))), []string{found}},
+		"nodes by other terms":              {neighbour("a", hostPort(8080), nodeTerms(term("gpu Exists"))), neighbour("b", hostPort(8080), nodeTerms(term("gpu DoesNotExist"))), nil},
+		"two nodes":                         {neighbour("a", hostPort(8080), on("node-1")), neighbour("b", hostPort(8080), on("node-2")), nil},
+		"one node":                          {neighbour("a", hostPort(8080), on("node-1")), neighbour("b", hostPort(8080)), []string{found}},
+		"a rule that is ignored":            {neighbour("a", hostPort(8080), ignoring("host-port-clash")), neighbour("b", hostPort(8080)), nil},
+	} {
+		var have []string
+		for _, finding := range lint.CheckNeighbours(tc.a, []*appsv1.DaemonSet{tc.b}) {
+			have = append(have, finding.Field+": "+finding.Message)
+		}
+		if diff := cmp.Diff(tc.want, have); diff != "" {
+			t.Errorf("%s (-want,+got):\n%s", name, diff)
+		}
 	}
 }

@@ -62,6 +62,7 @@ var checks = map[string]func(*manifest){
 	"probe-port":                   checkProbePort,
 	"old-role":                     checkOldRole,
 	"docker-socket":                checkDockerSocket,
+	"set-by-admission":             checkSetByAdmission,
 	"image-pull-always":            checkImagePullAlways,
 	"no-requests":                  checkNoRequests,
 	"no-memory-limit":              checkNoMemoryLimit,
