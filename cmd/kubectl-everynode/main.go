@@ -23,8 +23,8 @@ import (
 )
 
 func main() {
-	// The memory at most is half as much again as what is kept, in place of twice that.
-	debug.SetGCPercent(50)
+	// The memory at most is a quarter more than what is kept, in place of twice that.
+	debug.SetGCPercent(25)
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}

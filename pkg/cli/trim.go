@@ -71,7 +71,11 @@ func trimPod(pod *corev1.Pod) {
 	})
 	pod.Spec.SecurityContext, pod.Spec.ImagePullSecrets, pod.Spec.HostAliases, pod.Spec.DNSConfig = nil, nil, nil, nil
 	pod.Spec.EnableServiceLinks, pod.Spec.TerminationGracePeriodSeconds, pod.Status.PodIPs, pod.Status.HostIPs = nil, nil, nil, nil
-	pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = "", ""
+	pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount, pod.Status.PodIP, pod.Status.HostIP = "", "", "", ""
+	// The pin of a daemon pod tells nothing once it has its node. That of another pod tells where else it could run.
+	if affinity := pod.Spec.Affinity; affinity != nil && pod.Spec.NodeName != "" && daemonset.OwnerOf(pod) != nil {
+		affinity.NodeAffinity = nil
+	}
 	trimContainers(pod.Spec.InitContainers)
 	trimContainers(pod.Spec.Containers)
 	if daemonset.IsReady(pod) {
@@ -95,7 +99,8 @@ func trimReady(pod *corev1.Pod) {
 			*status = corev1.ContainerStatus{Name: status.Name, Ready: status.Ready, State: status.State}
 		}
 	}
-	pod.Status.Conditions = slices.Clip(slices.DeleteFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type != corev1.PodReady }))
+	// A slice of one condition would keep the memory of all.
+	pod.Status.Conditions = slices.Clone(slices.DeleteFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type != corev1.PodReady }))
 }
 
 func trimContainers(containers []corev1.Container) {
@@ -125,6 +130,7 @@ func (t *trimmer) share(pod *corev1.Pod) {
 		t.first[owner.UID] = pod
 		return
 	}
+	share(&pod.GenerateName, first.GenerateName)
 	share(&pod.Labels, first.Labels)
 	share(&pod.Annotations, first.Annotations)
 	share(&pod.OwnerReferences, first.OwnerReferences)
