@@ -47,9 +47,11 @@ type Engine struct {
 	namespaces map[string]*corev1.Namespace
 	priorities map[string]int32
 	// on are the live pods of each node: bound and not ended.
-	on         map[string][]*corev1.Pod
-	subjects   map[types.UID]*subject
-	podUIDs    sets.Set[types.UID]
+	on       map[string][]*corev1.Pod
+	subjects map[types.UID]*subject
+	podUIDs  sets.Set[types.UID]
+	// lost are the warnings with which a kubelet refused or ended pods that are gone, one of each pod.
+	lost       map[place][]*corev1.Event
 	events     map[types.UID][]*corev1.Event
 	nominated  nominations
 	schedulers *schedulers
@@ -94,6 +96,7 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		on:         make(map[string][]*corev1.Pod, len(cluster.Nodes)),
 		subjects:   make(map[types.UID]*subject, len(cluster.DaemonSets)),
 		podUIDs:    sets.New[types.UID](),
+		lost:       make(map[place][]*corev1.Event),
 		events:     make(map[types.UID][]*corev1.Event),
 		nominated:  newNominations(cluster.Pods),
 		profiles:   everynodeProfiles(cluster.Pods),
@@ -115,6 +118,7 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		}
 	}
 	e.sortPods()
+	e.noteLosses()
 	e.set = e.set.WithLapsed(e.lapsed())
 	var err error
 	e.schedulers, err = newSchedulers(ctx, cluster, e.on)

@@ -238,6 +238,13 @@ func TestVerdict(t *testing.T) {
 	efs := daemons("efs-csi-node").Obj()
 	efs.Spec.Template.Spec.Tolerations = network.Spec.Template.Spec.Tolerations
 
+	evictions := []*corev1.Event{warningOn("n", "agent-a", "a"), warningOn("n", "agent-b", "b"), warningOn("n", "agent-c", "c"), warningOn("n", "agent-c", "c")}
+	unhealthy := func(name string) *corev1.Event {
+		e := warningOn("n", name, types.UID(name))
+		e.Reason, e.Message = "Unhealthy", "Readiness probe failed: connection refused"
+		return e
+	}
+
 	tests := map[string]struct {
 		ds      *appsv1.DaemonSet // default: agent
 		node    *corev1.Node      // default: an empty node n
@@ -667,6 +674,41 @@ func TestVerdict(t *testing.T) {
 		},
 		"a pod that was evicted and is gone": {
 			cluster: Cluster{Events: []*corev1.Event{warningOn("n", "agent-abcde", "gone")}},
+		},
+		"a pod that was evicted, and the next one starts": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound)}, Events: []*corev1.Event{warningOn("n", "agent-abcde", "gone")}},
+		},
+		"pods that are evicted again and again, and the next one starts": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
+		},
+		"pods that are evicted again and again, and the last one ends": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, func(p *corev1.Pod) { p.DeletionTimestamp = new(ago(time.Second)) })}, Events: evictions},
+		},
+		"pods that are evicted again and again, and one is Ready for a while": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}, Events: evictions},
+		},
+		"pods that were evicted again and again, and one is Ready for long": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReadyFor(12*time.Minute))}, Events: []*corev1.Event{
+				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-a on node n, will try to kill it", 30*time.Minute, 12*time.Minute, 9),
+			}},
+		},
+		"pods that are evicted again and again, and there is none": {cluster: Cluster{Events: evictions}},
+		"pods that are evicted again and again, and one crashes":   {cluster: Cluster{Pods: []*corev1.Pod{pod(bound, crashes)}, Events: evictions}},
+		"pods that were evicted before the DaemonSet was changed": {
+			ds: func() *appsv1.DaemonSet {
+				ds := agent.DeepCopy()
+				ds.ManagedFields = []metav1.ManagedFieldsEntry{{Time: new(ago(30 * time.Second))}}
+				return ds
+			}(),
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
+		},
+		"pods that the kubelet refuses again and again, and nothing tells why": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: []*corev1.Event{
+				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-a on node n, will try to kill it", 9*time.Minute, time.Minute, 3),
+			}},
+		},
+		"probes of pods that are gone": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: []*corev1.Event{unhealthy("agent-a"), unhealthy("agent-b"), unhealthy("agent-c")}},
 		},
 		"warnings of a pod that is not the DaemonSet's": {
 			cluster: Cluster{

@@ -106,6 +106,9 @@ func (i *inquiry) follow(ctx context.Context) {
 	default:
 		i.havePods(ctx, pods)
 	}
+	if i.v.Wanted {
+		i.earlier()
+	}
 	i.conclude()
 	i.advise()
 }
