@@ -191,7 +191,7 @@ func (p *printer) details(g *explain.Group) {
 	p.fold(2, 0, g.Message)
 	p.items(g.Contrast)
 	// The messages of other reasons have the amounts, or are about something else.
-	if g.Reason == explain.ReasonNoRoom {
+	if slices.ContainsFunc(g.Causes, func(c explain.Cause) bool { return c.Reason == explain.ReasonNoRoom }) {
 		for _, shortage := range g.Shortages {
 			p.items(describeShortage(&shortage))
 		}
@@ -279,6 +279,8 @@ func (p *printer) chain(x *explain.Explanation) {
 		case !reached:
 		case step == v.Step && v.Reason == explain.ReasonReady:
 			row[1] = "ok"
+		case step == explain.StepFilters && v.Step == explain.StepPreemption:
+			row[1], row[2] = "no", "refuse the node as it is"
 		case step == v.Step:
 			reached = false
 			row[1], row[2] = "no", v.Reason.Words()

@@ -18,8 +18,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -252,6 +254,44 @@ func TestFromWithoutTimes(t *testing.T) {
 			golden(t, "from-without-times.txt", text)
 		}
 	}
+}
+
+// deviceWorld has a DaemonSet that asks for a device of a DeviceClass, and has waited for it for days.
+func deviceWorld() []runtime.Object {
+	ds := daemons("default", "gpu", "100m")
+	ds.Spec.Template.Spec.Containers[0].Resources.Requests["example.com/gpu"] = apiresource.MustParse("1")
+	counts(ds, 1, 1, 0)
+	return []runtime.Object{ds, node(1), daemonPod(ds, 1, func(pod *corev1.Pod) {
+		unschedulable(pod)
+		pod.CreationTimestamp = ago(72 * time.Hour)
+	}), &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "gpu"}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: new("example.com/gpu")}}}
+}
+
+// What Dynamic Resource Allocation serves is not called stuck, because it is not checked. Whether it serves a device, the
+// DeviceClasses tell, if they may be read and the API server has them.
+func TestDevices(t *testing.T) {
+	objects := deviceWorld()
+	last := len(objects) - 1
+	for name, tc := range map[string]struct {
+		objects   []runtime.Object
+		err       error
+		want, not string
+	}{
+		"a DeviceClass":  {objects, nil, "ABOUT TO BE PLACED on node-1, for 3d, on its way", "NO SUCH DEVICE"},
+		"no DeviceClass": {objects[:last], nil, "NO SUCH DEVICE on node-1, for 3d\n", "Dynamic"},
+		"no such API":    {objects, apierrors.NewNotFound(schema.GroupResource{}, ""), "NO SUCH DEVICE on node-1, for 3d\n", "Dynamic"},
+		"no access":      {objects, apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("no")), "NO SUCH DEVICE on node-1, for 3d, on its way", "\n--- error"},
+		"an error":       {objects, errors.New("broken"), "reading deviceclasses.resource.k8s.io: broken", "DEVICE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := fake.NewClientset(tc.objects...)
+			client.PrependReactor("list", "deviceclasses", func(clienttesting.Action) (bool, runtime.Object, error) { return tc.err != nil, nil, tc.err })
+			if text := run(t, client, "", "explain", "ds/gpu"); !strings.Contains(text, tc.want) || strings.Contains(text, tc.not) {
+				t.Errorf("no %q, or %q, in\n%s", tc.want, tc.not, text)
+			}
+		})
+	}
+	golden(t, "explain-device.txt", run(t, fake.NewClientset(deviceWorld()...), "", "explain", "ds/gpu"))
 }
 
 // A user of one namespace is told what can be said there, and what was not checked.

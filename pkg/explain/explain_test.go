@@ -18,6 +18,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -238,6 +239,11 @@ func TestVerdict(t *testing.T) {
 	efs := daemons("efs-csi-node").Obj()
 	efs.Spec.Template.Spec.Tolerations = network.Spec.Template.Spec.Tolerations
 
+	withDevice := daemons("agent").Requests(map[corev1.ResourceName]string{corev1.ResourceCPU: "500m", "example.com/dev": "1"}).Obj()
+	deviceClass := func(resource string) *resourcev1.DeviceClass {
+		return &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "class"}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: &resource}}
+	}
+	const noDeviceSaid = "0/1 nodes are available: 1 cannot allocate all claims. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
 	evictions := []*corev1.Event{warningOn("n", "agent-a", "a"), warningOn("n", "agent-b", "b"), warningOn("n", "agent-c", "c"), warningOn("n", "agent-c", "c")}
 	unhealthy := func(name string) *corev1.Event {
 		e := warningOn("n", name, types.UID(name))
@@ -403,6 +409,15 @@ func TestVerdict(t *testing.T) {
 				}},
 				PriorityClasses: []*schedulingv1.PriorityClass{{ObjectMeta: metav1.ObjectMeta{Name: "middle"}, Value: 50}},
 			},
+		},
+		"no room, and everynode-scheduler paces its evictions": {
+			cluster: Cluster{Pods: []*corev1.Pod{
+				pod(unbound, refused(strings.Replace(everynodeSaid, everynodepreemption.ErrReasonNoVictims, everynodepreemption.ErrReasonPaced, 1))),
+				pod(web("web-1", "n", "3600m").Obj(), isReady), pod(web("web-2", "other", "3").Obj(), isReady), pod(web("web-3", "", "3").Obj()),
+			}},
+		},
+		"everynode-scheduler paced its evictions, and the pod fits now": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused(everynodepreemption.ErrReasonPaced))}},
 		},
 		"no room, and a pod of lower priority": {
 			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no")), pod(web("low", "n", "3600m").Priority(-10).Obj(), isReady)}},
@@ -737,8 +752,55 @@ func TestVerdict(t *testing.T) {
 
 		// Devices, claims, and what everynode-scheduler refuses.
 		"a device that the node does not list": {
-			ds:      daemons("agent").Requests(map[corev1.ResourceName]string{"example.com/dev": "1"}).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(daemons("agent").Requests(map[corev1.ResourceName]string{"example.com/dev": "1"}).Obj(), "n"), refused("no"))}},
+			ds: withDevice, cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("Insufficient example.com/dev"))}},
+		},
+		"a device that the node does not list for long, and other devices have classes": {
+			ds: withDevice, cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/other")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))},
+			},
+		},
+		"a device that DRA may serve": {
+			ds: withDevice, cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))}},
+		},
+		"a device that DRA may serve, and the scheduler finds none": {
+			ds: withDevice, cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused(noDeviceSaid), created(72*time.Hour))}},
+		},
+		"a device that DRA serves": {
+			ds: withDevice, cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))},
+			},
+		},
+		"a device that DRA serves, and the scheduler finds none": {
+			ds: withDevice, cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused(noDeviceSaid), created(72*time.Hour))},
+			},
+		},
+		"a device that DRA serves, and a node that lists it": {
+			ds: withDevice, node: node("n").Capacity(map[corev1.ResourceName]string{corev1.ResourceCPU: "4", corev1.ResourceMemory: "8Gi", corev1.ResourcePods: "10", "example.com/dev": "1"}).Obj(),
+			cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{
+					pod(daemonsettest.Pod(withDevice, "n"), refused("no")),
+					pod(st.MakePod().Namespace("default").Name("holder").UID("holder").Node("n").Req(map[corev1.ResourceName]string{"example.com/dev": "1"}).Obj(), isReady),
+				},
+			},
+		},
+		"no room, and a device that DRA serves": {
+			ds: withDevice, cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{
+					pod(daemonsettest.Pod(withDevice, "n"), refused(stockSaid)),
+					pod(web("web-1", "n", "4").Obj(), isReady),
+				},
+			},
+		},
+		"a claim of devices": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), created(72*time.Hour), func(p *corev1.Pod) {
+				p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimName: new("gpu")}}
+			})}},
 		},
 		"claims that may not be listed": {
 			cluster: Cluster{ClaimsUnread: true, Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) {

@@ -48,6 +48,8 @@ type inquiry struct {
 	forgotten *corev1.Taint
 	refusedAs *refusalKind
 	ownPort   bool
+	// unchecked: what the pod waits for may be there, and nothing tells that it is not.
+	unchecked bool
 	// said is what the kubelet says of a container that waits, and warnedFor for how long it
 	// has warned of what the pod waits for.
 	said      string
@@ -141,7 +143,7 @@ const warnedFor = 2 * time.Minute
 // all ask it.
 func (i *inquiry) outcome() State {
 	v, ages := &i.v, i.v.Reason.row().Ages
-	late := v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
+	late := !i.unchecked && v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
 	joins := i.now.Sub(i.node.CreationTimestamp.Time) <= i.patience
 	switch {
 	case !v.Wanted && v.Pod == nil:

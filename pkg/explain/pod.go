@@ -86,7 +86,7 @@ func (e *Engine) Pod(namespace, name string) *corev1.Pod {
 
 // ExplainPod says why pod, which is of no DaemonSet, does not run.
 func (e *Engine) ExplainPod(ctx context.Context, pod *corev1.Pod) (*PodExplanation, error) {
-	x := &PodExplanation{Pod: describe(pod), NotChecked: e.cluster.Unread}
+	x := &PodExplanation{Pod: describe(pod), NotChecked: e.notChecked(&pod.Spec)}
 	switch node := e.nodes[pod.Spec.NodeName]; {
 	case podutil.IsPodTerminal(pod) && pod.Status.Phase == corev1.PodSucceeded:
 		x.Message = "It has ended, with success."

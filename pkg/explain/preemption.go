@@ -14,6 +14,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -36,6 +37,33 @@ func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.Node
 	everynode, err := i.schedulers.everynode.evict(ctx, pod, node, i.cluster.Budgets, gone)
 	i.fail(err)
 	i.v.Preemption = &Preemption{Stock: stock, Everynode: everynode, InForce: i.inForce(pod)}
+}
+
+// paced is for pods that everynode-scheduler makes no room for yet, because it has evicted other pods of the
+// controllers whose pods are in the way.
+func (i *inquiry) paced() {
+	refusals := i.v.Causes
+	i.end(ReasonPaced, nil)
+	i.v.Causes = append(i.v.Causes, refusals...)
+	for _, same := range grouped(i.v.Blockers, func(b *Blocker) string { return string(ownerUID(b.holder)) }) {
+		away := 0
+		for _, pod := range i.cluster.Pods {
+			if ownerUID(pod) == ownerUID(same[0].holder) && (pod.DeletionTimestamp != nil || !daemonset.IsReady(pod)) {
+				away++
+			}
+		}
+		if away > 0 {
+			i.fact("Not Ready: " + Count(away, "pod") + " of " + same[0].OwnerText() + ".")
+		}
+	}
+}
+
+// ownerUID returns the UID of what controls pod, "" if nothing does.
+func ownerUID(pod *corev1.Pod) types.UID {
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+		return owner.UID
+	}
+	return ""
 }
 
 // evict says which pods the scheduler would evict from node, or why none. budgets are all

@@ -46,6 +46,7 @@ const (
 	ReasonUnschedulable Reason = "Unschedulable"
 	ReasonSchedulable   Reason = "Schedulable"
 	ReasonPreempting    Reason = "Preempting"
+	ReasonPaced         Reason = "EvictionPaced"
 
 	ReasonRejected     Reason = "PodFailed"
 	ReasonNodeNotReady Reason = "NodeNotReady"

@@ -78,6 +78,8 @@ func (i *inquiry) next() string {
 		return Command(i.kubectl, "get", "pod/"+holder.Name, "-n", holder.Namespace, "-o", "wide")
 	case i.v.Reason == ReasonTaint && i.forgotten == nil && !i.passing:
 		return i.command("get {ds} -n {namespace} -o jsonpath={.spec.template.spec}")
+	case i.v.Reason == ReasonNoDevice && len(i.v.Shortages) == 0:
+		return i.command("get resourceslices --field-selector=spec.nodeName={node}")
 	case i.v.Reason == ReasonNotReady && i.v.Causes[0].Args["container"] == "":
 		return i.command(describePod)
 	case row.Next == "":
