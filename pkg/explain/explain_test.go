@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -896,6 +897,9 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("%s: status says %s, explain %s (%v)", name, statuses[0].State, verdict.Outcome, err)
 		}
 		readsOnly(t, name, verdict.Next)
+		if fix := verdict.Fix; fix != nil && fix.Command != "" && !howMuch.MatchString(fix.Text) {
+			t.Errorf("%s: does not say how much it changes: %s", name, fix.Text)
+		}
 		seen.Insert(verdict.Reason)
 		fmt.Fprintf(&all, "== %s\n%s\n\n", name, summary(&verdict))
 	}
@@ -906,6 +910,9 @@ func TestVerdict(t *testing.T) {
 		}
 	}
 }
+
+// howMuch is in what a command under Fix says of itself.
+var howMuch = regexp.MustCompile(`\d|one pod|no pod`)
 
 // readsOnly fails if a command changes anything.
 func readsOnly(t *testing.T, name, command string) {

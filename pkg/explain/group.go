@@ -228,8 +228,8 @@ func newGroup(verdicts []*Verdict) Group {
 	}
 	g.addBlockers(blockers)
 	g.Preemption = v.Preemption.sentences(v.Node, len(g.Nodes))
-	if v.Fix != nil && v.Fix.forNodes != nil && len(g.Nodes) <= fewNodes {
-		g.Fix = &Fix{Text: v.Fix.Text, Command: v.Fix.forNodes(g.Nodes)}
+	if v.Fix != nil && v.Fix.forNodes != nil {
+		g.Fix = v.Fix.forNodes(verdicts)
 	}
 	return g
 }

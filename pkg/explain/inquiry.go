@@ -112,7 +112,7 @@ func (i *inquiry) follow(ctx context.Context) {
 		i.earlier()
 	}
 	i.conclude()
-	i.advise()
+	i.advise(ctx)
 }
 
 // fail notes an error.
@@ -129,9 +129,9 @@ func (i *inquiry) conclude() {
 }
 
 // advise says what to run next and what mends the cause.
-func (i *inquiry) advise() {
+func (i *inquiry) advise(ctx context.Context) {
 	if i.detail && i.err == nil {
-		i.v.Next, i.v.Fix = i.next(), i.fix()
+		i.v.Next, i.v.Fix = i.next(), i.fix(ctx)
 	}
 }
 

@@ -111,14 +111,20 @@ func (e *Engine) ExplainPod(ctx context.Context, pod *corev1.Pod) (*PodExplanati
 // bound is the verdict on a pod that is on a node. A stand-in takes the place of its DaemonSet.
 func (e *Engine) bound(ctx context.Context, pod *corev1.Pod, node *corev1.Node) (*Verdict, error) {
 	ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}, Spec: appsv1.DaemonSetSpec{Template: corev1.PodTemplateSpec{Spec: pod.Spec}}}
-	s := &subject{ds: ds, compiled: daemonset.New(ds, daemonset.Options{Priority: e.priority}), creation: newCreationTrouble(nil), current: true}
+	s := &subject{
+		ds: ds, compiled: daemonset.New(ds, daemonset.Options{Priority: e.priority}), creation: newCreationTrouble(nil), current: true,
+		// A change of its template concerns all pods of its controller.
+		pods: map[string][]*corev1.Pod{node.Name: slices.DeleteFunc(slices.Clone(e.cluster.Pods), func(other *corev1.Pod) bool {
+			return other != pod && (ownerUID(pod) == "" || ownerUID(other) != ownerUID(pod))
+		})},
+	}
 	i := e.newInquiry(s, node, true)
 	i.v.Wanted = true
 	i.havePods(ctx, []*corev1.Pod{pod})
 	// It is its own template.
 	i.v.Admission = nil
 	i.conclude()
-	i.advise()
+	i.advise(ctx)
 	return &i.v, i.err
 }
 

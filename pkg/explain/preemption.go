@@ -92,7 +92,7 @@ func (s *scheduler) evict(ctx context.Context, pod *corev1.Pod, node fwk.NodeInf
 			}
 		}
 	}
-	if len(e.Victims) == 0 {
+	if len(e.Victims) == 0 && !a.fits() {
 		e.WhyNot = explainNoVictims(whyNot, corev1helper.PodPriority(pod))
 	}
 	return e, nil

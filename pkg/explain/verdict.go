@@ -129,8 +129,11 @@ type Fix struct {
 	// It is empty where no command is safe to give.
 	Command string `json:"command,omitempty"`
 
-	// forNodes returns Command for several nodes with the same verdict; nil if it is the same.
-	forNodes func(nodes []string) string
+	// forNodes returns what mends the same on several nodes; nil if that is no more than on one.
+	forNodes func(verdicts []*Verdict) *Fix
+	// evicts is how many pods of a lower priority than above have to go.
+	evicts int
+	above  int32
 }
 
 // Pod names a pod and says what matters of it.
