@@ -297,29 +297,16 @@ func (p *printer) chain(x *explain.Explanation) {
 
 // passed says in a few words how a step ended that the pod has passed.
 func (p *printer) passed(step explain.Step, v *explain.Verdict) string {
-	switch step {
-	case explain.StepController:
-		return "wants a pod here"
-	case explain.StepCreation:
-		if v.Pod != nil {
-			return "pod " + v.Pod.String() + p.ago(", ", &v.Pod.Created, "")
-		}
-	case explain.StepAdmission:
-		if len(v.Admission) > 0 {
-			return "changed the pod, see below"
-		}
-		return "left the pod as it was"
-	case explain.StepQueue:
-		if v.Pod != nil {
-			return "taken up by " + v.Pod.Scheduler
-		}
-	case explain.StepFilters:
-		return "let the pod in"
-	case explain.StepPreemption:
-		return "not needed"
-	case explain.StepKubelet:
-		return "has started the pod"
-	default:
+	switch {
+	case step == explain.StepCreation && v.Pod != nil:
+		return "pod " + v.Pod.String() + p.ago(", ", &v.Pod.Created, "")
+	case step == explain.StepAdmission && len(v.Admission) > 0:
+		return "changed the pod, see below"
+	case step == explain.StepQueue && v.Pod != nil:
+		return "taken up by " + v.Pod.Scheduler
 	}
-	return ""
+	return map[explain.Step]string{
+		explain.StepController: "wants a pod here", explain.StepAdmission: "left the pod as it was", explain.StepFilters: "let the pod in",
+		explain.StepPreemption: "not needed", explain.StepKubelet: "has started the pod",
+	}[step]
 }

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	fwk "k8s.io/kube-scheduler/framework"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
 )
 
@@ -48,7 +49,7 @@ func (m deviceManager) DeviceClassResolver() fwk.DeviceClassResolver {
 // ExtendedResources are those that pods ask for, in the order of their names.
 func ExtendedResources(spec *corev1.PodSpec) []corev1.ResourceName {
 	var names []corev1.ResourceName
-	for _, container := range slices.Concat(spec.InitContainers, spec.Containers) {
+	for container := range podutil.ContainerIter(spec, podutil.InitContainers|podutil.Containers) {
 		for _, list := range []corev1.ResourceList{container.Resources.Requests, container.Resources.Limits} {
 			for name := range list {
 				if schedutil.IsDRAExtendedResourceName(name) {

@@ -81,10 +81,8 @@ type subject struct {
 	creation   *creationTrouble
 	// current: every pod counts as being of the current template.
 	current bool
-	// lacking is how many of its pods the controller would create, nil if they have not been counted, and tolerates on
-	// how many more nodes it would belong with tolerations.
-	lacking   *int
-	tolerates map[string]int
+	// counted are numbers of nodes that remedies name.
+	counted map[string]int
 }
 
 // New returns an Engine for cluster. What it runs in the background ends with ctx.
@@ -141,7 +139,7 @@ func (e *Engine) newSubject(ds *appsv1.DaemonSet) *subject {
 		pods:        make(map[string][]*corev1.Pod),
 		tolerations: append(slices.Clip(ds.Spec.Template.Spec.Tolerations), daemonset.DefaultTolerations(ds.Spec.Template.Spec.HostNetwork)...),
 		creation:    newCreationTrouble(e.events[ds.UID]),
-		tolerates:   make(map[string]int),
+		counted:     make(map[string]int),
 	}
 	// An annotation that is no number counts as none.
 	s.generation, _ = daemonutil.GetTemplateGeneration(ds)

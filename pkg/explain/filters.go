@@ -22,7 +22,6 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
 
 	"everynode.dev/everynode/pkg/daemonset"
-	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
 	"everynode.dev/everynode/pkg/plugins/readiness"
 )
 
@@ -66,11 +65,7 @@ func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Po
 	if i.detail {
 		i.findBlockers(pod, gone)
 	}
-	switch {
-	case a.final():
-	case strings.Contains(saidOf(pod), everynodepreemption.ErrReasonPaced):
-		i.paced()
-	case i.detail:
+	if !a.final() {
 		i.preemption(ctx, pod, node, gone)
 	}
 	return false
@@ -98,15 +93,15 @@ func (i *inquiry) fitsNow(pod *corev1.Pod) {
 		i.end(ReasonSchedulable, Args{"what": "The pod fits, and its scheduler is about to place it."})
 		return
 	}
-	allocated, what := i.schedulers.devices.allocated(&pod.Spec, i.node), "Nothing that was checked is in the way, but the scheduler has not placed the pod yet."
-	switch i.unchecked = allocated != "" && !saysDevices(said); {
-	case i.unchecked:
-		what += " What is free of " + allocated + ", which Dynamic Resource Allocation serves, was not checked."
-		fallthrough
+	const nothing = "Nothing that was checked is in the way, but the scheduler has not placed the pod yet."
+	switch allocated := i.schedulers.devices.allocated(&pod.Spec, i.node); {
 	case allocated == "":
-		i.endAt(StepFilters, ReasonSchedulable, Args{"what": what})
-	default:
+		i.endAt(StepFilters, ReasonSchedulable, Args{"what": nothing})
+	case saysDevices(said):
 		i.end(ReasonNoDevice, Args{"what": "The scheduler finds no free " + allocated + ", which Dynamic Resource Allocation serves: what is free was not checked."})
+	default:
+		i.unchecked = true
+		i.endAt(StepFilters, ReasonSchedulable, Args{"what": nothing + " What is free of " + allocated + ", which Dynamic Resource Allocation serves, was not checked."})
 	}
 	i.fact("The scheduler said" + i.span(" ", scheduledCondition(pod).LastTransitionTime, " ago") + ": " + said)
 	if pod.Status.NominatedNodeName == i.node.Name {

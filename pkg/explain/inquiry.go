@@ -16,6 +16,7 @@ import (
 	nodeutil "k8s.io/component-helpers/node/util"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	kubenode "k8s.io/kubernetes/pkg/util/node"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -232,15 +233,10 @@ func scheduledCondition(pod *corev1.Pod) *corev1.PodCondition {
 	return condition
 }
 
-func isNodeReady(node *corev1.Node) bool {
-	_, condition := nodeutil.GetNodeCondition(&node.Status, corev1.NodeReady)
-	return condition != nil && condition.Status == corev1.ConditionTrue
-}
-
 // readySince returns since when node is Ready, nil if it is not or does not tell.
 func readySince(node *corev1.Node) *metav1.Time {
 	_, condition := nodeutil.GetNodeCondition(&node.Status, corev1.NodeReady)
-	if !isNodeReady(node) || condition.LastTransitionTime.IsZero() {
+	if !kubenode.IsNodeReady(node) || condition.LastTransitionTime.IsZero() {
 		return nil
 	}
 	return &condition.LastTransitionTime
@@ -310,7 +306,6 @@ func compareBool(a, b bool) int {
 		return 0
 	case b:
 		return -1
-	default:
-		return 1
 	}
+	return 1
 }

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodeutil "k8s.io/component-helpers/node/util"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	kubenode "k8s.io/kubernetes/pkg/util/node"
 )
 
 // ready is for Ready pods, which may still be of an earlier template, or be between two
@@ -41,7 +42,7 @@ func (i *inquiry) terminating(pod *corev1.Pod) {
 	if len(pod.Finalizers) > 0 {
 		args["what"] = "is held by the finalizers " + strings.Join(pod.Finalizers, ", ")
 	}
-	if !isNodeReady(i.node) {
+	if !kubenode.IsNodeReady(i.node) {
 		args["note"] = " The node is not Ready, so no kubelet says that it has ended."
 	}
 	i.end(ReasonTerminating, args)

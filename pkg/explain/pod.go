@@ -112,7 +112,7 @@ func (e *Engine) ExplainPod(ctx context.Context, pod *corev1.Pod) (*PodExplanati
 func (e *Engine) bound(ctx context.Context, pod *corev1.Pod, node *corev1.Node) (*Verdict, error) {
 	ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}, Spec: appsv1.DaemonSetSpec{Template: corev1.PodTemplateSpec{Spec: pod.Spec}}}
 	s := &subject{
-		ds: ds, compiled: daemonset.New(ds, daemonset.Options{Priority: e.priority}), creation: newCreationTrouble(nil), current: true,
+		ds: ds, compiled: daemonset.New(ds, daemonset.Options{Priority: e.priority}), creation: newCreationTrouble(nil), counted: make(map[string]int), current: true,
 		// A change of its template concerns all pods of its controller.
 		pods: map[string][]*corev1.Pod{node.Name: slices.DeleteFunc(slices.Clone(e.cluster.Pods), func(other *corev1.Pod) bool {
 			return other != pod && (ownerUID(pod) == "" || ownerUID(other) != ownerUID(pod))

@@ -26,12 +26,15 @@ import (
 	"everynode.dev/everynode/pkg/plugins/readiness"
 )
 
-// everynodeProfile is the name under which everynode-scheduler can be asked for beside
-// another scheduler (deploy/scheduler-config/second.yaml).
-const everynodeProfile = "everynode-scheduler"
-
 // preemption asks both schedulers which pods they would evict from the node that refuses pod.
 func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone []*corev1.Pod) {
+	switch {
+	case strings.Contains(saidOf(pod), everynodepreemption.ErrReasonPaced):
+		i.paced()
+		return
+	case !i.detail:
+		return
+	}
 	stock, err := i.schedulers.stock.evict(ctx, pod, node, i.cluster.Budgets, gone)
 	i.fail(err)
 	everynode, err := i.schedulers.everynode.evict(ctx, pod, node, i.cluster.Budgets, gone)
@@ -159,7 +162,7 @@ func saysEverynode(said string) bool {
 // everynodeProfiles are the names under which everynode-scheduler is asked for: its own, and
 // those of pods that it has refused in its words.
 func everynodeProfiles(pods []*corev1.Pod) sets.Set[string] {
-	profiles := sets.New(everynodeProfile)
+	profiles := sets.New(Everynode)
 	for _, pod := range pods {
 		if saysEverynode(saidOf(pod)) {
 			profiles.Insert(pod.Spec.SchedulerName)
@@ -174,7 +177,7 @@ func (e *Engine) showsEverynode(pod *corev1.Pod) bool {
 	return e.profiles.Has(pod.Spec.SchedulerName) || slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
 		name, _, _ := strings.Cut(c.Image[strings.LastIndex(c.Image, "/")+1:], "@")
 		name, _, _ = strings.Cut(name, ":")
-		return name == everynodeProfile
+		return name == Everynode
 	})
 }
 

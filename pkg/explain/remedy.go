@@ -97,7 +97,7 @@ func (i *inquiry) fix(ctx context.Context) *Fix {
 	fix := i.specificFix(ctx)
 	if mend := i.v.Reason.row().Mend; fix == nil && mend != "" {
 		fix = &Fix{Text: fillIn(mend, filled(Args{
-			"rolls": i.rolls(), "creates": Count(i.lacks(), "pod"), "onnode": Count(len(i.on[i.node.Name]), "pod"),
+			"rolls": i.rolls(), "creates": i.creates(), "onnode": Count(len(i.on[i.node.Name]), "pod"),
 		}, i.v.Causes[0].Args))}
 	}
 	return fix
@@ -112,17 +112,26 @@ func (i *inquiry) rolls() string {
 	return fmt.Sprintf("replaces all of its pods (%d)", all)
 }
 
-// lacks returns how many pods the controller would create now.
-func (i *inquiry) lacks() int {
-	if i.lacking == nil {
-		i.lacking = new(0)
+// creates says how many pods the controller would create now.
+func (i *inquiry) creates() string {
+	return Count(i.nodesWhere("", func(node *corev1.Node) bool {
+		run, _ := i.compiled.ShouldRun(node)
+		return run && len(i.pods[node.Name]) == 0
+	}), "pod")
+}
+
+// nodesWhere counts the nodes that match, once for each key: the verdicts on many nodes may ask for it.
+func (i *inquiry) nodesWhere(key string, match func(*corev1.Node) bool) int {
+	n, known := i.counted[key]
+	if !known {
 		for _, node := range i.cluster.Nodes {
-			if run, _ := i.compiled.ShouldRun(node); run && len(i.pods[node.Name]) == 0 {
-				*i.lacking++
+			if match(node) {
+				n++
 			}
 		}
+		i.counted[key] = n
 	}
-	return *i.lacking
+	return n
 }
 
 // specificFix returns a fix that has to do with this cluster, nil if there is none.
@@ -136,7 +145,7 @@ func (i *inquiry) specificFix(ctx context.Context) *Fix {
 	case ReasonCreateFailed:
 		if kind := i.refusedAs; kind != nil && kind.fix != "" {
 			return &Fix{
-				Text:    "Create it, and give it the rights that the agent needs. The controller then creates " + Count(i.lacks(), "pod") + ".",
+				Text:    "Create it, and give it the rights that the agent needs. The controller then creates " + i.creates() + ".",
 				Command: i.command(kind.fix),
 			}
 		}
@@ -299,52 +308,36 @@ func (i *inquiry) labelNode() *Fix {
 
 // changing says which pods come to nodes and go from them if the nodes change.
 func (e *Engine) changing(nodes []*corev1.Node, change func(*corev1.Node)) string {
-	var comes, goes tally
+	var comes, goes []string
 	for _, node := range nodes {
 		changed := node.DeepCopy()
 		change(changed)
-		for _, ds := range e.DaemonSets() {
-			s := e.subjects[ds.UID]
+		for _, s := range e.subjects {
 			there := len(s.pods[node.Name]) > 0
 			ran, stayed := s.compiled.ShouldRun(node)
 			switch runs, stays := s.compiled.ShouldRun(changed); {
 			case runs && !ran && !there:
-				comes.add(s.compiled.String())
+				comes = append(comes, s.compiled.String())
 			case stayed && !stays && there:
-				goes.add(s.compiled.String())
+				goes = append(goes, s.compiled.String())
 			}
 		}
 	}
-	text := "That brings " + comes.String()
-	if goes.pods > 0 {
-		text += ", and removes " + goes.String()
+	text := "That brings " + podsOf(comes)
+	if len(goes) > 0 {
+		text += ", and removes " + podsOf(goes)
 	}
 	return text + ". Ordinary pods may come, too."
 }
 
-// tally is a number of pods of DaemonSets.
-type tally struct {
-	pods       int
-	daemonSets []string
-}
-
-func (t *tally) add(daemonSet string) {
-	t.pods++
-	if !slices.Contains(t.daemonSets, daemonSet) {
-		t.daemonSets = append(t.daemonSets, daemonSet)
+// podsOf writes a number of pods with their DaemonSets, of which there is one name for each pod.
+func podsOf(daemonSets []string) string {
+	distinct := slices.Compact(slices.Sorted(slices.Values(daemonSets)))
+	of := cmp.Or(joinAnd(distinct), "a DaemonSet")
+	if len(distinct) > fewNodes {
+		of = Count(len(distinct), "DaemonSet")
 	}
-}
-
-// String writes the number with the DaemonSets, if they are few.
-func (t *tally) String() string {
-	switch n := len(t.daemonSets); {
-	case n == 0:
-		return "no pod of a DaemonSet"
-	case n <= fewNodes:
-		return Count(t.pods, "pod") + " of " + joinAnd(t.daemonSets)
-	default:
-		return Count(t.pods, "pod") + " of " + Count(n, "DaemonSet")
-	}
+	return Count(len(daemonSets), "pod") + " of " + of
 }
 
 // forPeople says whether a label of nodes is for people to set. Keys of programs and
@@ -375,27 +368,15 @@ func (i *inquiry) tolerate() *Fix {
 	if len(i.template().Tolerations) == 0 {
 		operations = []map[string]any{{"op": "add", "path": path, "value": tolerations}}
 	}
-	return i.onTemplate(fmt.Sprintf("If it should run there, tolerate the taint: that %s, and brings it to %s.", i.rolls(), Count(i.tolerating(tolerations), "more node")), "json", operations)
-}
-
-// tolerating returns on how many more nodes the DaemonSet would belong with other tolerations.
-func (i *inquiry) tolerating(tolerations []corev1.Toleration) int {
-	key := fmt.Sprint(tolerations)
-	if n, known := i.tolerates[key]; known {
-		return n
-	}
 	ds := i.ds.DeepCopy()
 	ds.Spec.Template.Spec.Tolerations = append(ds.Spec.Template.Spec.Tolerations, tolerations...)
 	compiled := daemonset.New(ds, daemonset.Options{Priority: i.priority})
-	n := 0
-	for _, node := range i.cluster.Nodes {
+	more := i.nodesWhere(fmt.Sprint(tolerations), func(node *corev1.Node) bool {
 		runs, _ := compiled.ShouldRun(node)
-		if ran, _ := i.compiled.ShouldRun(node); runs && !ran {
-			n++
-		}
-	}
-	i.tolerates[key] = n
-	return n
+		ran, _ := i.compiled.ShouldRun(node)
+		return runs && !ran
+	})
+	return i.onTemplate(fmt.Sprintf("If it should run there, tolerate the taint: that %s, and brings it to %s.", i.rolls(), Count(more, "more node")), "json", operations)
 }
 
 // onTemplate returns a fix that patches the DaemonSet, if no program owns it.

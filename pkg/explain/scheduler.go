@@ -67,7 +67,7 @@ func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev
 		frameworkruntime.WithInformerFactory(factory),
 		frameworkruntime.WithSnapshotSharedLister(s.snapshot),
 		frameworkruntime.WithMutableSnapshotLister(s.snapshot),
-		frameworkruntime.WithPodNominator(newNominations(cluster.Pods)),
+		frameworkruntime.WithPodNominator(nominator{nominations: newNominations(cluster.Pods)}),
 		frameworkruntime.WithSharedCSIManager(nodevolumelimits.NewCSIManager(factory.Storage().V1().CSINodes().Lister())),
 		frameworkruntime.WithSharedDRAManager(deviceManager{devices: s.devices}),
 		frameworkruntime.WithParallelism(1),
@@ -288,16 +288,13 @@ func (n nominations) of(node string) []*corev1.Pod {
 	return pods
 }
 
-// NominatedPodsForNode implements [fwk.PodNominator].
-func (n nominations) NominatedPodsForNode(node string) []fwk.PodInfo {
-	return n[node]
+// nominator tells plugins of nominations. The rest of a [fwk.PodNominator] is for schedulers that nominate pods.
+type nominator struct {
+	fwk.PodNominator
+	nominations nominations
 }
 
-// AddNominatedPod implements [fwk.PodNominator]. No pod is nominated here.
-func (n nominations) AddNominatedPod(klog.Logger, fwk.PodInfo, *fwk.NominatingInfo) {}
-
-// DeleteNominatedPodIfExists implements [fwk.PodNominator].
-func (n nominations) DeleteNominatedPodIfExists(*corev1.Pod) {}
-
-// UpdateNominatedPod implements [fwk.PodNominator].
-func (n nominations) UpdateNominatedPod(klog.Logger, *corev1.Pod, fwk.PodInfo) {}
+// NominatedPodsForNode implements [fwk.PodNominator].
+func (n nominator) NominatedPodsForNode(node string) []fwk.PodInfo {
+	return n.nominations[node]
+}
