@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -195,8 +196,8 @@ func (c *Cluster) limit(pod *corev1.Pod) {
 			if item.Type != corev1.LimitTypeContainer {
 				continue
 			}
-			for n := range pod.Spec.Containers {
-				resources := &pod.Spec.Containers[n].Resources
+			for container := range podutil.ContainerIter(&pod.Spec, podutil.InitContainers|podutil.Containers) {
+				resources := &container.Resources
 				resources.Requests, resources.Limits = filled(resources.Requests, item.DefaultRequest), filled(resources.Limits, item.Default)
 			}
 		}
