@@ -291,6 +291,13 @@ func TestDevices(t *testing.T) {
 			}
 		})
 	}
+	planned := strings.Replace(planned, "cpu: 600m", "cpu: 600m, example.com/gpu: 1", 1)
+	text := run(t, fake.NewClientset(node(1), objects[last]), planned, "plan", "-f", "-")
+	for _, want := range []string{"fits on 1 as", "Not checked: what is free of example.com/gpu (Dynamic Resource Allocation)"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the plan: no %q in\n%s", want, text)
+		}
+	}
 	golden(t, "explain-device.txt", run(t, fake.NewClientset(deviceWorld()...), "", "explain", "ds/gpu"))
 }
 

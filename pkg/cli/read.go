@@ -60,6 +60,8 @@ type scope struct {
 	podEvents bool
 	// limits is whether quotas, LimitRanges and RuntimeClasses are read.
 	limits bool
+	// planned are DaemonSets that count besides those of the cluster.
+	planned []*appsv1.DaemonSet
 }
 
 // read reads what an engine needs. Where access is denied to something, the cluster says so.
@@ -93,8 +95,9 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	if err != nil {
 		return c, err
 	}
-	volumes := slices.ContainsFunc(c.DaemonSets, claimsVolumes)
-	r.devices = slices.ContainsFunc(c.DaemonSets, func(ds *appsv1.DaemonSet) bool { return len(explain.ExtendedResources(&ds.Spec.Template.Spec)) > 0 }) ||
+	daemonSets := slices.Concat(c.DaemonSets, s.planned)
+	volumes := slices.ContainsFunc(daemonSets, claimsVolumes)
+	r.devices = slices.ContainsFunc(daemonSets, func(ds *appsv1.DaemonSet) bool { return len(explain.ExtendedResources(&ds.Spec.Template.Spec)) > 0 }) ||
 		slices.ContainsFunc(c.Pods, func(pod *corev1.Pod) bool { return len(explain.ExtendedResources(&pod.Spec)) > 0 })
 	if !volumes && !r.devices {
 		return c, nil
