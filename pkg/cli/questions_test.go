@@ -34,6 +34,7 @@ import (
 	testingclock "k8s.io/utils/clock/testing"
 
 	"everynode.dev/everynode/pkg/plugins/headroom"
+	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
 )
 
 // heldWorld has an ordinary pod that is held back: on six nodes for a DaemonSet whose pods
@@ -111,7 +112,7 @@ func brokenWorld() []runtime.Object {
 }
 
 func TestQuestions(t *testing.T) {
-	worlds := map[string]func() []runtime.Object{"": world, "held": heldWorld, "broken": brokenWorld}
+	worlds := map[string]func() []runtime.Object{"": world, "held": heldWorld, "broken": brokenWorld, "paced": pacedWorld}
 	tests := map[string]struct {
 		world string
 		args  string
@@ -133,6 +134,7 @@ func TestQuestions(t *testing.T) {
 		"explain-markdown.md":    {"", "explain ds/agent -o markdown"},
 		"explain-chain.md":       {"", "explain ds/agent --node node-9 -o markdown"},
 		"explain-network.txt":    {"broken", "explain ds/fluent-bit -n logging"},
+		"explain-paced.txt":      {"paced", "explain ds/agent --node node-9"},
 		"map-ascii.txt":          {"", "map -A --ascii"},
 		"status-markdown.md":     {"", "status -A -o markdown"},
 		"status-sorted.txt":      {"", "status -A --sort-by=.missing --no-headers"},
@@ -155,6 +157,17 @@ func TestQuestions(t *testing.T) {
 			golden(t, name, run(t, fake.NewClientset(objects...), "", strings.Fields(tc.args)...))
 		})
 	}
+}
+
+// pacedWorld is the world when everynode-scheduler has evicted a pod of web before.
+func pacedWorld() []runtime.Object {
+	objects := world()
+	for _, object := range objects {
+		if pod, ok := object.(*corev1.Pod); ok && pod.Name == "agent-node-9" {
+			pod.Status.Conditions[0].Message = "0/12 nodes are available: 1 Insufficient cpu. preemption: 0/12 nodes are available: 1 " + everynodepreemption.ErrReasonPaced + "."
+		}
+	}
+	return objects
 }
 
 // notChecked is what was not looked at, which is more in a dump.

@@ -42,11 +42,13 @@ func (e *Engine) noteLosses() {
 	}
 }
 
-// changed returns when the DaemonSet was created or last changed, as far as it tells.
+// changed returns when the DaemonSet was created or last changed, but for its status, as far as it tells.
 func (s *subject) changed() *metav1.Time {
 	at := &s.ds.CreationTimestamp
-	for n := range s.ds.ManagedFields {
-		at = latest(at, s.ds.ManagedFields[n].Time)
+	for _, entry := range s.ds.ManagedFields {
+		if entry.Subresource == "" {
+			at = latest(at, entry.Time)
+		}
 	}
 	return at
 }

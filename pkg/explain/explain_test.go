@@ -718,6 +718,14 @@ func TestVerdict(t *testing.T) {
 			}(),
 			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
 		},
+		"pods that were evicted before the status of the DaemonSet was changed": {
+			ds: func() *appsv1.DaemonSet {
+				ds := agent.DeepCopy()
+				ds.ManagedFields = []metav1.ManagedFieldsEntry{{Time: new(ago(30 * time.Second)), Subresource: "status"}}
+				return ds
+			}(),
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
+		},
 		"pods that the kubelet refuses again and again, and nothing tells why": {
 			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: []*corev1.Event{
 				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-a on node n, will try to kill it", 9*time.Minute, time.Minute, 3),

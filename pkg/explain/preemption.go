@@ -26,7 +26,8 @@ import (
 	"everynode.dev/everynode/pkg/plugins/readiness"
 )
 
-// preemption asks both schedulers which pods they would evict from the node that refuses pod.
+// preemption asks both schedulers which pods they would evict from the node that refuses pod, unless pod waits for its
+// turn.
 func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone []*corev1.Pod) {
 	switch {
 	case strings.Contains(saidOf(pod), everynodepreemption.ErrReasonPaced):
@@ -49,6 +50,9 @@ func (i *inquiry) paced() {
 	i.end(ReasonPaced, nil)
 	i.v.Causes = append(i.v.Causes, refusals...)
 	for _, same := range grouped(i.v.Blockers, func(b *Blocker) string { return string(ownerUID(b.holder)) }) {
+		if !strings.HasPrefix(same[0].Spared, samePriority) {
+			continue
+		}
 		away := 0
 		for _, pod := range i.cluster.Pods {
 			if ownerUID(pod) == ownerUID(same[0].holder) && (pod.DeletionTimestamp != nil || !daemonset.IsReady(pod)) {
@@ -181,6 +185,9 @@ func (e *Engine) showsEverynode(pod *corev1.Pod) bool {
 	})
 }
 
+// samePriority begins why everynode-scheduler alone may evict a pod, and does not.
+const samePriority = "same priority"
+
 // whySpared says which rule keeps holder from being evicted for pod; nothing if
 // kube-scheduler evicts it. That of equal priority everynode may evict.
 func (i *inquiry) whySpared(holder, pod *corev1.Pod) string {
@@ -198,18 +205,18 @@ func (i *inquiry) whySpared(holder, pod *corev1.Pod) string {
 	case daemonset.IsMirror(holder):
 		return "static pod"
 	case pinned:
-		return "same priority, and can run here only"
+		return samePriority + ", and can run here only"
 	case metav1.GetControllerOfNoCopy(holder) == nil:
-		return "same priority, and nothing would create it again"
+		return samePriority + ", and nothing would create it again"
 	case holder.Annotations[daemonset.SafeToEvictAnnotation] == "false":
-		return "same priority, and annotated " + daemonset.SafeToEvictAnnotation + ": false"
+		return samePriority + ", and annotated " + daemonset.SafeToEvictAnnotation + ": false"
 	case holder.Annotations[daemonset.DoNotDisruptAnnotation] == "true":
-		return "same priority, and annotated " + daemonset.DoNotDisruptAnnotation + ": true"
+		return samePriority + ", and annotated " + daemonset.DoNotDisruptAnnotation + ": true"
 	}
 	if budget := i.exhaustedBudget(holder); budget != "" {
-		return "same priority, and PodDisruptionBudget " + budget + " allows no disruption"
+		return samePriority + ", and PodDisruptionBudget " + budget + " allows no disruption"
 	}
-	return "same priority"
+	return samePriority
 }
 
 // exhaustedBudget names a PodDisruptionBudget that keeps pod from being evicted, or "".
