@@ -505,7 +505,8 @@ func TestPrintedCommandsChangeNothing(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, nil)
 	c.addNodes(localcluster.Node{Name: "n"}, localcluster.Node{Name: "node-12"})
-	c.kubectl("taint", "node", "n", "efs.csi.aws.com/agent-not-ready:NoSchedule")
+	// No pod of a DaemonSet comes, so that nothing changes by itself.
+	c.kubectl("taint", "node", "n", "node-12", "efs.csi.aws.com/agent-not-ready:NoSchedule")
 	daemonSets := []string{"agent", "filebeat", "node-exporter"}
 	for _, name := range daemonSets {
 		surging := strings.Replace(daemonSet(name, "cpu: 100m", ""), "spec:", "spec:\n  updateStrategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}", 1)
