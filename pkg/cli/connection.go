@@ -73,21 +73,22 @@ func (e *environment) connect() (kubernetes.Interface, error) {
 
 // kubectl returns the beginning of a command for the same cluster, "" if it cannot be written.
 func (e *environment) kubectl() string {
-	flags, ok := e.clusterFlags()
-	if !ok {
-		return ""
-	}
-	return strings.Join(append([]string{"kubectl"}, flags...), " ")
+	return e.toCluster("kubectl")
 }
 
 // explainCommand returns the command that explains a DaemonSet, "" if it cannot be
 // written. Flags follow the name of a plugin.
 func (e *environment) explainCommand(namespace, name string) string {
+	return e.toCluster(explain.Command("kubectl everynode explain", "ds/"+name, "-n", namespace))
+}
+
+// toCluster adds the flags that lead to the same cluster, if they can be written.
+func (e *environment) toCluster(command string) string {
 	flags, ok := e.clusterFlags()
 	if !ok {
 		return ""
 	}
-	return strings.Join(append([]string{explain.Command("kubectl everynode explain", "ds/"+name, "-n", namespace)}, flags...), " ")
+	return strings.Join(append([]string{command}, flags...), " ")
 }
 
 // otherFlags do not choose the cluster, so commands leave them out. With one of secretFlags no

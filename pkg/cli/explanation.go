@@ -191,7 +191,7 @@ func (p *printer) details(g *explain.Group) {
 	p.fold(2, 0, g.Message)
 	p.items(g.Contrast)
 	// The messages of other reasons have the amounts, or are about something else.
-	if g.Reason == explain.ReasonNoRoom {
+	if slices.ContainsFunc(g.Causes, func(c explain.Cause) bool { return c.Reason == explain.ReasonNoRoom }) {
 		for _, shortage := range g.Shortages {
 			p.items(describeShortage(&shortage))
 		}
@@ -279,6 +279,8 @@ func (p *printer) chain(x *explain.Explanation) {
 		case !reached:
 		case step == v.Step && v.Reason == explain.ReasonReady:
 			row[1] = "ok"
+		case step == explain.StepFilters && v.Step == explain.StepPreemption:
+			row[1], row[2] = "no", "refuse the node as it is"
 		case step == v.Step:
 			reached = false
 			row[1], row[2] = "no", v.Reason.Words()
@@ -295,29 +297,16 @@ func (p *printer) chain(x *explain.Explanation) {
 
 // passed says in a few words how a step ended that the pod has passed.
 func (p *printer) passed(step explain.Step, v *explain.Verdict) string {
-	switch step {
-	case explain.StepController:
-		return "wants a pod here"
-	case explain.StepCreation:
-		if v.Pod != nil {
-			return "pod " + v.Pod.String() + p.ago(", ", &v.Pod.Created, "")
-		}
-	case explain.StepAdmission:
-		if len(v.Admission) > 0 {
-			return "changed the pod, see below"
-		}
-		return "left the pod as it was"
-	case explain.StepQueue:
-		if v.Pod != nil {
-			return "taken up by " + v.Pod.Scheduler
-		}
-	case explain.StepFilters:
-		return "let the pod in"
-	case explain.StepPreemption:
-		return "not needed"
-	case explain.StepKubelet:
-		return "has started the pod"
-	default:
+	switch {
+	case step == explain.StepCreation && v.Pod != nil:
+		return "pod " + v.Pod.String() + p.ago(", ", &v.Pod.Created, "")
+	case step == explain.StepAdmission && len(v.Admission) > 0:
+		return "changed the pod, see below"
+	case step == explain.StepQueue && v.Pod != nil:
+		return "taken up by " + v.Pod.Scheduler
 	}
-	return ""
+	return map[explain.Step]string{
+		explain.StepController: "wants a pod here", explain.StepAdmission: "left the pod as it was", explain.StepFilters: "let the pod in",
+		explain.StepPreemption: "not needed", explain.StepKubelet: "has started the pod",
+	}[step]
 }

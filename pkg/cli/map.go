@@ -105,7 +105,7 @@ func (o *mapOptions) write(path string, m *explain.Map, draw func(io.Writer) err
 func (o *mapOptions) print(m *explain.Map) error {
 	p := o.newPrinter(o.Out)
 	err := mapview.Text(o.Out, m, mapview.TextOptions{
-		Width: terminalWidth(o.Out), Whole: o.output.format == formatWide, Paint: p.paint, ASCII: o.ascii,
+		Width: cmp.Or(terminalWidth(o.Out), columnsOfText), Whole: o.output.format == formatWide, Paint: p.paint, ASCII: o.ascii,
 	})
 	if worst := mapview.Worst(m); worst != nil && err == nil {
 		p.line(0, "")

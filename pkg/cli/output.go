@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/util/jsonpath"
 	"sigs.k8s.io/yaml"
 
@@ -189,12 +190,8 @@ func sorted[T any](o *output, items []T) error {
 	}
 	rows := make([]keyed, len(items))
 	for n, item := range items {
-		content, err := json.Marshal(item)
+		decoded, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&item)
 		if err != nil {
-			return err
-		}
-		var decoded any
-		if err := json.Unmarshal(content, &decoded); err != nil {
 			return err
 		}
 		key, err := evaluate(o.sortBy, decoded)

@@ -57,7 +57,7 @@ func (o *planOptions) run(command *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	cluster, client, err := o.cluster(command.Context(), scope{namespace: o.space, limits: true})
+	cluster, client, err := o.cluster(command.Context(), scope{namespace: o.space, limits: true, planned: daemonSets})
 	if err != nil {
 		return err
 	}

@@ -26,14 +26,15 @@ func isTerminal(out io.Writer) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// terminalWidth returns how many columns a terminal has, or columnsOfText if out is none.
+// terminalWidth returns how many columns a terminal has, 0 if out is none or does not tell.
 func terminalWidth(out io.Writer) int {
-	if file, ok := out.(*os.File); ok {
-		if columns, _, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 {
-			return columns
-		}
+	file, ok := out.(*os.File)
+	if !ok {
+		return 0
 	}
-	return columnsOfText
+	// With an error it is 0.
+	columns, _, _ := term.GetSize(int(file.Fd()))
+	return columns
 }
 
 // printer writes text with indentation, or the same as markdown. What is coloured is also

@@ -18,8 +18,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -32,6 +34,7 @@ import (
 	testingclock "k8s.io/utils/clock/testing"
 
 	"everynode.dev/everynode/pkg/plugins/headroom"
+	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
 )
 
 // heldWorld has an ordinary pod that is held back: on six nodes for a DaemonSet whose pods
@@ -109,7 +112,7 @@ func brokenWorld() []runtime.Object {
 }
 
 func TestQuestions(t *testing.T) {
-	worlds := map[string]func() []runtime.Object{"": world, "held": heldWorld, "broken": brokenWorld}
+	worlds := map[string]func() []runtime.Object{"": world, "held": heldWorld, "broken": brokenWorld, "paced": pacedWorld}
 	tests := map[string]struct {
 		world string
 		args  string
@@ -131,6 +134,7 @@ func TestQuestions(t *testing.T) {
 		"explain-markdown.md":    {"", "explain ds/agent -o markdown"},
 		"explain-chain.md":       {"", "explain ds/agent --node node-9 -o markdown"},
 		"explain-network.txt":    {"broken", "explain ds/fluent-bit -n logging"},
+		"explain-paced.txt":      {"paced", "explain ds/agent --node node-9"},
 		"map-ascii.txt":          {"", "map -A --ascii"},
 		"status-markdown.md":     {"", "status -A -o markdown"},
 		"status-sorted.txt":      {"", "status -A --sort-by=.missing --no-headers"},
@@ -153,6 +157,17 @@ func TestQuestions(t *testing.T) {
 			golden(t, name, run(t, fake.NewClientset(objects...), "", strings.Fields(tc.args)...))
 		})
 	}
+}
+
+// pacedWorld is the world when everynode-scheduler has evicted a pod of web before.
+func pacedWorld() []runtime.Object {
+	objects := world()
+	for _, object := range objects {
+		if pod, ok := object.(*corev1.Pod); ok && pod.Name == "agent-node-9" {
+			pod.Status.Conditions[0].Message = "0/12 nodes are available: 1 Insufficient cpu. preemption: 0/12 nodes are available: 1 " + everynodepreemption.ErrReasonPaced + "."
+		}
+	}
+	return objects
 }
 
 // notChecked is what was not looked at, which is more in a dump.
@@ -252,6 +267,51 @@ func TestFromWithoutTimes(t *testing.T) {
 			golden(t, "from-without-times.txt", text)
 		}
 	}
+}
+
+// deviceWorld has a DaemonSet that asks for a device of a DeviceClass, and has waited for it for days.
+func deviceWorld() []runtime.Object {
+	ds := daemons("default", "gpu", "100m")
+	ds.Spec.Template.Spec.Containers[0].Resources.Requests["example.com/gpu"] = apiresource.MustParse("1")
+	counts(ds, 1, 1, 0)
+	return []runtime.Object{ds, node(1), daemonPod(ds, 1, func(pod *corev1.Pod) {
+		unschedulable(pod)
+		pod.CreationTimestamp = ago(72 * time.Hour)
+	}), &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "gpu"}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: new("example.com/gpu")}}}
+}
+
+// What Dynamic Resource Allocation serves is not called stuck, because it is not checked. Whether it serves a device, the
+// DeviceClasses tell, if they may be read and the API server has them.
+func TestDevices(t *testing.T) {
+	objects := deviceWorld()
+	last := len(objects) - 1
+	for name, tc := range map[string]struct {
+		objects   []runtime.Object
+		err       error
+		want, not string
+	}{
+		"a DeviceClass":  {objects, nil, "ABOUT TO BE PLACED on node-1, for 3d, on its way", "NO SUCH DEVICE"},
+		"no DeviceClass": {objects[:last], nil, "NO SUCH DEVICE on node-1, for 3d\n", "Dynamic"},
+		"no such API":    {objects, apierrors.NewNotFound(schema.GroupResource{}, ""), "NO SUCH DEVICE on node-1, for 3d\n", "Dynamic"},
+		"no access":      {objects, apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("no")), "NO SUCH DEVICE on node-1, for 3d, on its way", "\n--- error"},
+		"an error":       {objects, errors.New("broken"), "reading deviceclasses.resource.k8s.io: broken", "DEVICE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := fake.NewClientset(tc.objects...)
+			client.PrependReactor("list", "deviceclasses", func(clienttesting.Action) (bool, runtime.Object, error) { return tc.err != nil, nil, tc.err })
+			if text := run(t, client, "", "explain", "ds/gpu"); !strings.Contains(text, tc.want) || strings.Contains(text, tc.not) {
+				t.Errorf("no %q, or %q, in\n%s", tc.want, tc.not, text)
+			}
+		})
+	}
+	planned := strings.Replace(planned, "cpu: 600m", "cpu: 600m, example.com/gpu: 1", 1)
+	text := run(t, fake.NewClientset(node(1), objects[last]), planned, "plan", "-f", "-")
+	for _, want := range []string{"fits on 1 as", "Not checked: what is free of example.com/gpu (Dynamic Resource Allocation)"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the plan: no %q in\n%s", want, text)
+		}
+	}
+	golden(t, "explain-device.txt", run(t, fake.NewClientset(deviceWorld()...), "", "explain", "ds/gpu"))
 }
 
 // A user of one namespace is told what can be said there, and what was not checked.

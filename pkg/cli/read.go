@@ -40,6 +40,8 @@ type reader struct {
 	complain func(error)
 	fail     context.CancelCauseFunc
 	synced   []cache.InformerSynced
+	// devices: DeviceClasses are read.
+	devices bool
 
 	// lists return what has been read of each resource.
 	lists []func() []runtime.Object
@@ -58,6 +60,8 @@ type scope struct {
 	podEvents bool
 	// limits is whether quotas, LimitRanges and RuntimeClasses are read.
 	limits bool
+	// planned are DaemonSets that count besides those of the cluster.
+	planned []*appsv1.DaemonSet
 }
 
 // read reads what an engine needs. Where access is denied to something, the cluster says so.
@@ -88,10 +92,23 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 			list("runtimeclasses.node.k8s.io", from(r.client.NodeV1().RuntimeClasses(), nil))
 		}
 	})
-	if err != nil || !slices.ContainsFunc(c.DaemonSets, claimsVolumes) {
+	if err != nil {
 		return c, err
 	}
+	daemonSets := slices.Concat(c.DaemonSets, s.planned)
+	volumes := slices.ContainsFunc(daemonSets, claimsVolumes)
+	r.devices = slices.ContainsFunc(daemonSets, func(ds *appsv1.DaemonSet) bool { return len(explain.ExtendedResources(&ds.Spec.Template.Spec)) > 0 }) ||
+		slices.ContainsFunc(c.Pods, func(pod *corev1.Pod) bool { return len(explain.ExtendedResources(&pod.Spec)) > 0 })
+	if !volumes && !r.devices {
+		return c, nil
+	}
 	return r.readAll(ctx, func(list func(resource string, ways ...*cache.ListWatch)) {
+		if r.devices {
+			list(deviceClasses, from(r.client.ResourceV1().DeviceClasses(), nil))
+		}
+		if !volumes {
+			return
+		}
 		core, storage := r.client.CoreV1(), r.client.StorageV1()
 		list("persistentvolumeclaims", in(core.PersistentVolumeClaims, "", r.fallback)...)
 		list("persistentvolumes", from(core.PersistentVolumes(), nil))
@@ -144,6 +161,7 @@ func (r *reader) cluster() (*explain.Cluster, error) {
 	if denied := r.unread.Intersection(sets.New("daemonsets.apps", "pods")); denied.Len() > 0 {
 		return nil, fmt.Errorf("no access: RBAC has to allow you the verb list on %s, in all namespaces or in %s", strings.Join(sets.List(denied), ", "), r.fallback)
 	}
+	c.DeviceClassesRead = r.devices && !r.unread.Has(deviceClasses)
 	c.ClaimsUnread = r.unread.Union(r.narrowed).Has("persistentvolumeclaims")
 	c.NodesUnread = r.unread.Has("nodes")
 	c.Partial = c.NodesUnread || r.narrowed.HasAny("pods", "daemonsets.apps")
@@ -158,6 +176,9 @@ func (r *reader) cluster() (*explain.Cluster, error) {
 	}
 	return c, nil
 }
+
+// deviceClasses are needed where pods ask for extended resources.
+const deviceClasses = "deviceclasses.resource.k8s.io"
 
 // claimsVolumes says whether pods of ds have volumes that a scheduler looks at.
 func claimsVolumes(ds *appsv1.DaemonSet) bool {
@@ -213,6 +234,11 @@ func (s *source) List(ctx context.Context, options metav1.ListOptions) (runtime.
 		if err == nil {
 			s.progress.read(s.resource, page)
 			return page, nil
+		}
+		if apierrors.IsNotFound(err) {
+			// The API server does not have the resource, and so there are no objects.
+			s.ways = nil
+			break
 		}
 		if !apierrors.IsForbidden(err) {
 			return nil, fmt.Errorf("reading %s: %w", s.resource, err)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,6 +26,8 @@ type statusOptions struct {
 	interval time.Duration
 	wait     string
 	timeout  time.Duration
+	// width is that of the terminal, 0 if the output is none.
+	width int
 }
 
 // conditions are what --wait can wait for.
@@ -73,6 +76,7 @@ func (o *statusOptions) run(command *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	o.width = terminalWidth(o.Out)
 	_, err = o.show(command, engine)
 	return err
 }
@@ -141,7 +145,7 @@ func (o *statusOptions) follow(command *cobra.Command) error {
 // followOnce shows the status once, and says whether nothing more is waited for.
 func (o *statusOptions) followOnce(command *cobra.Command, r *reader, out io.Writer, first bool, deadline time.Time) (done bool, err error) {
 	var page bytes.Buffer
-	o.Out = &page
+	o.Out, o.width = &page, terminalWidth(out)
 	there, err := o.lookAt(command, r)
 	if command.Context().Err() != nil {
 		return true, nil //nolint:nilerr // an interruption is no failure
@@ -242,11 +246,10 @@ func (o *statusOptions) print(statuses []explain.Status) {
 		}
 		rows = append(rows, row)
 	}
-	lines := aligned(rows)
 	if p.markdown {
 		p.table(0, rows)
-		lines = nil
 	}
+	lines, left := o.fit(rows)
 	for n, line := range lines {
 		switch {
 		case n == 0 && o.output.noHeaders:
@@ -259,11 +262,40 @@ func (o *statusOptions) print(statuses []explain.Status) {
 		p.line(0, line)
 	}
 	// Without headers, rows are all that is wanted.
-	for n := range statuses {
-		if !o.output.noHeaders {
-			p.remarks(&statuses[n])
-		}
+	if o.output.noHeaders {
+		return
 	}
+	if len(left) > 0 {
+		p.section("Left out to fit the terminal: " + strings.Join(left, ", ") + " (-o wide shows all).")
+	}
+	for n := range statuses {
+		p.remarks(&statuses[n])
+	}
+}
+
+// spare are the columns that a narrow terminal can do without, the first of all first.
+var spare = []string{"AVAILABLE", "AGE", "UP-TO-DATE", "RESTARTS"}
+
+// fit returns rows as lines that fit the terminal, and the columns that are left out for that. Markdown has no lines.
+func (o *statusOptions) fit(rows [][]string) (lines, left []string) {
+	switch o.output.format {
+	case formatMarkdown:
+		return nil, nil
+	case formatWide:
+		return aligned(rows), nil
+	}
+	lines = aligned(rows)
+	for _, name := range spare {
+		if o.width == 0 || !slices.ContainsFunc(lines, func(line string) bool { return columns(line) > o.width }) {
+			break
+		}
+		n := slices.Index(rows[0], name)
+		for m := range rows {
+			rows[m] = slices.Delete(rows[m], n, n+1)
+		}
+		lines, left = aligned(rows), append(left, name)
+	}
+	return lines, left
 }
 
 // remarks writes what is wrong with a DaemonSet, and how to hear more.

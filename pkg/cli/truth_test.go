@@ -284,7 +284,7 @@ func (d *truthDraw) drawDaemonSet(name string, slots bool) {
 		})
 	}
 	for _, node := range d.nodes {
-		d.truths[name+" "+node.Name] = d.drawPods(ds, earlier, node, refused)
+		d.truths[name+" "+node.Name] = d.lose(ds, node, d.drawPods(ds, earlier, node, refused))
 	}
 	d.countAsController(ds)
 	d.daemonSets = append(d.daemonSets, ds)
@@ -329,6 +329,25 @@ func (d *truthDraw) drawPods(ds, earlier *appsv1.DaemonSet, node *corev1.Node, r
 	f, age := d.drawFate(node)
 	d.drawPod(of, node, f, age)
 	return d.judge(ds, of, node, f, age)
+}
+
+// lose draws pods that were on the node before and that its kubelet has evicted, and returns what is then to be said.
+func (d *truthDraw) lose(ds *appsv1.DaemonSet, node *corev1.Node, t truth) truth {
+	lost, since := pick(d, 0, 0, 0, 1, 3), pick(d, time.Minute, 20*time.Minute, 72*time.Hour)
+	for n := range lost {
+		name := fmt.Sprintf("%s-lost%d%s", ds.Name, n, strings.ReplaceAll(node.Name, "-", ""))
+		d.add(&corev1.Event{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ds.Namespace, Name: name}, InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: ds.Namespace, Name: name, UID: types.UID(name)},
+			Source: corev1.EventSource{Component: "kubelet", Host: node.Name}, Type: corev1.EventTypeWarning, Reason: "Evicted", Message: "The node was low on resource: memory.",
+			FirstTimestamp: ago(since), LastTimestamp: ago(since), Count: 1,
+		})
+	}
+	isReady := slices.Contains([]explain.Reason{explain.ReasonReady, explain.ReasonNotAvailable, explain.ReasonOutdated}, t.reason)
+	starts := slices.Contains([]explain.Reason{explain.ReasonNotCreated, explain.ReasonTerminating, explain.ReasonNotStarted, explain.ReasonNotReady, explain.ReasonVolume, explain.ReasonInit}, t.reason)
+	if lost == 3 && (isReady && since < patient || starts && since < time.Hour) {
+		return truth{explain.ReasonRejected, explain.StateStuck}
+	}
+	return t
 }
 
 // drawFate draws what becomes of a pod, and for how long it has been so.

@@ -6,12 +6,12 @@ package explain
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/labels"
 	resourcehelper "k8s.io/component-helpers/resource"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -31,7 +31,7 @@ func (i *inquiry) changes(pod *corev1.Pod) []string {
 		}
 	}
 	template, spec := i.template(), &pod.Spec
-	change("nodeSelector", describeLabels(template.NodeSelector), describeLabels(spec.NodeSelector))
+	change("nodeSelector", labels.Set(template.NodeSelector).String(), labels.Set(spec.NodeSelector).String())
 	changes = append(changes, affinityChanges(spec)...)
 	changes = append(changes, i.tolerationChanges(spec)...)
 	change("priorityClassName", template.PriorityClassName, spec.PriorityClassName)
@@ -103,14 +103,6 @@ func describeToleration(t *corev1.Toleration) string {
 		text += fmt.Sprintf(" for %ds", *t.TolerationSeconds)
 	}
 	return text
-}
-
-func describeLabels(labels map[string]string) string {
-	texts := make([]string, 0, len(labels))
-	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		texts = append(texts, key+"="+labels[key])
-	}
-	return strings.Join(texts, ",")
 }
 
 func describeGates(gates []corev1.PodSchedulingGate) string {

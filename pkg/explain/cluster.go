@@ -14,12 +14,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -53,6 +55,11 @@ type Cluster struct {
 	CSIDrivers        []*storagev1.CSIDriver
 	StorageCapacities []*storagev1.CSIStorageCapacity
 	Attachments       []*storagev1.VolumeAttachment
+
+	// DeviceClasses are needed for pods that ask for extended resources, and DeviceClassesRead says whether they
+	// could be read: they tell which of these Dynamic Resource Allocation serves.
+	DeviceClasses     []*resourcev1.DeviceClass
+	DeviceClassesRead bool
 
 	// ClaimsUnread says whether the cluster may have claims that could not be read.
 	ClaimsUnread bool
@@ -189,8 +196,8 @@ func (c *Cluster) limit(pod *corev1.Pod) {
 			if item.Type != corev1.LimitTypeContainer {
 				continue
 			}
-			for n := range pod.Spec.Containers {
-				resources := &pod.Spec.Containers[n].Resources
+			for container := range podutil.ContainerIter(&pod.Spec, podutil.InitContainers|podutil.Containers) {
+				resources := &container.Resources
 				resources.Requests, resources.Limits = filled(resources.Requests, item.DefaultRequest), filled(resources.Limits, item.Default)
 			}
 		}

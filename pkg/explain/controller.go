@@ -189,13 +189,8 @@ func describeRequirement(requirement *corev1.NodeSelectorRequirement) string {
 
 // untolerated returns the taints that keep pods with those tolerations out.
 func untolerated(tolerations []corev1.Toleration, taints []corev1.Taint) []corev1.Taint {
-	var keepOut []corev1.Taint
-	for i := range taints {
-		taint := &taints[i]
-		if (taint.Effect == corev1.TaintEffectNoSchedule || taint.Effect == corev1.TaintEffectNoExecute) &&
-			!corev1helper.TolerationsTolerateTaint(klog.Logger{}, tolerations, taint, false) {
-			keepOut = append(keepOut, *taint)
-		}
-	}
-	return keepOut
+	return slices.DeleteFunc(slices.Clone(taints), func(taint corev1.Taint) bool {
+		return taint.Effect != corev1.TaintEffectNoSchedule && taint.Effect != corev1.TaintEffectNoExecute ||
+			corev1helper.TolerationsTolerateTaint(klog.Logger{}, tolerations, &taint, false)
+	})
 }

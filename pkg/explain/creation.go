@@ -5,7 +5,6 @@ package explain
 
 import (
 	"cmp"
-	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -45,8 +44,15 @@ type creationTrouble struct {
 
 // podFailures counts pods that failed on one node.
 type podFailures struct {
-	count int
-	last  metav1.Time
+	count       int
+	first, last metav1.Time
+}
+
+func (f *podFailures) add(count int, first, last metav1.Time) {
+	if f.count == 0 || first.Before(&f.first) {
+		f.first = first
+	}
+	f.count, f.last = f.count+count, *latest(&f.last, &last)
 }
 
 // failedPodOn finds the node in the message of an eventFailedPod.
@@ -79,8 +85,7 @@ func newCreationTrouble(events []*corev1.Event) *creationTrouble {
 			if t.failures[node[1]] == nil {
 				t.failures[node[1]] = &podFailures{}
 			}
-			failures := t.failures[node[1]]
-			failures.count, failures.last = failures.count+count, *latest(&failures.last, &last)
+			t.failures[node[1]].add(count, first, last)
 		}
 	}
 	// Tries before the last success do not count.
@@ -115,43 +120,13 @@ func (i *inquiry) noPod() {
 	case i.creation.refusal != "":
 		i.refused()
 	case i.ds.Status.ObservedGeneration < i.ds.Generation:
-		for n := range i.ds.ManagedFields {
-			i.v.Since = latest(i.v.Since, i.ds.ManagedFields[n].Time)
-		}
+		i.v.Since = latest(i.v.Since, i.changed())
 		i.end(ReasonNotCreated, Args{"what": "seen the latest version of the DaemonSet: it has just been changed"})
 	case failures != nil:
 		i.v.Since = latest(i.v.Since, &failures.last)
 		i.end(ReasonNotCreated, Args{"what": "created another pod since the last one failed: it is about to"})
 	default:
 		i.end(ReasonNotCreated, Args{"what": "created the pod and has reported no trouble: it is about to"})
-	}
-	i.failures()
-	i.lost()
-}
-
-// failures tells of pods that have failed on the node.
-func (i *inquiry) failures() {
-	if f := i.creation.failures[i.node.Name]; f != nil {
-		i.fact(fmt.Sprintf("At least %d of its pods failed on the node, the last one%s. The controller deletes failed pods, each time after a longer wait, up to %s.",
-			f.count, i.span(" ", f.last, " ago"), strings.TrimSuffix(longestBackOff.String(), "0s")))
-	}
-}
-
-// lost tells what the node's kubelet has said of the DaemonSet's latest pod there that is gone.
-func (i *inquiry) lost() {
-	if !i.detail {
-		return
-	}
-	event := latestEvent(i.cluster.Events, func(event *corev1.Event) bool {
-		about := &event.InvolvedObject
-		// The controller adds one word to the DaemonSet's name: agent-windows-x is a pod of agent-windows.
-		suffix, isNamed := strings.CutPrefix(about.Name, i.ds.Name+"-")
-		return about.Kind == "Pod" && about.Namespace == i.ds.Namespace && event.Source.Host == i.node.Name && event.Type == corev1.EventTypeWarning &&
-			isNamed && !strings.Contains(suffix, "-") && !i.podUIDs.Has(about.UID)
-	})
-	if event != nil {
-		_, last, _ := eventTimes(event)
-		i.fact(fmt.Sprintf("Pod %s, which is gone: %s%s: %s", event.InvolvedObject.Name, event.Reason, i.span(" ", last, " ago"), event.Message))
 	}
 }
 

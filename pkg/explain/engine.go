@@ -47,9 +47,11 @@ type Engine struct {
 	namespaces map[string]*corev1.Namespace
 	priorities map[string]int32
 	// on are the live pods of each node: bound and not ended.
-	on         map[string][]*corev1.Pod
-	subjects   map[types.UID]*subject
-	podUIDs    sets.Set[types.UID]
+	on       map[string][]*corev1.Pod
+	subjects map[types.UID]*subject
+	podUIDs  sets.Set[types.UID]
+	// lost are the warnings with which a kubelet refused or ended pods that are gone, one of each pod.
+	lost       map[place][]*corev1.Event
 	events     map[types.UID][]*corev1.Event
 	nominated  nominations
 	schedulers *schedulers
@@ -79,6 +81,8 @@ type subject struct {
 	creation   *creationTrouble
 	// current: every pod counts as being of the current template.
 	current bool
+	// counted are numbers of nodes that remedies name.
+	counted map[string]int
 }
 
 // New returns an Engine for cluster. What it runs in the background ends with ctx.
@@ -94,6 +98,7 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		on:         make(map[string][]*corev1.Pod, len(cluster.Nodes)),
 		subjects:   make(map[types.UID]*subject, len(cluster.DaemonSets)),
 		podUIDs:    sets.New[types.UID](),
+		lost:       make(map[place][]*corev1.Event),
 		events:     make(map[types.UID][]*corev1.Event),
 		nominated:  newNominations(cluster.Pods),
 		profiles:   everynodeProfiles(cluster.Pods),
@@ -115,6 +120,7 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		}
 	}
 	e.sortPods()
+	e.noteLosses()
 	e.set = e.set.WithLapsed(e.lapsed())
 	var err error
 	e.schedulers, err = newSchedulers(ctx, cluster, e.on)
@@ -133,6 +139,7 @@ func (e *Engine) newSubject(ds *appsv1.DaemonSet) *subject {
 		pods:        make(map[string][]*corev1.Pod),
 		tolerations: append(slices.Clip(ds.Spec.Template.Spec.Tolerations), daemonset.DefaultTolerations(ds.Spec.Template.Spec.HostNetwork)...),
 		creation:    newCreationTrouble(e.events[ds.UID]),
+		counted:     make(map[string]int),
 	}
 	// An annotation that is no number counts as none.
 	s.generation, _ = daemonutil.GetTemplateGeneration(ds)

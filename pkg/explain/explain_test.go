@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -238,6 +240,18 @@ func TestVerdict(t *testing.T) {
 	efs := daemons("efs-csi-node").Obj()
 	efs.Spec.Template.Spec.Tolerations = network.Spec.Template.Spec.Tolerations
 
+	withDevice := daemons("agent").Requests(map[corev1.ResourceName]string{corev1.ResourceCPU: "500m", "example.com/dev": "1"}).Obj()
+	deviceClass := func(resource string) *resourcev1.DeviceClass {
+		return &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "class"}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: &resource}}
+	}
+	const noDeviceSaid = "0/1 nodes are available: 1 cannot allocate all claims. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+	evictions := []*corev1.Event{warningOn("n", "agent-a", "a"), warningOn("n", "agent-b", "b"), warningOn("n", "agent-c", "c"), warningOn("n", "agent-c", "c")}
+	unhealthy := func(name string) *corev1.Event {
+		e := warningOn("n", name, types.UID(name))
+		e.Reason, e.Message = "Unhealthy", "Readiness probe failed: connection refused"
+		return e
+	}
+
 	tests := map[string]struct {
 		ds      *appsv1.DaemonSet // default: agent
 		node    *corev1.Node      // default: an empty node n
@@ -396,6 +410,15 @@ func TestVerdict(t *testing.T) {
 				}},
 				PriorityClasses: []*schedulingv1.PriorityClass{{ObjectMeta: metav1.ObjectMeta{Name: "middle"}, Value: 50}},
 			},
+		},
+		"no room, and everynode-scheduler paces its evictions": {
+			cluster: Cluster{Pods: []*corev1.Pod{
+				pod(unbound, refused(strings.Replace(everynodeSaid, everynodepreemption.ErrReasonNoVictims, everynodepreemption.ErrReasonPaced, 1))),
+				pod(web("web-1", "n", "3600m").Obj(), isReady), pod(web("web-2", "other", "3").Obj(), isReady), pod(web("web-3", "", "3").Obj()),
+			}},
+		},
+		"everynode-scheduler paced its evictions, and the pod fits now": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused(everynodepreemption.ErrReasonPaced))}},
 		},
 		"no room, and a pod of lower priority": {
 			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no")), pod(web("low", "n", "3600m").Priority(-10).Obj(), isReady)}},
@@ -668,6 +691,49 @@ func TestVerdict(t *testing.T) {
 		"a pod that was evicted and is gone": {
 			cluster: Cluster{Events: []*corev1.Event{warningOn("n", "agent-abcde", "gone")}},
 		},
+		"a pod that was evicted, and the next one starts": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound)}, Events: []*corev1.Event{warningOn("n", "agent-abcde", "gone")}},
+		},
+		"pods that are evicted again and again, and the next one starts": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
+		},
+		"pods that are evicted again and again, and the last one ends": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, func(p *corev1.Pod) { p.DeletionTimestamp = new(ago(time.Second)) })}, Events: evictions},
+		},
+		"pods that are evicted again and again, and one is Ready for a while": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}, Events: evictions},
+		},
+		"pods that were evicted again and again, and one is Ready for long": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReadyFor(12*time.Minute))}, Events: []*corev1.Event{
+				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-a on node n, will try to kill it", 30*time.Minute, 12*time.Minute, 9),
+			}},
+		},
+		"pods that are evicted again and again, and there is none": {cluster: Cluster{Events: evictions}},
+		"pods that are evicted again and again, and one crashes":   {cluster: Cluster{Pods: []*corev1.Pod{pod(bound, crashes)}, Events: evictions}},
+		"pods that were evicted before the DaemonSet was changed": {
+			ds: func() *appsv1.DaemonSet {
+				ds := agent.DeepCopy()
+				ds.ManagedFields = []metav1.ManagedFieldsEntry{{Time: new(ago(30 * time.Second))}}
+				return ds
+			}(),
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
+		},
+		"pods that were evicted before the status of the DaemonSet was changed": {
+			ds: func() *appsv1.DaemonSet {
+				ds := agent.DeepCopy()
+				ds.ManagedFields = []metav1.ManagedFieldsEntry{{Time: new(ago(30 * time.Second)), Subresource: "status"}}
+				return ds
+			}(),
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
+		},
+		"pods that the kubelet refuses again and again, and nothing tells why": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: []*corev1.Event{
+				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-a on node n, will try to kill it", 9*time.Minute, time.Minute, 3),
+			}},
+		},
+		"probes of pods that are gone": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: []*corev1.Event{unhealthy("agent-a"), unhealthy("agent-b"), unhealthy("agent-c")}},
+		},
 		"warnings of a pod that is not the DaemonSet's": {
 			cluster: Cluster{
 				Pods:   []*corev1.Pod{st.MakePod().Namespace("default").Name("agent-xyz").UID("lives").Node("n").Obj()},
@@ -695,8 +761,55 @@ func TestVerdict(t *testing.T) {
 
 		// Devices, claims, and what everynode-scheduler refuses.
 		"a device that the node does not list": {
-			ds:      daemons("agent").Requests(map[corev1.ResourceName]string{"example.com/dev": "1"}).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(daemons("agent").Requests(map[corev1.ResourceName]string{"example.com/dev": "1"}).Obj(), "n"), refused("no"))}},
+			ds: withDevice, cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("Insufficient example.com/dev"))}},
+		},
+		"a device that the node does not list for long, and other devices have classes": {
+			ds: withDevice, cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/other")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))},
+			},
+		},
+		"a device that DRA may serve": {
+			ds: withDevice, cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))}},
+		},
+		"a device that DRA may serve, and the scheduler finds none": {
+			ds: withDevice, cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused(noDeviceSaid), created(72*time.Hour))}},
+		},
+		"a device that DRA serves": {
+			ds: withDevice, cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))},
+			},
+		},
+		"a device that DRA serves, and the scheduler finds none": {
+			ds: withDevice, cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused(noDeviceSaid), created(72*time.Hour))},
+			},
+		},
+		"a device that DRA serves, and a node that lists it": {
+			ds: withDevice, node: node("n").Capacity(map[corev1.ResourceName]string{corev1.ResourceCPU: "4", corev1.ResourceMemory: "8Gi", corev1.ResourcePods: "10", "example.com/dev": "1"}).Obj(),
+			cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{
+					pod(daemonsettest.Pod(withDevice, "n"), refused("no")),
+					pod(st.MakePod().Namespace("default").Name("holder").UID("holder").Node("n").Req(map[corev1.ResourceName]string{"example.com/dev": "1"}).Obj(), isReady),
+				},
+			},
+		},
+		"no room, and a device that DRA serves": {
+			ds: withDevice, cluster: Cluster{
+				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
+				Pods: []*corev1.Pod{
+					pod(daemonsettest.Pod(withDevice, "n"), refused(stockSaid)),
+					pod(web("web-1", "n", "4").Obj(), isReady),
+				},
+			},
+		},
+		"a claim of devices": {
+			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), created(72*time.Hour), func(p *corev1.Pod) {
+				p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimName: new("gpu")}}
+			})}},
 		},
 		"claims that may not be listed": {
 			cluster: Cluster{ClaimsUnread: true, Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) {
@@ -792,6 +905,9 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("%s: status says %s, explain %s (%v)", name, statuses[0].State, verdict.Outcome, err)
 		}
 		readsOnly(t, name, verdict.Next)
+		if fix := verdict.Fix; fix != nil && fix.Command != "" && !howMuch.MatchString(fix.Text) {
+			t.Errorf("%s: does not say how much it changes: %s", name, fix.Text)
+		}
 		seen.Insert(verdict.Reason)
 		fmt.Fprintf(&all, "== %s\n%s\n\n", name, summary(&verdict))
 	}
@@ -802,6 +918,9 @@ func TestVerdict(t *testing.T) {
 		}
 	}
 }
+
+// howMuch is in what a command under Fix says of itself.
+var howMuch = regexp.MustCompile(`\d|one pod|no pod`)
 
 // readsOnly fails if a command changes anything.
 func readsOnly(t *testing.T, name, command string) {

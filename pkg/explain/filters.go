@@ -65,7 +65,7 @@ func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Po
 	if i.detail {
 		i.findBlockers(pod, gone)
 	}
-	if i.detail && !a.final() {
+	if !a.final() {
 		i.preemption(ctx, pod, node, gone)
 	}
 	return false
@@ -93,7 +93,16 @@ func (i *inquiry) fitsNow(pod *corev1.Pod) {
 		i.end(ReasonSchedulable, Args{"what": "The pod fits, and its scheduler is about to place it."})
 		return
 	}
-	i.endAt(StepFilters, ReasonSchedulable, Args{"what": "Nothing that was checked is in the way, but the scheduler has not placed the pod yet."})
+	const nothing = "Nothing that was checked is in the way, but the scheduler has not placed the pod yet."
+	switch allocated := i.schedulers.devices.allocated(&pod.Spec, i.node); {
+	case allocated == "":
+		i.endAt(StepFilters, ReasonSchedulable, Args{"what": nothing})
+	case saysDevices(said):
+		i.end(ReasonNoDevice, Args{"what": "The scheduler finds no free " + allocated + ", which Dynamic Resource Allocation serves: what is free was not checked."})
+	default:
+		i.unchecked = true
+		i.endAt(StepFilters, ReasonSchedulable, Args{"what": nothing + " What is free of " + allocated + ", which Dynamic Resource Allocation serves, was not checked."})
+	}
 	i.fact("The scheduler said" + i.span(" ", scheduledCondition(pod).LastTransitionTime, " ago") + ": " + said)
 	if pod.Status.NominatedNodeName == i.node.Name {
 		i.fact("Room was made for the pod, and the scheduler will try it again.")
@@ -185,8 +194,8 @@ func (i *inquiry) repelledBy(pod *corev1.Pod) {
 func (i *inquiry) resourcesRefusal(pod *corev1.Pod, node fwk.NodeInfo) Cause {
 	node = i.withNominees(pod, node)
 	var never, short, devices []string
-	for _, lack := range noderesources.Fits(pod, node, nil, noderesources.ResourceRequestsOptions{
-		EnablePodLevelResources: utilfeature.DefaultFeatureGate.Enabled(features.PodLevelResources),
+	for _, lack := range noderesources.Fits(pod, node, deviceManager{devices: i.schedulers.devices}, noderesources.ResourceRequestsOptions{
+		EnablePodLevelResources: utilfeature.DefaultFeatureGate.Enabled(features.PodLevelResources), EnableDRAExtendedResource: true,
 	}) {
 		name := string(lack.ResourceName)
 		i.v.Shortages = append(i.v.Shortages, Shortage{
@@ -209,7 +218,13 @@ func (i *inquiry) resourcesRefusal(pod *corev1.Pod, node fwk.NodeInfo) Cause {
 	case len(never) > 0:
 		return Cause{ReasonNeverFits, Args{"lacks": strings.Join(never, " and "), "container": i.greediest()}}
 	case len(devices) > 0:
-		return Cause{ReasonNoDevice, Args{"devices": strings.Join(devices, " and ")}}
+		what := "The node offers no " + strings.Join(devices, " and ") + "."
+		// NodeResourcesFit does not say so of a device that Dynamic Resource Allocation serves.
+		if said := saidOf(pod); !i.cluster.DeviceClassesRead && !strings.Contains(said, "Insufficient "+devices[0]) {
+			what += " Whether Dynamic Resource Allocation serves it was not checked."
+			i.unchecked = !saysDevices(said)
+		}
+		return Cause{ReasonNoDevice, Args{"what": what}}
 	default:
 		return Cause{ReasonNoRoom, Args{"short": strings.Join(short, " and ")}}
 	}

@@ -93,29 +93,21 @@ func CompareNames(a, b string) int {
 	x, y := a, b
 	for x != "" && y != "" {
 		digitsX, digitsY := leadingDigits(x), leadingDigits(y)
-		if digitsX != "" && digitsY != "" {
-			numberX, numberY := strings.TrimLeft(digitsX, "0"), strings.TrimLeft(digitsY, "0")
-			if order := cmp.Or(cmp.Compare(len(numberX), len(numberY)), cmp.Compare(numberX, numberY)); order != 0 {
-				return order
-			}
-			x, y = x[len(digitsX):], y[len(digitsY):]
-			continue
+		numberX, numberY := strings.TrimLeft(digitsX, "0"), strings.TrimLeft(digitsY, "0")
+		if digitsX == "" || digitsY == "" {
+			digitsX, digitsY, numberX, numberY = x[:1], y[:1], x[:1], y[:1]
 		}
-		if x[0] != y[0] {
-			return cmp.Compare(x[0], y[0])
+		if order := cmp.Or(cmp.Compare(len(numberX), len(numberY)), cmp.Compare(numberX, numberY)); order != 0 {
+			return order
 		}
-		x, y = x[1:], y[1:]
+		x, y = x[len(digitsX):], y[len(digitsY):]
 	}
 	// Names that differ in leading zeros only still have an order.
 	return cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(a, b))
 }
 
 func leadingDigits(s string) string {
-	end := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })
-	if end < 0 {
-		return s
-	}
-	return s[:end]
+	return s[:len(s)-len(strings.TrimLeft(s, "0123456789"))]
 }
 
 // NodeList writes names, which have to be in order: all of them if they are few, or

@@ -102,7 +102,7 @@ func (e *Engine) Explain(ctx context.Context, ds *appsv1.DaemonSet, nodes []*cor
 	if err != nil {
 		return nil, err
 	}
-	x := &Explanation{Namespace: ds.Namespace, Name: ds.Name, Verdicts: verdicts, Groups: groups(verdicts), NotChecked: e.notChecked(ds)}
+	x := &Explanation{Namespace: ds.Namespace, Name: ds.Name, Verdicts: verdicts, Groups: groups(verdicts), NotChecked: append(e.notChecked(&ds.Spec.Template.Spec), rulesElsewhere)}
 	e.contrast(x.Groups)
 	if len(nodes) == len(e.nodes) {
 		x.Rollout = e.rollout(ds, verdicts)
@@ -157,14 +157,17 @@ func (e *Engine) contrast(groups []Group) {
 	}
 }
 
-// notChecked says what can keep a pod of ds from running and was not looked at.
-func (e *Engine) notChecked(ds *appsv1.DaemonSet) []string {
+// notChecked says what was not looked at that may keep pods from running.
+func (e *Engine) notChecked(spec *corev1.PodSpec) []string {
 	unchecked := slices.Clone(e.cluster.Unread)
-	if len(ds.Spec.Template.Spec.ResourceClaims) > 0 {
-		unchecked = append(unchecked, "devices that the pods claim (Dynamic Resource Allocation).")
+	if allocated := e.schedulers.devices.allocated(spec, nil); allocated != "" {
+		unchecked = append(unchecked, "what is free of "+allocated+" (Dynamic Resource Allocation).")
 	}
-	return append(unchecked, "scheduler extenders and scheduler plugins of other people.")
+	return unchecked
 }
+
+// rulesElsewhere are never looked at.
+const rulesElsewhere = "scheduler extenders and scheduler plugins of other people."
 
 // grouped puts items with the same key together, in the order of the first ones. Items with
 // the key "" are left out.
@@ -225,8 +228,8 @@ func newGroup(verdicts []*Verdict) Group {
 	}
 	g.addBlockers(blockers)
 	g.Preemption = v.Preemption.sentences(v.Node, len(g.Nodes))
-	if v.Fix != nil && v.Fix.forNodes != nil && len(g.Nodes) <= fewNodes {
-		g.Fix = &Fix{Text: v.Fix.Text, Command: v.Fix.forNodes(g.Nodes)}
+	if v.Fix != nil && v.Fix.forNodes != nil {
+		g.Fix = v.Fix.forNodes(verdicts)
 	}
 	return g
 }

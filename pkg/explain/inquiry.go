@@ -16,6 +16,7 @@ import (
 	nodeutil "k8s.io/component-helpers/node/util"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	kubenode "k8s.io/kubernetes/pkg/util/node"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -48,6 +49,8 @@ type inquiry struct {
 	forgotten *corev1.Taint
 	refusedAs *refusalKind
 	ownPort   bool
+	// unchecked: what the pod waits for may be there, and nothing tells that it is not.
+	unchecked bool
 	// said is what the kubelet says of a container that waits, and warnedFor for how long it
 	// has warned of what the pod waits for.
 	said      string
@@ -106,8 +109,11 @@ func (i *inquiry) follow(ctx context.Context) {
 	default:
 		i.havePods(ctx, pods)
 	}
+	if i.v.Wanted {
+		i.earlier()
+	}
 	i.conclude()
-	i.advise()
+	i.advise(ctx)
 }
 
 // fail notes an error.
@@ -124,9 +130,9 @@ func (i *inquiry) conclude() {
 }
 
 // advise says what to run next and what mends the cause.
-func (i *inquiry) advise() {
+func (i *inquiry) advise(ctx context.Context) {
 	if i.detail && i.err == nil {
-		i.v.Next, i.v.Fix = i.next(), i.fix()
+		i.v.Next, i.v.Fix = i.next(), i.fix(ctx)
 	}
 }
 
@@ -138,7 +144,7 @@ const warnedFor = 2 * time.Minute
 // all ask it.
 func (i *inquiry) outcome() State {
 	v, ages := &i.v, i.v.Reason.row().Ages
-	late := v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
+	late := !i.unchecked && v.Since != nil && i.now.Sub(v.Since.Time) > i.patience
 	joins := i.now.Sub(i.node.CreationTimestamp.Time) <= i.patience
 	switch {
 	case !v.Wanted && v.Pod == nil:
@@ -227,15 +233,10 @@ func scheduledCondition(pod *corev1.Pod) *corev1.PodCondition {
 	return condition
 }
 
-func isNodeReady(node *corev1.Node) bool {
-	_, condition := nodeutil.GetNodeCondition(&node.Status, corev1.NodeReady)
-	return condition != nil && condition.Status == corev1.ConditionTrue
-}
-
 // readySince returns since when node is Ready, nil if it is not or does not tell.
 func readySince(node *corev1.Node) *metav1.Time {
 	_, condition := nodeutil.GetNodeCondition(&node.Status, corev1.NodeReady)
-	if !isNodeReady(node) || condition.LastTransitionTime.IsZero() {
+	if !kubenode.IsNodeReady(node) || condition.LastTransitionTime.IsZero() {
 		return nil
 	}
 	return &condition.LastTransitionTime
@@ -305,7 +306,6 @@ func compareBool(a, b bool) int {
 		return 0
 	case b:
 		return -1
-	default:
-		return 1
 	}
+	return 1
 }

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodeutil "k8s.io/component-helpers/node/util"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	kubenode "k8s.io/kubernetes/pkg/util/node"
 )
 
 // ready is for Ready pods, which may still be of an earlier template, or be between two
@@ -41,7 +42,7 @@ func (i *inquiry) terminating(pod *corev1.Pod) {
 	if len(pod.Finalizers) > 0 {
 		args["what"] = "is held by the finalizers " + strings.Join(pod.Finalizers, ", ")
 	}
-	if !isNodeReady(i.node) {
+	if !kubenode.IsNodeReady(i.node) {
 		args["note"] = " The node is not Ready, so no kubelet says that it has ended."
 	}
 	i.end(ReasonTerminating, args)
@@ -53,23 +54,16 @@ func (i *inquiry) rejected(pod *corev1.Pod) {
 	if pod.Status.Phase == corev1.PodSucceeded {
 		args["what"] = "has ended, which a daemon pod never should: the controller deletes it and creates another one"
 	}
-	if pod.Status.Reason != "" {
-		args["why"] = " (" + pod.Status.Reason + ")"
-	}
-	if pod.Status.Message != "" {
-		args["colon"], args["said"] = ": ", strings.TrimSuffix(pod.Status.Message, ".")
-	}
-	i.end(ReasonRejected, args)
+	i.end(ReasonRejected, args.saying(pod.Status.Reason, pod.Status.Message))
 	for _, condition := range i.node.Status.Conditions {
 		if condition.Type != corev1.NodeReady && condition.Status == corev1.ConditionTrue {
 			i.fact(fmt.Sprintf("The node reports %s%s: %s.", condition.Type, i.span(" for ", condition.LastTransitionTime, ""), strings.TrimSuffix(condition.Message, ".")))
 		}
 	}
-	if node, err := i.schedulers.snapshot.Get(i.node.Name); err == nil && i.detail && strings.HasPrefix(pod.Status.Reason, "OutOf") {
+	if node, err := i.schedulers.snapshot.Get(i.node.Name); err == nil && i.detail && strings.HasPrefix(pod.Status.Reason, outOf) {
 		i.resourcesRefusal(pod, node)
 		i.findBlockers(pod, nil)
 	}
-	i.failures()
 }
 
 // started is for pods that are bound to the node and not Ready. A kubelet that reports a
@@ -121,10 +115,7 @@ func (i *inquiry) nodeNotReady(condition *corev1.NodeCondition) {
 	if condition == nil {
 		args["what"] = "whose kubelet has never reported"
 	} else {
-		i.v.Since = &condition.LastTransitionTime
-		if condition.Message != "" {
-			args["colon"], args["said"] = ": ", strings.TrimSuffix(condition.Message, ".")
-		}
+		i.v.Since, args = &condition.LastTransitionTime, args.saying("", condition.Message)
 	}
 	i.end(ReasonNodeNotReady, args)
 }

@@ -39,10 +39,28 @@ func TestReasonsPage(t *testing.T) {
 			}))
 		}
 		if row.Mend != "" {
-			fmt.Fprintf(&text, "\n%s\n", wrap("*Mend:* "+strings.ReplaceAll(row.Mend, " {container}", "")))
+			fmt.Fprintf(&text, "\n%s\n", wrap("*Mend:* "+mendWithoutNumbers.Replace(row.Mend)))
 		}
 	}
 	golden(t, page, text.String())
+}
+
+// mendWithoutNumbers writes a remedy for no DaemonSet in particular.
+var mendWithoutNumbers = strings.NewReplacer(" {container}", "", "{onnode}", "pods", "{creates}", "the pods", "{rolls}", "replaces all of its pods")
+
+// harmless are remedies that change no pod by themselves.
+var harmless = []Reason{ReasonDeleting, ReasonNotCreated, ReasonUnpinned, ReasonGated, ReasonRequires, ReasonSchedulable, ReasonPreempting, ReasonPaced,
+	ReasonRejected, ReasonNoNetwork, ReasonVolume, ReasonNotStarted, ReasonInit, ReasonNotReady}
+
+// Every remedy that changes pods says how many.
+func TestMendsSayHowMuch(t *testing.T) {
+	t.Parallel()
+	for _, row := range allRows() {
+		numbered := strings.Contains(strings.ReplaceAll(row.Mend, "{container}", ""), "{")
+		if row.Mend != "" && numbered == slices.Contains(harmless, row.Reason) {
+			t.Errorf("%s: says how much: %t: %s", row.Reason, numbered, row.Mend)
+		}
+	}
 }
 
 // wrap breaks a paragraph into lines of at most 120 characters.

@@ -78,7 +78,7 @@ func (e *Engine) Plan(ctx context.Context, ds, old *appsv1.DaemonSet, admitted *
 	pods := e.newPods(s, admitted)
 	p := &Plan{
 		Namespace: ds.Namespace, Name: ds.Name, Exists: old != nil,
-		Priority: s.compiled.Priority, NotChecked: e.notChecked(ds),
+		Priority: s.compiled.Priority, NotChecked: append(e.notChecked(&ds.Spec.Template.Spec), rulesElsewhere),
 	}
 	var least, most, total daemonset.Resources
 	for _, node := range e.Nodes() {

@@ -50,6 +50,10 @@ type HeldBack struct {
 	Room string `json:"room"`
 	// Ends says when it ends.
 	Ends string `json:"ends"`
+
+	pod              *corev1.Pod
+	holds            []hold
+	free, held, most daemonset.Resources
 }
 
 // HeldFor is a DaemonSet that a pod is held back for.
@@ -86,7 +90,7 @@ func (e *Engine) Pod(namespace, name string) *corev1.Pod {
 
 // ExplainPod says why pod, which is of no DaemonSet, does not run.
 func (e *Engine) ExplainPod(ctx context.Context, pod *corev1.Pod) (*PodExplanation, error) {
-	x := &PodExplanation{Pod: describe(pod), NotChecked: e.cluster.Unread}
+	x := &PodExplanation{Pod: describe(pod), NotChecked: e.notChecked(&pod.Spec)}
 	switch node := e.nodes[pod.Spec.NodeName]; {
 	case podutil.IsPodTerminal(pod) && pod.Status.Phase == corev1.PodSucceeded:
 		x.Message = "It has ended, with success."
@@ -111,14 +115,20 @@ func (e *Engine) ExplainPod(ctx context.Context, pod *corev1.Pod) (*PodExplanati
 // bound is the verdict on a pod that is on a node. A stand-in takes the place of its DaemonSet.
 func (e *Engine) bound(ctx context.Context, pod *corev1.Pod, node *corev1.Node) (*Verdict, error) {
 	ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}, Spec: appsv1.DaemonSetSpec{Template: corev1.PodTemplateSpec{Spec: pod.Spec}}}
-	s := &subject{ds: ds, compiled: daemonset.New(ds, daemonset.Options{Priority: e.priority}), creation: newCreationTrouble(nil), current: true}
+	s := &subject{
+		ds: ds, compiled: daemonset.New(ds, daemonset.Options{Priority: e.priority}), creation: newCreationTrouble(nil), counted: make(map[string]int), current: true,
+		// A change of its template concerns all pods of its controller.
+		pods: map[string][]*corev1.Pod{node.Name: slices.DeleteFunc(slices.Clone(e.cluster.Pods), func(other *corev1.Pod) bool {
+			return other != pod && (ownerUID(pod) == "" || ownerUID(other) != ownerUID(pod))
+		})},
+	}
 	i := e.newInquiry(s, node, true)
 	i.v.Wanted = true
 	i.havePods(ctx, []*corev1.Pod{pod})
 	// It is its own template.
 	i.v.Admission = nil
 	i.conclude()
-	i.advise()
+	i.advise(ctx)
 	return &i.v, i.err
 }
 
@@ -134,7 +144,7 @@ func (e *Engine) waits(ctx context.Context, pod *corev1.Pod, x *PodExplanation) 
 		x.Message = "No node can take it: " + strings.Join(prepared.refusals[0].reasons, "; ") + "."
 		return nil
 	}
-	held := &holders{pod: pod}
+	held := &HeldBack{pod: pod}
 	var fits []string
 	others := make(map[string][]string)
 	for _, node := range e.Nodes() {
@@ -163,7 +173,10 @@ func (e *Engine) waits(ctx context.Context, pod *corev1.Pod, x *PodExplanation) 
 	slices.SortFunc(x.Refusals, func(a, b PodRefusal) int {
 		return cmp.Or(cmp.Compare(len(b.Nodes), len(a.Nodes)), cmp.Compare(a.Why, b.Why))
 	})
-	x.Held = held.sum()
+	if len(held.Nodes) > 0 {
+		held.sum()
+		x.Held = held
+	}
 	switch {
 	case len(fits) > 0:
 		x.Message = "Nothing that was checked is in the way on " + NodeList(fits) + ": its scheduler is about to place it, or has rules that are not known here."
@@ -194,14 +207,6 @@ func (a *attempt) others() string {
 	return strings.Join(reasons, "; ")
 }
 
-// holders collects for which DaemonSets a pod is held back, and how much room there is.
-type holders struct {
-	pod              *corev1.Pod
-	nodes            []string
-	holds            []hold
-	free, held, most daemonset.Resources
-}
-
 // hold is a DaemonSet that holds a pod back on one node, and why it has no Ready pod there.
 type hold struct {
 	HeldFor
@@ -209,8 +214,8 @@ type hold struct {
 }
 
 // heldOn adds a node that would take the pod if nothing were held or gated there.
-func (e *Engine) heldOn(ctx context.Context, h *holders, node *corev1.Node, info fwk.NodeInfo, a *attempt) error {
-	h.nodes = append(h.nodes, node.Name)
+func (e *Engine) heldOn(ctx context.Context, h *HeldBack, node *corev1.Node, info fwk.NodeInfo, a *attempt) error {
+	h.Nodes = append(h.Nodes, node.Name)
 	add := func(ds *daemonset.DaemonSet, gates bool) error {
 		verdict, err := e.verdict(ctx, e.subjects[ds.UID].ds, node, false)
 		h.holds = append(h.holds, hold{HeldFor{Namespace: ds.Namespace, Name: ds.Name, Gates: gates}, verdict.Reason})
@@ -241,12 +246,8 @@ func (e *Engine) heldOn(ctx context.Context, h *holders, node *corev1.Node, info
 	return nil
 }
 
-// sum returns nil if the pod is held back on no node.
-func (h *holders) sum() *HeldBack {
-	if len(h.nodes) == 0 {
-		return nil
-	}
-	held := &HeldBack{Nodes: h.nodes}
+// sum sums up what has been found on all nodes.
+func (h *HeldBack) sum() {
 	gates, rooms := false, false
 	for _, same := range grouped(h.holds, func(h *hold) string { return fmt.Sprint(h, h.Gates) }) {
 		by := same[0].HeldFor
@@ -260,13 +261,13 @@ func (h *holders) sum() *HeldBack {
 			whys = append(whys, fmt.Sprintf("%s on %s", reason.Words(), Count(reasons[reason], "node")))
 		}
 		by.Why = strings.Join(whys, ", ")
-		held.For = append(held.For, by)
+		h.For = append(h.For, by)
 		gates, rooms = gates || by.Gates, rooms || !by.Gates
 	}
-	slices.SortStableFunc(held.For, func(a, b HeldFor) int { return cmp.Compare(b.Nodes, a.Nodes) })
+	slices.SortStableFunc(h.For, func(a, b HeldFor) int { return cmp.Compare(b.Nodes, a.Nodes) })
 	needs := daemonset.PodResources(h.pod)
 	asked := func(room daemonset.Resources) string { return cmp.Or(describeOf(room, needs), "nothing") }
-	held.Room = fmt.Sprintf("It needs %s. Free on these nodes in sum: %s, of which is held: %s. The most beside what is held, on one node: %s.",
+	h.Room = fmt.Sprintf("It needs %s. Free on these nodes in sum: %s, of which is held: %s. The most beside what is held, on one node: %s.",
 		asked(needs), asked(h.free), asked(h.held), asked(h.most))
 	var ends []string
 	if rooms {
@@ -275,8 +276,7 @@ func (h *holders) sum() *HeldBack {
 	if gates {
 		ends = append(ends, "A DaemonSet that gates lets the pod in when it is Ready on the node.")
 	}
-	held.Ends = strings.Join(ends, " ")
-	return held
+	h.Ends = strings.Join(ends, " ")
 }
 
 // Fix says what lets the pod in.

@@ -14,6 +14,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -25,17 +26,51 @@ import (
 	"everynode.dev/everynode/pkg/plugins/readiness"
 )
 
-// everynodeProfile is the name under which everynode-scheduler can be asked for beside
-// another scheduler (deploy/scheduler-config/second.yaml).
-const everynodeProfile = "everynode-scheduler"
-
-// preemption asks both schedulers which pods they would evict from the node that refuses pod.
+// preemption asks both schedulers which pods they would evict from the node that refuses pod, unless pod waits for its
+// turn.
 func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone []*corev1.Pod) {
+	switch {
+	case strings.Contains(saidOf(pod), everynodepreemption.ErrReasonPaced):
+		i.paced()
+		return
+	case !i.detail:
+		return
+	}
 	stock, err := i.schedulers.stock.evict(ctx, pod, node, i.cluster.Budgets, gone)
 	i.fail(err)
 	everynode, err := i.schedulers.everynode.evict(ctx, pod, node, i.cluster.Budgets, gone)
 	i.fail(err)
 	i.v.Preemption = &Preemption{Stock: stock, Everynode: everynode, InForce: i.inForce(pod)}
+}
+
+// paced is for pods that everynode-scheduler makes no room for yet, because it has evicted other pods of the
+// controllers whose pods are in the way.
+func (i *inquiry) paced() {
+	refusals := i.v.Causes
+	i.end(ReasonPaced, nil)
+	i.v.Causes = append(i.v.Causes, refusals...)
+	for _, same := range grouped(i.v.Blockers, func(b *Blocker) string { return string(ownerUID(b.holder)) }) {
+		if !strings.HasPrefix(same[0].Spared, samePriority) {
+			continue
+		}
+		away := 0
+		for _, pod := range i.cluster.Pods {
+			if ownerUID(pod) == ownerUID(same[0].holder) && (pod.DeletionTimestamp != nil || !daemonset.IsReady(pod)) {
+				away++
+			}
+		}
+		if away > 0 {
+			i.fact("Not Ready: " + Count(away, "pod") + " of " + same[0].OwnerText() + ".")
+		}
+	}
+}
+
+// ownerUID returns the UID of what controls pod, "" if nothing does.
+func ownerUID(pod *corev1.Pod) types.UID {
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+		return owner.UID
+	}
+	return ""
 }
 
 // evict says which pods the scheduler would evict from node, or why none. budgets are all
@@ -64,7 +99,7 @@ func (s *scheduler) evict(ctx context.Context, pod *corev1.Pod, node fwk.NodeInf
 			}
 		}
 	}
-	if len(e.Victims) == 0 {
+	if len(e.Victims) == 0 && !a.fits() {
 		e.WhyNot = explainNoVictims(whyNot, corev1helper.PodPriority(pod))
 	}
 	return e, nil
@@ -131,7 +166,7 @@ func saysEverynode(said string) bool {
 // everynodeProfiles are the names under which everynode-scheduler is asked for: its own, and
 // those of pods that it has refused in its words.
 func everynodeProfiles(pods []*corev1.Pod) sets.Set[string] {
-	profiles := sets.New(everynodeProfile)
+	profiles := sets.New(Everynode)
 	for _, pod := range pods {
 		if saysEverynode(saidOf(pod)) {
 			profiles.Insert(pod.Spec.SchedulerName)
@@ -146,9 +181,12 @@ func (e *Engine) showsEverynode(pod *corev1.Pod) bool {
 	return e.profiles.Has(pod.Spec.SchedulerName) || slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
 		name, _, _ := strings.Cut(c.Image[strings.LastIndex(c.Image, "/")+1:], "@")
 		name, _, _ = strings.Cut(name, ":")
-		return name == everynodeProfile
+		return name == Everynode
 	})
 }
+
+// samePriority begins why everynode-scheduler alone may evict a pod, and does not.
+const samePriority = "same priority"
 
 // whySpared says which rule keeps holder from being evicted for pod; nothing if
 // kube-scheduler evicts it. That of equal priority everynode may evict.
@@ -167,18 +205,18 @@ func (i *inquiry) whySpared(holder, pod *corev1.Pod) string {
 	case daemonset.IsMirror(holder):
 		return "static pod"
 	case pinned:
-		return "same priority, and can run here only"
+		return samePriority + ", and can run here only"
 	case metav1.GetControllerOfNoCopy(holder) == nil:
-		return "same priority, and nothing would create it again"
+		return samePriority + ", and nothing would create it again"
 	case holder.Annotations[daemonset.SafeToEvictAnnotation] == "false":
-		return "same priority, and annotated " + daemonset.SafeToEvictAnnotation + ": false"
+		return samePriority + ", and annotated " + daemonset.SafeToEvictAnnotation + ": false"
 	case holder.Annotations[daemonset.DoNotDisruptAnnotation] == "true":
-		return "same priority, and annotated " + daemonset.DoNotDisruptAnnotation + ": true"
+		return samePriority + ", and annotated " + daemonset.DoNotDisruptAnnotation + ": true"
 	}
 	if budget := i.exhaustedBudget(holder); budget != "" {
-		return "same priority, and PodDisruptionBudget " + budget + " allows no disruption"
+		return samePriority + ", and PodDisruptionBudget " + budget + " allows no disruption"
 	}
-	return "same priority"
+	return samePriority
 }
 
 // exhaustedBudget names a PodDisruptionBudget that keeps pod from being evicted, or "".

@@ -46,6 +46,7 @@ const (
 	ReasonUnschedulable Reason = "Unschedulable"
 	ReasonSchedulable   Reason = "Schedulable"
 	ReasonPreempting    Reason = "Preempting"
+	ReasonPaced         Reason = "EvictionPaced"
 
 	ReasonRejected     Reason = "PodFailed"
 	ReasonNodeNotReady Reason = "NodeNotReady"
@@ -137,6 +138,17 @@ func (r Reason) Words() string {
 // Args are the arguments of a cause, by the names that the message of its reason has
 // in braces. Arguments that the message does not name only tell causes apart.
 type Args map[string]string
+
+// saying adds in which words a kubelet or a condition gives the reason, as far as it does.
+func (a Args) saying(why, said string) Args {
+	if why != "" {
+		a["why"] = " (" + why + ")"
+	}
+	if said != "" {
+		a["colon"], a["said"] = ": ", strings.TrimSuffix(said, ".")
+	}
+	return a
+}
 
 // Cause is a reason with what it is about.
 type Cause struct {

@@ -5,6 +5,7 @@ package explain
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubernetes/pkg/apis/scheduling"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -78,6 +80,8 @@ func (i *inquiry) next() string {
 		return Command(i.kubectl, "get", "pod/"+holder.Name, "-n", holder.Namespace, "-o", "wide")
 	case i.v.Reason == ReasonTaint && i.forgotten == nil && !i.passing:
 		return i.command("get {ds} -n {namespace} -o jsonpath={.spec.template.spec}")
+	case i.v.Reason == ReasonNoDevice && len(i.v.Shortages) == 0:
+		return i.command("get resourceslices --field-selector=spec.nodeName={node}")
 	case i.v.Reason == ReasonNotReady && i.v.Causes[0].Args["container"] == "":
 		return i.command(describePod)
 	case row.Next == "":
@@ -89,16 +93,49 @@ func (i *inquiry) next() string {
 
 // fix returns what mends the verdict's cause. Commands are given where one command
 // mends it and changes what it says only.
-func (i *inquiry) fix() *Fix {
-	fix := i.specificFix()
+func (i *inquiry) fix(ctx context.Context) *Fix {
+	fix := i.specificFix(ctx)
 	if mend := i.v.Reason.row().Mend; fix == nil && mend != "" {
-		fix = &Fix{Text: fillIn(mend, i.v.Causes[0].Args)}
+		fix = &Fix{Text: fillIn(mend, filled(Args{
+			"rolls": i.rolls(), "creates": i.creates(), "onnode": Count(len(i.on[i.node.Name]), "pod"),
+		}, i.v.Causes[0].Args))}
 	}
 	return fix
 }
 
+// rolls says what becomes of the pods when the template changes.
+func (i *inquiry) rolls() string {
+	all := i.count(func(*corev1.Pod) bool { return true })
+	if i.ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
+		return fmt.Sprintf("replaces each of its pods (%d) when that is deleted", all)
+	}
+	return fmt.Sprintf("replaces all of its pods (%d)", all)
+}
+
+// creates says how many pods the controller would create now.
+func (i *inquiry) creates() string {
+	return Count(i.nodesWhere("", func(node *corev1.Node) bool {
+		run, _ := i.compiled.ShouldRun(node)
+		return run && len(i.pods[node.Name]) == 0
+	}), "pod")
+}
+
+// nodesWhere counts the nodes that match, once for each key: the verdicts on many nodes may ask for it.
+func (i *inquiry) nodesWhere(key string, match func(*corev1.Node) bool) int {
+	n, known := i.counted[key]
+	if !known {
+		for _, node := range i.cluster.Nodes {
+			if match(node) {
+				n++
+			}
+		}
+		i.counted[key] = n
+	}
+	return n
+}
+
 // specificFix returns a fix that has to do with this cluster, nil if there is none.
-func (i *inquiry) specificFix() *Fix {
+func (i *inquiry) specificFix(ctx context.Context) *Fix {
 	if i.root != nil {
 		return &Fix{Text: "Mend " + i.root.compiled.String() + " first: the node waits for it."}
 	}
@@ -107,7 +144,10 @@ func (i *inquiry) specificFix() *Fix {
 		return i.fixPlacement()
 	case ReasonCreateFailed:
 		if kind := i.refusedAs; kind != nil && kind.fix != "" {
-			return &Fix{Text: "Create it, and give it the rights that the agent needs.", Command: i.command(kind.fix)}
+			return &Fix{
+				Text:    "Create it, and give it the rights that the agent needs. The controller then creates " + i.creates() + ".",
+				Command: i.command(kind.fix),
+			}
 		}
 	case ReasonPortTaken:
 		if i.ownPort {
@@ -115,7 +155,7 @@ func (i *inquiry) specificFix() *Fix {
 				map[string]any{"spec": map[string]any{"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxSurge": 0, "maxUnavailable": 1}}}})
 		}
 	case ReasonNoRoom:
-		return i.makeRoom()
+		return i.makeRoom(ctx)
 	case ReasonOutdated:
 		if i.ds.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
 			return i.deletePod("With OnDelete, a pod is replaced when it is deleted: this replaces one pod.")
@@ -133,7 +173,10 @@ func (i *inquiry) fixPlacement() *Fix {
 	switch {
 	case taint != nil:
 		return &Fix{
-			Text:    "Find out why its agent does not take it off. If the agent works, or there is none, take it off by hand: other pods come to the node then.",
+			Text: "Find out why its agent does not take it off. If the agent works, or there is none, take it off by hand. " +
+				i.changing([]*corev1.Node{i.node}, func(node *corev1.Node) {
+					node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.MatchTaint(taint) })
+				}),
 			Command: i.dryRun("taint", "node", i.node.Name, taint.Key+":"+string(taint.Effect)+"-"),
 		}
 	case i.v.Reason == ReasonTaint && i.passing:
@@ -153,13 +196,11 @@ func (i *inquiry) fixImage() *Fix {
 	if !i.imageIsMissing() || !i.updated(i.pod) || i.count(works) == 0 {
 		return nil
 	}
+	replaces := " That replaces the pods of the current template, " + Count(i.count(i.updated), "pod") + "."
 	if managed := i.manager(); managed != "" {
-		return &Fix{Text: "Correct the image, or go back to the one before, in " + managed + "."}
+		return &Fix{Text: "Correct the image, or go back to the one before, in " + managed + "." + replaces}
 	}
-	return &Fix{
-		Text:    fmt.Sprintf("Correct the image, or undo the update. That replaces the pods of the current template, %s.", Count(i.count(i.updated), "pod")),
-		Command: i.dryRun("rollout", "undo", "daemonset/"+i.ds.Name, "-n", i.ds.Namespace),
-	}
+	return &Fix{Text: "Correct the image, or undo the update." + replaces, Command: i.dryRun("rollout", "undo", "daemonset/"+i.ds.Name, "-n", i.ds.Namespace)}
 }
 
 func (i *inquiry) deletePod(text string) *Fix {
@@ -173,27 +214,47 @@ func (i *inquiry) dryRun(words ...string) string {
 
 // makeRoom: if pods are to be evicted, wait. If not, a higher priority makes room,
 // which has its price; no class is named, because those of others mean something to them.
-func (i *inquiry) makeRoom() *Fix {
-	p := i.v.Preemption
-	if p != nil && (len(p.Stock.Victims) > 0 || p.InForce == Everynode && len(p.Everynode.Victims) > 0) {
-		return &Fix{Text: "Nothing: the scheduler is making room."}
+func (i *inquiry) makeRoom(ctx context.Context) *Fix {
+	p, scheduler := cmp.Or(i.v.Preemption, &Preemption{}), i.schedulers.stock
+	victims := len(p.Stock.Victims)
+	if p.InForce == Everynode {
+		scheduler, victims = i.schedulers.everynode, len(p.Everynode.Victims)
 	}
-	highest, found := int32(0), false
+	if victims > 0 {
+		return &Fix{Text: "Nothing: the scheduler is making room, and evicts " + Count(victims, "pod") + "."}
+	}
+	fix := &Fix{forNodes: i.outrank}
+	found := false
 	for n := range i.v.Blockers {
-		if b := &i.v.Blockers[n]; i.set.OwnerOf(b.holder) == nil && !daemonset.IsMirror(b.holder) {
-			highest, found = max(highest, b.Priority), true
+		if b := &i.v.Blockers[n]; i.set.OwnerOf(b.holder) == nil && !daemonset.IsMirror(b.holder) && b.Priority < scheduling.HighestUserDefinablePriority {
+			fix.above, found = max(fix.above, b.Priority), true
 		}
 	}
 	if !found {
 		return &Fix{Text: "Only daemon pods and static pods are in the way: have one of them ask for less, or take a larger node."}
 	}
-	return &Fix{Text: fmt.Sprintf("Move one of the pods in the way. Or give the DaemonSet a PriorityClass of its own above %d%s: that replaces all of its pods (%d) and evicts pods like those above.",
-		highest, i.managedElsewhere(), i.allPods())}
+	raised := i.checkable(i.pod).DeepCopy()
+	raised.Spec.Priority, raised.Spec.PreemptionPolicy = new(fix.above+1), nil
+	node, err := i.schedulers.snapshot.Get(i.node.Name)
+	i.fail(err)
+	eviction, err := scheduler.evict(ctx, raised, node, i.cluster.Budgets, nil)
+	i.fail(err)
+	if fix.evicts = len(eviction.Victims); eviction.WhyNot != "" {
+		return &Fix{Text: "A higher priority does not make enough room: have one of the pods in the way ask for less, or take a larger node."}
+	}
+	fix.Text = i.outrank([]*Verdict{{Node: i.node.Name, Fix: fix}}).Text
+	return fix
 }
 
-// allPods returns how many pods a change of the template replaces.
-func (i *inquiry) allPods() int {
-	return i.count(func(*corev1.Pod) bool { return true })
+// outrank says what it takes to make room on the nodes of verdicts by a higher priority.
+func (i *inquiry) outrank(verdicts []*Verdict) *Fix {
+	fix, nodes := &Fix{}, make([]string, len(verdicts))
+	for n, v := range verdicts {
+		fix.above, fix.evicts, nodes[n] = max(fix.above, v.Fix.above), fix.evicts+v.Fix.evicts, v.Node
+	}
+	fix.Text = fmt.Sprintf("Move one of the pods in the way. Or give the DaemonSet a PriorityClass of its own above %d%s: that %s and evicts %s on %s.",
+		fix.above, i.managedElsewhere(), i.rolls(), Count(fix.evicts, "pod"), NodeList(nodes))
+	return fix
 }
 
 // missingImage is what registries and runtimes say of an image that is not there, and not
@@ -207,25 +268,76 @@ func (i *inquiry) imageIsMissing() bool {
 		!strings.Contains(said, "dial tcp") && slices.ContainsFunc(missingImage, func(words string) bool { return strings.Contains(said, words) })
 }
 
-// labelNode gives the node the labels that it lacks, unless they are a program's.
+// labelNode gives the node the labels that it lacks, unless they are a program's. The same labels help every node
+// that lacks the same ones.
 func (i *inquiry) labelNode() *Fix {
 	var labels []string
 	for _, m := range i.labels {
 		if !i.forPeople(m.key) {
-			return &Fix{Text: fmt.Sprintf("The label %s is set by a program or a provider, and says what the node is: find out why it is not set here, or change the selector.", m.key)}
+			return &Fix{Text: fmt.Sprintf("The label %s is set by a program or a provider, and says what the node is: find out why it is not set here, or change the selector, which %s.",
+				m.key, i.rolls())}
 		}
 		labels = append(labels, m.label())
 	}
 	if slices.ContainsFunc(i.labels, func(m mismatch) bool { return m.has }) {
 		labels = append(labels, "--overwrite")
 	}
-	fix := &Fix{Text: "If it should run there, label the node. Other workloads that select the label may come, too."}
-	// The same labels help every node that lacks the same ones.
-	fix.forNodes = func(nodes []string) string {
-		return i.dryRun(slices.Concat([]string{"label", "node"}, nodes, labels)...)
+	forNodes := func(verdicts []*Verdict) *Fix {
+		// A command with the names of many nodes is no help.
+		if len(verdicts) > fewNodes {
+			verdicts = verdicts[:1]
+		}
+		var names []string
+		var nodes []*corev1.Node
+		for _, v := range verdicts {
+			names, nodes = append(names, v.Node), append(nodes, v.of.node)
+		}
+		return &Fix{
+			Text: "If it should run there, label the node. " + i.changing(nodes, func(node *corev1.Node) {
+				for _, m := range i.labels {
+					node.Labels = filled(map[string]string{m.key: m.want}, node.Labels)
+				}
+			}),
+			Command: i.dryRun(slices.Concat([]string{"label", "node"}, names, labels)...),
+		}
 	}
-	fix.Command = fix.forNodes([]string{i.node.Name})
+	fix := forNodes([]*Verdict{&i.v})
+	fix.forNodes = forNodes
 	return fix
+}
+
+// changing says which pods come to nodes and go from them if the nodes change.
+func (e *Engine) changing(nodes []*corev1.Node, change func(*corev1.Node)) string {
+	var comes, goes []string
+	for _, node := range nodes {
+		changed := node.DeepCopy()
+		change(changed)
+		for _, s := range e.subjects {
+			there := len(s.pods[node.Name]) > 0
+			ran, stayed := s.compiled.ShouldRun(node)
+			switch runs, stays := s.compiled.ShouldRun(changed); {
+			case runs && !ran && !there:
+				comes = append(comes, s.compiled.String())
+			case stayed && !stays && there:
+				goes = append(goes, s.compiled.String())
+			}
+		}
+	}
+	text := "That brings " + podsOf(comes)
+	if len(goes) > 0 {
+		text += ", and removes " + podsOf(goes)
+	}
+	return text + ". Ordinary pods may come, too."
+}
+
+// podsOf writes a number of pods with their DaemonSets, of which there is one name for each pod.
+func podsOf(daemonSets []string) string {
+	distinct := slices.Compact(slices.Sorted(slices.Values(daemonSets)))
+	of := cmp.Or(joinAnd(distinct), "a DaemonSet")
+	if len(distinct) > fewNodes {
+		of = Count(len(distinct), "DaemonSet")
+	}
+	return Count(len(daemonSets), "pod") + " of " + of
 }
 
 // forPeople says whether a label of nodes is for people to set. Keys of programs and
@@ -256,7 +368,15 @@ func (i *inquiry) tolerate() *Fix {
 	if len(i.template().Tolerations) == 0 {
 		operations = []map[string]any{{"op": "add", "path": path, "value": tolerations}}
 	}
-	return i.onTemplate(fmt.Sprintf("If it should run there, tolerate the taint. That changes the template, and replaces all of its pods (%d).", i.allPods()), "json", operations)
+	ds := i.ds.DeepCopy()
+	ds.Spec.Template.Spec.Tolerations = append(ds.Spec.Template.Spec.Tolerations, tolerations...)
+	compiled := daemonset.New(ds, daemonset.Options{Priority: i.priority})
+	more := i.nodesWhere(fmt.Sprint(tolerations), func(node *corev1.Node) bool {
+		runs, _ := compiled.ShouldRun(node)
+		ran, _ := i.compiled.ShouldRun(node)
+		return runs && !ran
+	})
+	return i.onTemplate(fmt.Sprintf("If it should run there, tolerate the taint: that %s, and brings it to %s.", i.rolls(), Count(more, "more node")), "json", operations)
 }
 
 // onTemplate returns a fix that patches the DaemonSet, if no program owns it.

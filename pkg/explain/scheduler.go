@@ -11,7 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/informers"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	schedulerconfig "k8s.io/kubernetes/pkg/scheduler/apis/config"
@@ -41,6 +40,7 @@ import (
 type schedulers struct {
 	snapshot         *cache.Snapshot
 	stock, everynode *scheduler
+	devices          devices
 }
 
 // scheduler is one of them.
@@ -62,12 +62,20 @@ func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev
 	for _, node := range cluster.Nodes {
 		pods = append(pods, on[node.Name]...)
 	}
-	s := &schedulers{snapshot: cache.NewSnapshot(pods, cluster.Nodes)}
-	nominated := newNominations(cluster.Pods)
-	if s.stock, err = newScheduler(ctx, stockConfig, s.snapshot, factory, nominated); err != nil {
+	s := &schedulers{snapshot: cache.NewSnapshot(pods, cluster.Nodes), devices: newDevices(cluster.DeviceClasses)}
+	options := []frameworkruntime.Option{
+		frameworkruntime.WithInformerFactory(factory),
+		frameworkruntime.WithSnapshotSharedLister(s.snapshot),
+		frameworkruntime.WithMutableSnapshotLister(s.snapshot),
+		frameworkruntime.WithPodNominator(nominator{nominations: newNominations(cluster.Pods)}),
+		frameworkruntime.WithSharedCSIManager(nodevolumelimits.NewCSIManager(factory.Storage().V1().CSINodes().Lister())),
+		frameworkruntime.WithSharedDRAManager(deviceManager{devices: s.devices}),
+		frameworkruntime.WithParallelism(1),
+	}
+	if s.stock, err = newScheduler(ctx, stockConfig, options); err != nil {
 		return nil, fmt.Errorf("preparing kube-scheduler's plugins: %w", err)
 	}
-	if s.everynode, err = newScheduler(ctx, deploy.ReplaceConfig, s.snapshot, factory, nominated); err != nil {
+	if s.everynode, err = newScheduler(ctx, deploy.ReplaceConfig, options); err != nil {
 		return nil, fmt.Errorf("preparing everynode-scheduler's plugins: %w", err)
 	}
 	return s, nil
@@ -76,7 +84,7 @@ func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev
 // stockConfig is the configuration of a kube-scheduler that was given none.
 var stockConfig = []byte("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n")
 
-func newScheduler(ctx context.Context, config []byte, snapshot *cache.Snapshot, factory informers.SharedInformerFactory, nominated nominations) (*scheduler, error) {
+func newScheduler(ctx context.Context, config []byte, options []frameworkruntime.Option) (*scheduler, error) {
 	profile, err := decodeProfile(config)
 	if err != nil {
 		return nil, err
@@ -86,14 +94,7 @@ func newScheduler(ctx context.Context, config []byte, snapshot *cache.Snapshot, 
 	for _, name := range []string{names.DefaultPreemption, everynodepreemption.Name} {
 		registry[name] = s.keepPreemption(registry[name])
 	}
-	s.framework, err = frameworkruntime.NewFramework(quiet(ctx), registry, profile,
-		frameworkruntime.WithInformerFactory(factory),
-		frameworkruntime.WithSnapshotSharedLister(snapshot),
-		frameworkruntime.WithMutableSnapshotLister(snapshot),
-		frameworkruntime.WithPodNominator(nominated),
-		frameworkruntime.WithSharedCSIManager(nodevolumelimits.NewCSIManager(factory.Storage().V1().CSINodes().Lister())),
-		frameworkruntime.WithParallelism(1),
-	)
+	s.framework, err = frameworkruntime.NewFramework(quiet(ctx), registry, profile, options...)
 	return s, err
 }
 
@@ -114,7 +115,7 @@ func decodeProfile(config []byte) (*schedulerconfig.KubeSchedulerProfile, error)
 		return nil, fmt.Errorf("no profile has the name %s", corev1.DefaultSchedulerName)
 	}
 	profile := &decoded.Profiles[i]
-	// Claimed devices take objects that are not read here: verdicts say that they were not checked.
+	// Which devices are free is not known here: verdicts say that they were not checked.
 	profile.Plugins.MultiPoint.Enabled = slices.DeleteFunc(profile.Plugins.MultiPoint.Enabled, func(plugin schedulerconfig.Plugin) bool {
 		return plugin.Name == names.DynamicResources
 	})
@@ -287,16 +288,13 @@ func (n nominations) of(node string) []*corev1.Pod {
 	return pods
 }
 
-// NominatedPodsForNode implements [fwk.PodNominator].
-func (n nominations) NominatedPodsForNode(node string) []fwk.PodInfo {
-	return n[node]
+// nominator tells plugins of nominations. The rest of a [fwk.PodNominator] is for schedulers that nominate pods.
+type nominator struct {
+	fwk.PodNominator
+	nominations nominations
 }
 
-// AddNominatedPod implements [fwk.PodNominator]. No pod is nominated here.
-func (n nominations) AddNominatedPod(klog.Logger, fwk.PodInfo, *fwk.NominatingInfo) {}
-
-// DeleteNominatedPodIfExists implements [fwk.PodNominator].
-func (n nominations) DeleteNominatedPodIfExists(*corev1.Pod) {}
-
-// UpdateNominatedPod implements [fwk.PodNominator].
-func (n nominations) UpdateNominatedPod(klog.Logger, *corev1.Pod, fwk.PodInfo) {}
+// NominatedPodsForNode implements [fwk.PodNominator].
+func (n nominator) NominatedPodsForNode(node string) []fwk.PodInfo {
+	return n.nominations[node]
+}

@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 )
@@ -52,5 +54,21 @@ func TestLapsedHolds(t *testing.T) {
 				t.Errorf("nodes in status and map (-want,+got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A LimitRange gives all containers what they lack, as the API server does.
+func TestPlannedPodsHaveDefaults(t *testing.T) {
+	t.Parallel()
+	ds := daemons("agent").Obj()
+	ds.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "init"}}
+	limits := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "default"}, Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{
+		Type: corev1.LimitTypeContainer, DefaultRequest: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")},
+	}}}}
+	pod := newEngine(t, &Cluster{Nodes: []*corev1.Node{node("n").Obj()}, DaemonSets: []*appsv1.DaemonSet{ds}, LimitRanges: []*corev1.LimitRange{limits}}).NewPod(ds)
+	for _, container := range []corev1.Container{pod.Spec.InitContainers[0], pod.Spec.Containers[0]} {
+		if have := container.Resources.Requests.Cpu().String(); have != "1" {
+			t.Errorf("container %s asks for %s", container.Name, have)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	kubenode "k8s.io/kubernetes/pkg/util/node"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -115,7 +116,7 @@ func (i *inquiry) startupNote(ctx context.Context, taint *corev1.Taint) string {
 		return goes + "that is " + agent.compiled.String() + "."
 	}
 	words, ready := i.trace(ctx, agent)
-	if ready != nil && i.now.Sub(ready.Time) > i.patience && isNodeReady(i.node) {
+	if ready != nil && i.now.Sub(ready.Time) > i.patience && kubenode.IsNodeReady(i.node) {
 		i.forgotten = taint
 		return goes + agent.compiled.String() + " has been Ready there for longer than that takes."
 	}

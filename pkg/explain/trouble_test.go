@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	st "k8s.io/kubernetes/pkg/scheduler/testing"
+
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 )
 
@@ -100,6 +102,80 @@ func TestGroupsAreCauses(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, strings.Join(have, "\n")); diff != "" {
 				t.Errorf("(-want,+got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A fix says how much it changes on all nodes of its group.
+func TestFixesOfGroups(t *testing.T) {
+	t.Parallel()
+	requests := map[corev1.ResourceName]string{corev1.ResourceCPU: "3"}
+	agent := daemons("agent").Requests(requests).Obj()
+	waits := func(on string) *corev1.Pod { return pod(daemonsettest.Pod(agent, on), refused(everynodeSaid)) }
+	bare := func(name, on string) *corev1.Pod {
+		return pod(web(name, on, "1500m").Priority(10).Obj(), isReady, func(p *corev1.Pod) { p.OwnerReferences = nil })
+	}
+	static := func(name, on string) *corev1.Pod {
+		return pod(web(name, on, "3").Priority(2_000_000_000).Obj(), isReady, func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"} })
+	}
+	ssd, hdd := daemons("ssd").NodeSelector("disktype", "ssd"), daemons("hdd").NodeSelector("disktype", "hdd").Obj()
+	for name, tc := range map[string]struct {
+		daemonSets []*appsv1.DaemonSet // the first is explained
+		pods       []*corev1.Pod
+		node       func(*st.NodeWrapper) *st.NodeWrapper
+		want       string
+	}{
+		"room on two nodes": {
+			daemonSets: []*appsv1.DaemonSet{agent},
+			pods:       []*corev1.Pod{waits("a"), waits("b"), bare("1", "a"), bare("2", "b"), bare("3", "b")},
+			want:       "above 10: that replaces all of its pods (2) and evicts 3 pods on a b.",
+		},
+		"room that no priority makes": {
+			daemonSets: []*appsv1.DaemonSet{agent},
+			pods:       []*corev1.Pod{waits("a"), waits("b"), bare("1", "a"), bare("2", "b"), static("3", "a"), static("4", "b")},
+			want:       "A higher priority does not make enough room",
+		},
+		"room in a DaemonSet that is updated by hand": {
+			daemonSets: []*appsv1.DaemonSet{func() *appsv1.DaemonSet {
+				ds := agent.DeepCopy()
+				ds.Spec.UpdateStrategy.Type = appsv1.OnDeleteDaemonSetStrategyType
+				return ds
+			}()},
+			pods: []*corev1.Pod{waits("a"), bare("1", "a")},
+			want: "above 10: that replaces each of its pods (1) when that is deleted and evicts 1 pod on a.",
+		},
+		"a label that several DaemonSets want, and one does not": {
+			daemonSets: []*appsv1.DaemonSet{ssd.Obj(), daemons("other").NodeSelector("disktype", "ssd").Obj(), hdd, daemons("all").Obj()},
+			pods:       []*corev1.Pod{pod(daemonsettest.BoundPod(hdd, "a"), isReady), pod(daemonsettest.BoundPod(hdd, "b"), isReady)},
+			node:       func(n *st.NodeWrapper) *st.NodeWrapper { return n.Label("disktype", "hdd") },
+			want:       "label the node. That brings 4 pods of default/other and default/ssd, and removes 2 pods of default/hdd.",
+		},
+		"a taint": {
+			daemonSets: []*appsv1.DaemonSet{daemons("agent").Obj(), daemons("all").Obj()},
+			node: func(n *st.NodeWrapper) *st.NodeWrapper {
+				return n.Taints([]corev1.Taint{{Key: "role", Effect: corev1.TaintEffectNoSchedule}})
+			},
+			want: "tolerate the taint: that replaces all of its pods (0), and brings it to 2 more nodes.",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &Cluster{DaemonSets: tc.daemonSets, Pods: tc.pods}
+			for _, name := range []string{"a", "b"} {
+				n := node(name)
+				if tc.node != nil {
+					n = tc.node(n)
+				}
+				c.Nodes = append(c.Nodes, n.Obj())
+			}
+			e := newEngine(t, c)
+			x, err := e.Explain(t.Context(), tc.daemonSets[0], e.Nodes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fix := x.Groups[0].Fix; fix == nil || !strings.Contains(fix.Text, tc.want) {
+				t.Errorf("no %q in %+v", tc.want, fix)
 			}
 		})
 	}

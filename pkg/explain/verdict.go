@@ -62,20 +62,13 @@ func States() []State {
 	return []State{StateReady, StateWaiting, StateStuck, StateStray, StateNone}
 }
 
+var stateWords = map[State]string{
+	StateReady: "ready", StateWaiting: "on its way", StateStuck: "stuck", StateStray: "should not be here", StateNone: "does not belong here",
+}
+
 // Words returns the state as a legend explains it.
 func (s State) Words() string {
-	switch s {
-	case StateReady:
-		return "ready"
-	case StateWaiting:
-		return "on its way"
-	case StateStuck:
-		return "stuck"
-	case StateStray:
-		return "should not be here"
-	default:
-		return "does not belong here"
-	}
+	return stateWords[s]
 }
 
 // Verdict is what is to be said of one DaemonSet on one node.
@@ -129,8 +122,11 @@ type Fix struct {
 	// It is empty where no command is safe to give.
 	Command string `json:"command,omitempty"`
 
-	// forNodes returns Command for several nodes with the same verdict; nil if it is the same.
-	forNodes func(nodes []string) string
+	// forNodes returns what mends the same on several nodes; nil if that is no more than on one.
+	forNodes func(verdicts []*Verdict) *Fix
+	// evicts is how many pods of a lower priority than above have to go.
+	evicts int
+	above  int32
 }
 
 // Pod names a pod and says what matters of it.
@@ -200,7 +196,8 @@ type Preemption struct {
 	InForce string `json:"inForce,omitempty"`
 }
 
-// The schedulers whose rules may be in force.
+// The schedulers whose rules may be in force. Everynode is also the name under which it can be asked for beside
+// another scheduler (deploy/scheduler-config/second.yaml).
 const (
 	Stock     = "kube-scheduler"
 	Everynode = "everynode-scheduler"

@@ -254,7 +254,7 @@ func (c *cluster) refusalIsTrue(v *explain.Verdict, said string) error {
 		}
 	}
 	switch v.Reason {
-	case explain.ReasonNoRoom, explain.ReasonNeverFits:
+	case explain.ReasonNoRoom, explain.ReasonNeverFits, explain.ReasonPaced:
 		if len(v.Shortages) == 0 {
 			return fmt.Errorf("nothing is short, but: %s (%s)", v.Reason, v.Message)
 		}
