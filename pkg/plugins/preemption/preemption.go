@@ -31,6 +31,7 @@ import (
 	"k8s.io/kubernetes/pkg/features"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/feature"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
 	"k8s.io/kubernetes/pkg/scheduler/framework/preemption"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
@@ -54,6 +55,8 @@ type Preemption struct {
 	handle  fwk.Handle
 	claims  corelisters.PersistentVolumeClaimLister
 	volumes corelisters.PersistentVolumeLister
+	// requests says how NodeResourcesFit sums up what a pod requests.
+	requests noderesources.ResourceRequestsOptions
 	// refused holds when pods may be tried again that could not be evicted, by their UID.
 	refused *cache.Expiring
 	// lowest is nil if nodes cannot be left out for the priorities of their pods.
@@ -387,7 +390,11 @@ func newFactory(clusters *cluster.Pool, clock clock.WithDelayedExecution) framew
 			handle:            handle,
 			claims:            core.PersistentVolumeClaims().Lister(),
 			volumes:           core.PersistentVolumes().Lister(),
-			refused:           cache.NewExpiringWithClock(clock),
+			requests: noderesources.ResourceRequestsOptions{
+				EnablePodLevelResources:   gates.Enabled(features.PodLevelResources),
+				EnableDRAExtendedResource: gates.Enabled(features.DRAExtendedResource),
+			},
+			refused: cache.NewExpiringWithClock(clock),
 		}
 		// With pod groups, a victim may have a lower priority than its pods, and nodes
 		// change without a new generation.

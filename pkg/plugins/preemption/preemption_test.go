@@ -81,6 +81,9 @@ func (w *world) Activate(_ klog.Logger, pods map[string]*corev1.Pod) { w.activat
 // GetPodInPreBind implements [fwk.Handle].
 func (w *world) GetPodInPreBind(types.UID) fwk.PodInPreBind { return w.binding }
 
+// ignored is a resource that NodeResourcesFit has been told to leave to others.
+const ignored = "example.com/ignored"
+
 func newWorld(tb testing.TB, args string, objects ...runtime.Object) *world {
 	tb.Helper()
 	return newWorldAt(tb, clock.RealClock{}, args, objects...)
@@ -111,7 +114,10 @@ func newWorldAt(tb testing.TB, clock clock.WithDelayedExecution, args string, ob
 		tf.RegisterQueueSortPlugin(upstreamsort.Name, upstreamsort.New),
 		adapt(nodeaffinity.Name, nodeaffinity.New),
 		adapt(nodeports.Name, nodeports.New),
-		adapt(noderesources.Name, noderesources.NewFit),
+		adapt(noderesources.Name, func(ctx context.Context, args runtime.Object, handle fwk.Handle, features feature.Features) (fwk.Plugin, error) {
+			args.(*config.NodeResourcesFitArgs).IgnoredResources = []string{ignored}
+			return noderesources.NewFit(ctx, args, handle, features)
+		}),
 		tf.RegisterBindPlugin(defaultbinder.Name, defaultbinder.New),
 	}, "",
 		frameworkruntime.WithClientSet(w.client),
@@ -250,6 +256,10 @@ func TestSelectVictimsOnNode(t *testing.T) {
 		"one large pod rather than two young ones": {
 			present: []*corev1.Pod{filler("a", "300m", 9).Obj(), filler("b", "300m", 8).Obj(), filler("large", "1400m", 0).Obj()},
 			want:    []string{"large"}},
+		"what no filter counts is no shortage": {
+			ds:      daemonsettest.Make("agent").Requests(resources{"cpu": "500m", ignored: "1"}).Obj(),
+			present: []*corev1.Pod{filler("a", "500m", 1).Obj(), filler("b", "500m", 3).Obj(), filler("c", "500m", 2).Obj(), filler("d", "500m", 0).Obj()},
+			want:    []string{"b"}},
 		"as many as it takes": {
 			present: []*corev1.Pod{filler("a", "400m", 1).Obj(), filler("b", "400m", 2).Obj(), filler("c", "400m", 3).Obj(), filler("d", "400m", 4).Obj(), filler("e", "400m", 5).Obj()},
 			want:    []string{"d", "e"}},

@@ -6,6 +6,7 @@ package preemption
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -327,9 +329,10 @@ func (t *trial) fitsElsewhere(pod *corev1.Pod) bool {
 // room, or none. Earlier ones are preferred.
 func (t *trial) choose(candidates []*preemption.DomainVictim) ([]*preemption.DomainVictim, error) {
 	var chosen []*preemption.DomainVictim
-	rest := slices.Clone(candidates)
+	rest, uncounted := slices.Clone(candidates), t.uncounted(candidates)
 	for len(rest) > 0 {
 		shortage := t.shortage()
+		maps.DeleteFunc(shortage, func(name corev1.ResourceName, _ int64) bool { return uncounted.Has(name) })
 		// The first one that is enough, or else the one that helps most.
 		best, most := -1, 0.0
 		for i, candidate := range rest {
@@ -496,7 +499,21 @@ func (t *trial) add(victim *preemption.DomainVictim) error {
 
 // insufficient returns the resources that node lacks for pod.
 func (t *trial) insufficient(pod *corev1.Pod, node fwk.NodeInfo) []noderesources.InsufficientResource {
-	return noderesources.Fits(pod, node, t.plugin.handle.SharedDRAManager(), noderesources.ResourceRequestsOptions{EnablePodLevelResources: true})
+	return noderesources.Fits(pod, node, t.plugin.handle.SharedDRAManager(), t.plugin.requests)
+}
+
+// uncounted returns what the node still lacks without candidates, which are enough together. No
+// filter counts it: NodeResourcesFit ignores it, or devices are allocated for it.
+func (t *trial) uncounted(candidates []*preemption.DomainVictim) sets.Set[corev1.ResourceName] {
+	lacking := t.shortage()
+	for _, candidate := range candidates {
+		requests := daemonset.PodResources(candidate.Pods()[0].GetPod())
+		for name := range lacking {
+			lacking[name] -= requests.Amount(name)
+		}
+	}
+	maps.DeleteFunc(lacking, func(_ corev1.ResourceName, amount int64) bool { return amount <= 0 })
+	return sets.KeySet(lacking)
 }
 
 // shortage is the amount of each resource that the node lacks for preemptor.

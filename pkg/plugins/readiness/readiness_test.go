@@ -204,7 +204,9 @@ func names(pods map[string]*corev1.Pod) []string {
 }
 
 // readyPod is a Ready pod of ds on the node called node.
-func readyPod(ds *appsv1.DaemonSet) *corev1.Pod { return ready(daemonsettest.BoundPod(ds, "node"), "True") }
+func readyPod(ds *appsv1.DaemonSet) *corev1.Pod {
+	return ready(daemonsettest.BoundPod(ds, "node"), "True")
+}
 
 func TestScore(t *testing.T) {
 	node := st.MakeNode().Name("node").Obj()
