@@ -266,26 +266,32 @@ func (pl *Readiness) readyNow(set *daemonset.Set, ds *daemonset.DaemonSet, nodeI
 	})
 }
 
-// PreScore skips pods that have no choice, and those that fit only on nodes whose
-// DaemonSet pods are all Ready: no such node is better than another.
+// PreScore skips pods that have no choice, and those for which no node is better than another.
 func (pl *Readiness) PreScore(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
 	set := pl.cluster.Set()
-	unready := func(nodeInfo fwk.NodeInfo) bool { return len(pl.views.Of(set, pod, nodeInfo).Unready) > 0 }
 	// A settled cluster, which is nearly every one, costs no look at its nodes.
-	if set.OwnerOf(pod) != nil || pl.cluster.Settled() || !slices.ContainsFunc(nodes, unready) {
+	if set.OwnerOf(pod) != nil || pl.cluster.Settled() || len(nodes) == 0 {
 		return fwk.NewStatus(fwk.Skip)
 	}
-	return nil
+	first := pl.score(set, pod, nodes[0])
+	if slices.ContainsFunc(nodes, func(nodeInfo fwk.NodeInfo) bool { return pl.score(set, pod, nodeInfo) != first }) {
+		return nil
+	}
+	return fwk.NewStatus(fwk.Skip)
 }
 
 // Score returns the share of the node's DaemonSets that are Ready there.
 func (pl *Readiness) Score(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, nodeInfo fwk.NodeInfo) (int64, *fwk.Status) {
-	view := pl.views.Of(pl.cluster.Set(), pod, nodeInfo)
+	return pl.score(pl.cluster.Set(), pod, nodeInfo), nil
+}
+
+func (pl *Readiness) score(set *daemonset.Set, pod *corev1.Pod, nodeInfo fwk.NodeInfo) int64 {
+	view := pl.views.Of(set, pod, nodeInfo)
 	expected := int64(len(view.Expected))
 	if expected == 0 {
-		return fwk.MaxScore, nil
+		return fwk.MaxScore
 	}
-	return fwk.MaxScore * (expected - int64(len(view.Unready))) / expected, nil
+	return fwk.MaxScore * (expected - int64(len(view.Unready))) / expected
 }
 
 // ScoreExtensions returns nil: scores are on the common scale already, and a node
