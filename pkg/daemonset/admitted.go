@@ -42,24 +42,32 @@ func expectedSpec(ds *appsv1.DaemonSet, options *Options) *corev1.PodSpec {
 	priority := options.Priority(spec.PriorityClassName)
 	spec.Priority = &priority
 	defaultRequests(spec)
-	if options.LimitRanges != nil {
-		for _, limitRange := range options.LimitRanges(ds.Namespace) {
+	options.Admit(ds.Namespace, spec)
+	spec.Tolerations = append(spec.Tolerations, DefaultTolerations(spec.HostNetwork)...)
+	return spec
+}
+
+// Admit gives the spec of a pod in namespace what LimitRanges and its RuntimeClass would.
+func (o *Options) Admit(namespace string, spec *corev1.PodSpec) {
+	if o.LimitRanges != nil {
+		for _, limitRange := range o.LimitRanges(namespace) {
 			applyLimitRange(spec, limitRange)
 		}
 	}
-	if spec.RuntimeClassName != nil && options.RuntimeClass != nil {
-		if class := options.RuntimeClass(*spec.RuntimeClassName); class != nil {
-			if class.Overhead != nil {
-				spec.Overhead = class.Overhead.PodFixed
-			}
-			if class.Scheduling != nil {
-				spec.NodeSelector = withEntries(class.Scheduling.NodeSelector, spec.NodeSelector)
-				spec.Tolerations = append(spec.Tolerations, class.Scheduling.Tolerations...)
-			}
-		}
+	if spec.RuntimeClassName == nil || o.RuntimeClass == nil {
+		return
 	}
-	spec.Tolerations = append(spec.Tolerations, DefaultTolerations(spec.HostNetwork)...)
-	return spec
+	class := o.RuntimeClass(*spec.RuntimeClassName)
+	if class == nil {
+		return
+	}
+	if class.Overhead != nil {
+		spec.Overhead = class.Overhead.PodFixed
+	}
+	if class.Scheduling != nil {
+		spec.NodeSelector = withEntries(class.Scheduling.NodeSelector, spec.NodeSelector)
+		spec.Tolerations = append(spec.Tolerations, class.Scheduling.Tolerations...)
+	}
 }
 
 // relevant returns a copy of what placement depends on in spec, without its affinity.

@@ -21,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
-	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/pkg/daemonset"
 )
@@ -187,35 +186,6 @@ func (c *Cluster) limitRanges(namespace string) []*corev1.LimitRange {
 // runtimeClass returns the one of that name, or nil.
 func (c *Cluster) runtimeClass(name string) *nodev1.RuntimeClass {
 	return byName(c.RuntimeClasses)[name]
-}
-
-// limit gives a pod what LimitRanges and its RuntimeClass would.
-func (c *Cluster) limit(pod *corev1.Pod) {
-	for _, limits := range c.limitRanges(pod.Namespace) {
-		for _, item := range limits.Spec.Limits {
-			if item.Type != corev1.LimitTypeContainer {
-				continue
-			}
-			for container := range podutil.ContainerIter(&pod.Spec, podutil.InitContainers|podutil.Containers) {
-				resources := &container.Resources
-				resources.Requests, resources.Limits = filled(resources.Requests, item.DefaultRequest), filled(resources.Limits, item.Default)
-			}
-		}
-	}
-	if pod.Spec.RuntimeClassName == nil {
-		return
-	}
-	class := c.runtimeClass(*pod.Spec.RuntimeClassName)
-	if class == nil {
-		return
-	}
-	if class.Overhead != nil {
-		pod.Spec.Overhead = class.Overhead.PodFixed
-	}
-	if scheduling := class.Scheduling; scheduling != nil {
-		pod.Spec.Tolerations = append(pod.Spec.Tolerations, scheduling.Tolerations...)
-		pod.Spec.NodeSelector = filled(scheduling.NodeSelector, pod.Spec.NodeSelector)
-	}
 }
 
 // filled returns values with defaults for keys that are not in them.

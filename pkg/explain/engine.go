@@ -42,6 +42,7 @@ type Engine struct {
 	now        time.Time
 	patience   time.Duration
 	kubectl    string
+	admission  daemonset.Options
 	set        *daemonset.Set
 	nodes      map[string]*corev1.Node
 	namespaces map[string]*corev1.Namespace
@@ -105,9 +106,8 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		agents:     make(map[string]*subject),
 	}
 	e.everynode = slices.ContainsFunc(cluster.Pods, e.showsEverynode)
-	e.set = daemonset.NewSet(nil, cluster.DaemonSets, daemonset.Options{
-		Priority: e.priority, LimitRanges: cluster.limitRanges, RuntimeClass: cluster.runtimeClass,
-	})
+	e.admission = daemonset.Options{Priority: e.priority, LimitRanges: cluster.limitRanges, RuntimeClass: cluster.runtimeClass}
+	e.set = daemonset.NewSet(nil, cluster.DaemonSets, e.admission)
 	for _, event := range cluster.Events {
 		uid := event.InvolvedObject.UID
 		e.events[uid] = append(e.events[uid], event)

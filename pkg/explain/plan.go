@@ -218,7 +218,7 @@ func (e *Engine) newPod(s *subject) *corev1.Pod {
 	if class := byName(e.cluster.PriorityClasses)[template.Spec.PriorityClassName]; class != nil {
 		pod.Spec.PreemptionPolicy = class.PreemptionPolicy
 	}
-	e.cluster.limit(pod)
+	e.admission.Admit(pod.Namespace, &pod.Spec)
 	corev1defaults.SetObjectDefaults_Pod(pod)
 	return pod
 }
