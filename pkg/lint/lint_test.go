@@ -645,6 +645,8 @@ var tests = map[string]struct {
 	}},
 	"a watcher of all processes that tolerates everything":    {"wildcard-toleration", all(pod(func(spec *corev1.PodSpec) { spec.HostPID = true }), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), nil},
 	"a watcher of the host's files that tolerates everything": {"wildcard-toleration", all(mounts("/", true), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), nil},
+	"a watcher of the host's disks that tolerates everything": {"wildcard-toleration", all(hostFolder("/dev"), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), nil},
+	"a finder of hardware that tolerates everything":          {"wildcard-toleration", all(hostFolder("/sys/"), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), nil},
 	"a reader of one file of the kernel that tolerates everything": {"wildcard-toleration", all(hostFolder("/proc/swaps"), tolerates(corev1.Toleration{Operator: corev1.TolerationOpExists})), []string{
 		"spec.template.spec.tolerations[0]: no taint drives the pods off a node, not even where nothing is meant to run",
 	}},

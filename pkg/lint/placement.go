@@ -116,9 +116,9 @@ func (m *manifest) waitsOnNode(term *corev1.PodAffinityTerm) bool {
 }
 
 func checkWildcardToleration(m *manifest) {
-	// Who watches the node itself has work on all of them, and who chooses nodes by
-	// label means those, whatever else taints them.
-	if m.runsTheNode() || m.pod.HostPID || m.watchesTheNode() || m.choosesNodes() {
+	// Who watches the node itself or its hardware has work on all of them, and who chooses
+	// nodes by label means those, whatever else taints them.
+	if m.runsTheNode() || m.pod.HostPID || m.watchesTheNode() || m.mountsWhole("/dev", "/sys") || m.choosesNodes() {
 		return
 	}
 	for i := range m.pod.Tolerations {
