@@ -6,6 +6,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -41,6 +42,7 @@ import (
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/lint"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
@@ -561,6 +563,9 @@ func TestLintFolders(t *testing.T) {
 	if text := run(t, nil, "", "lint", "-f", dir); text != "0 errors, 0 warnings in 0 DaemonSets.\n" {
 		t.Errorf("without -R: %s", text)
 	}
+	if text := run(t, nil, "", "lint", "-f", dir, "-o", "json"); !strings.Contains(text, `"items": []`) {
+		t.Errorf("no list without a DaemonSet: %s", text)
+	}
 	golden(t, "lint-refused.txt", strings.ReplaceAll(run(t, nil, "", "lint", "-f", dir, "-R"), dir, "DIR"))
 }
 
@@ -619,6 +624,40 @@ func TestLintGoesOnAfterAnError(t *testing.T) {
 	}
 	if strings.Contains(text, "/c-field.yaml:2") {
 		t.Errorf("a ConfigMap has a field that it does not know:\n%s", text)
+	}
+}
+
+// What is within a field that cannot be read is no finding of its own, and the rules know the claims of the file.
+func TestLintSaysItOnce(t *testing.T) {
+	const claim = "\n---\nkind: PersistentVolumeClaim\napiVersion: v1\nmetadata: {name: data}\nspec: {accessModes: [%s]}\n"
+	const agent = "kind: DaemonSet\napiVersion: apps/v1\nmetadata: {name: agent}\nspec:\n  selector: {matchLabels: {app: agent}}\n  template:\n" +
+		"    metadata: {labels: {app: agent}}\n    spec: {%s, containers: [{name: agent, image: 'agent:1', %s}]}\n"
+	const volumes = "volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]"
+	for name, tc := range map[string]struct {
+		manifest string
+		want     []string
+	}{
+		"variables as text": {fmt.Sprintf(agent, "hostPID: false", "env: [A=b], ports: ['80']"), []string{
+			"spec.template.spec.containers[0].env[0]: its type is string, and has to be v1.EnvVar (api-refuses)",
+			"spec.template.spec.containers[0].ports[0]: its type is string, and has to be v1.ContainerPort (api-refuses)",
+		}},
+		"a claim for many": {fmt.Sprintf(agent+claim, volumes, "tty: false", "ReadWriteMany"), nil},
+		"a claim for one": {fmt.Sprintf(agent+claim, volumes, "tty: false", "ReadWriteOnce"), []string{
+			"spec.template.spec.volumes[0].persistentVolumeClaim: all pods share claim data: unless its volume can be on many nodes at once, one pod starts and no others (shared-volume-claim)",
+		}},
+	} {
+		text, _, _ := strings.Cut(run(t, nil, tc.manifest, "lint", "-f", "-", "-o", "json"), "---")
+		var results struct{ Items []lint.Result }
+		if err := json.Unmarshal([]byte(text), &results); err != nil {
+			t.Fatalf("%s: %v: %s", name, err, text)
+		}
+		var have []string
+		for _, finding := range results.Items[0].Findings {
+			have = append(have, finding.String())
+		}
+		if diff := cmp.Diff(tc.want, have); diff != "" {
+			t.Errorf("%s (-want,+got):\n%s", name, diff)
+		}
 	}
 }
 

@@ -175,7 +175,8 @@ func (o *lintOptions) check(ctx context.Context) ([]lint.Result, error) {
 	for _, document := range documents {
 		objects = append(objects, document.object)
 	}
-	var results []lint.Result
+	// Never nil, so that JSON has an empty list.
+	results := []lint.Result{}
 	// Those of the same file, which is applied as a whole.
 	before := make(map[string][]*appsv1.DaemonSet)
 	for _, document := range documents {
@@ -183,7 +184,7 @@ func (o *lintOptions) check(ctx context.Context) ([]lint.Result, error) {
 		if !ok {
 			continue
 		}
-		findings := o.findings(ctx, ds, document.refusals(), slices.Concat(lint.CheckReferences(ds, objects), lint.CheckNeighbours(ds, before[document.file])))
+		findings := o.findings(ctx, ds, objects, document.refusals(), slices.Concat(lint.CheckReferences(ds, objects), lint.CheckNeighbours(ds, before[document.file])))
 		before[document.file] = append(before[document.file], ds)
 		for n := range findings {
 			findings[n].Line = document.lineOf(findings[n].Field)
@@ -241,15 +242,18 @@ func (o *lintOptions) clusterDocuments(ctx context.Context) ([]document, error) 
 }
 
 // findings returns what the API server and the rules have against ds and is asked for,
-// the worst first. refusals are why the API server would not read it, and beside is what other
-// objects have against it.
-func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, refusals, beside []lint.Finding) []lint.Finding {
-	// What could not be read is missing, which is no finding of its own.
+// the worst first. objects come with it, refusals are why the API server would not read it, and
+// beside is what other objects have against it.
+func (o *lintOptions) findings(ctx context.Context, ds *appsv1.DaemonSet, objects []runtime.Object, refusals, beside []lint.Finding) []lint.Finding {
+	// What could not be read is missing, with all that is in it, which is no finding of its own.
 	refused := slices.DeleteFunc(upstream.Check(ctx, ds), func(f lint.Finding) bool {
-		return slices.ContainsFunc(refusals, func(refusal lint.Finding) bool { return refusal.Field == f.Field })
+		return slices.ContainsFunc(refusals, func(refusal lint.Finding) bool {
+			rest, within := strings.CutPrefix(f.Field, refusal.Field)
+			return within && (rest == "" || rest[0] == '.' || rest[0] == '[')
+		})
 	})
 	// What lint.Check returns is never nil, so that JSON has an empty list.
-	findings := slices.Insert(lint.Check(ds), 0, slices.Concat(refusals, refused)...)
+	findings := slices.Insert(lint.Check(ds, objects...), 0, slices.Concat(refusals, refused)...)
 	findings = append(findings, slices.Concat(beside, lint.CheckNodes(ds, o.nodes))...)
 	findings = slices.DeleteFunc(findings, func(f lint.Finding) bool {
 		return !f.Severity.AtLeast(lint.Severity(o.level)) || len(o.only) > 0 && !slices.Contains(o.only, f.Rule) || slices.Contains(o.skip, f.Rule)

@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -63,8 +64,10 @@ func (f Finding) String() string {
 
 // Check returns what is wrong with ds: errors first, then warnings, each in the
 // order of [Rules] and, within a rule, of the manifest. The result is never nil.
-func Check(ds *appsv1.DaemonSet) []Finding {
+// Claims among objects, which come with ds, say whether many nodes can have their volume.
+func Check(ds *appsv1.DaemonSet, objects ...runtime.Object) []Finding {
 	m := newManifest(ds)
+	m.objects = objects
 	for i := range m.rules {
 		m.rule = &m.rules[i]
 		if m.rule.check != nil && (m.rule.Severity == Error || !slices.Contains(m.ignored, m.rule.ID)) {
@@ -99,6 +102,8 @@ func newManifest(ds *appsv1.DaemonSet) *manifest {
 type manifest struct {
 	ds  *appsv1.DaemonSet
 	pod *corev1.PodSpec
+	// objects come with the DaemonSet.
+	objects []runtime.Object
 	// running are the containers and sidecars, which run for as long as the pod;
 	// starting are the init containers that end before them.
 	running, starting []container

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 func checkNoPriorityClass(m *manifest) {
@@ -111,11 +112,21 @@ func checkWritableHostPath(m *manifest) {
 
 func checkSharedVolumeClaim(m *manifest) {
 	for i := range m.pod.Volumes {
-		if claim := m.pod.Volumes[i].PersistentVolumeClaim; claim != nil && !claim.ReadOnly {
+		if claim := m.pod.Volumes[i].PersistentVolumeClaim; claim != nil && !claim.ReadOnly && !m.onManyNodes(claim.ClaimName) {
 			m.report(podPath().Child("volumes").Index(i).Child("persistentVolumeClaim"),
 				"all pods share claim %s: unless its volume can be on many nodes at once, one pod starts and no others", claim.ClaimName)
 		}
 	}
+}
+
+// onManyNodes says whether a claim that comes with the DaemonSet asks for a volume that many nodes
+// can have at once.
+func (m *manifest) onManyNodes(name string) bool {
+	return slices.ContainsFunc(m.objects, func(object runtime.Object) bool {
+		claim, ok := object.(*corev1.PersistentVolumeClaim)
+		return ok && claim.Name == name && (claim.Namespace == "" || claim.Namespace == m.ds.Namespace) &&
+			(slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteMany) || slices.Contains(claim.Spec.AccessModes, corev1.ReadOnlyMany))
+	})
 }
 
 // dockerSockets are where Docker listens.

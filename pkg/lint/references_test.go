@@ -4,6 +4,7 @@
 package lint_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,6 +49,31 @@ func TestNodesOfSeveralSystems(t *testing.T) {
 		}
 		if diff := cmp.Diff(tc.want, messages); diff != "" {
 			t.Errorf("%s (-want,+got):\n%s", name, diff)
+		}
+	}
+}
+
+// A claim that comes with the DaemonSet says whether its volume can be on many nodes.
+func TestSharedClaim(t *testing.T) {
+	t.Parallel()
+	ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: "logging", Name: "agent"}}
+	ds.Spec.Template.Spec.Volumes = []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
+	claim := func(namespace, name string, modes ...corev1.PersistentVolumeAccessMode) *corev1.PersistentVolumeClaim {
+		return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: corev1.PersistentVolumeClaimSpec{AccessModes: modes}}
+	}
+	for name, tc := range map[string]struct {
+		claim *corev1.PersistentVolumeClaim
+		want  bool
+	}{
+		"of many that write":   {claim("logging", "data", corev1.ReadWriteOnce, corev1.ReadWriteMany), false},
+		"of many that read":    {claim("", "data", corev1.ReadOnlyMany), false},
+		"of one":               {claim("logging", "data", corev1.ReadWriteOnce), true},
+		"of another name":      {claim("logging", "other", corev1.ReadWriteMany), true},
+		"of another namespace": {claim("other", "data", corev1.ReadWriteMany), true},
+	} {
+		got := slices.ContainsFunc(lint.Check(ds, tc.claim), func(f lint.Finding) bool { return f.Rule == "shared-volume-claim" })
+		if got != tc.want {
+			t.Errorf("%s: found is %v", name, got)
 		}
 	}
 }
