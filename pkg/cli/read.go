@@ -132,7 +132,10 @@ func (r *reader) readAll(ctx context.Context, what func(list func(resource strin
 		var read []runtime.Object
 		r.lists = append(r.lists, func() []runtime.Object { return read })
 		group.Go(func() error {
-			return pager.New(s.List).EachListItemWithAlloc(groupCtx, metav1.ListOptions{}, func(object runtime.Object) error {
+			pages := pager.New(s.List)
+			// Pages that wait have objects that are not trimmed: ten of them would be as large as 20,000 pods.
+			pages.PageBufferSize = 1
+			return pages.EachListItemWithAlloc(groupCtx, metav1.ListOptions{}, func(object runtime.Object) error {
 				r.trimmer.trim(object)
 				read = append(read, object)
 				return nil

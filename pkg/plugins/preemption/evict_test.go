@@ -249,6 +249,29 @@ func TestVictimsThatAreBeingBound(t *testing.T) {
 	}
 }
 
+// The API server tells of a nomination when the attempt after it has found no victims. One more
+// attempt takes it back. What an attempt stands behind, and what is not a DaemonSet's, is left alone.
+func TestLateNominationsAreLookedAtAgain(t *testing.T) {
+	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "2"}).Obj()
+	node := st.MakeNode().Name("node").Capacity(resources{"cpu": "2", "pods": "10"}).Obj()
+	evicting, late, ordinary := daemonsettest.Pod(ds, "node"), daemonsettest.Pod(ds, "gone"), st.MakePod().Namespace("default").Name("ordinary").UID("ordinary").Obj()
+	w := newWorld(t, "", ds, node, evicting, late, ordinary, filler("a", "2", 0).Obj())
+	if _, status := w.cycle(t, evicting); !status.IsSuccess() {
+		t.Fatal(status)
+	}
+	w.finish(t, evicting)
+	for _, pod := range []*corev1.Pod{ordinary, evicting, late} {
+		nominated := pod.DeepCopy()
+		nominated.Status.NominatedNodeName = "node"
+		if _, err := w.client.CoreV1().Pods("default").UpdateStatus(t.Context(), nominated, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"default/" + late.Name}, w.woken(t)); diff != "" {
+		t.Errorf("tried again (-want,+got):\n%s", diff)
+	}
+}
+
 func TestTwoBudgetsAreTooMany(t *testing.T) {
 	ds := daemonsettest.Make("agent").Requests(resources{"cpu": "500m"}).Obj()
 	pod := daemonsettest.Pod(ds, "node")

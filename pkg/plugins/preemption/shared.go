@@ -127,8 +127,8 @@ func newShared(ctx context.Context, clusters *cluster.Pool, clock clock.WithDela
 	return s, nil
 }
 
-// podHandler follows evictions, replacements of evicted pods and replicas that turn Ready, and
-// forgets preemptors that are bound or deleted.
+// podHandler follows evictions, replacements of evicted pods, replicas that turn Ready and late
+// nominations, and forgets preemptors that are bound or deleted.
 func (s *shared) podHandler(logger klog.Logger, activator fwk.PodActivator) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
@@ -161,6 +161,9 @@ func (s *shared) podHandler(logger klog.Logger, activator fwk.PodActivator) cach
 			if before.Spec.NodeName == "" && after.Spec.NodeName != "" {
 				s.forget(after)
 			}
+			if s.isLate(before, after) {
+				activator.Activate(logger, map[string]*corev1.Pod{klog.KObj(after).String(): after})
+			}
 		},
 		DeleteFunc: func(obj any) {
 			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
@@ -171,6 +174,16 @@ func (s *shared) podHandler(logger klog.Logger, activator fwk.PodActivator) cach
 			}
 		},
 	}
+}
+
+// isLate says whether a DaemonSet pod has got a nomination that no attempt stands behind: its
+// evictions failed, and the next attempt found no victims before the API server told of the
+// nomination. That attempt could not take back what it did not see (syncStatus in
+// k8s.io/kubernetes/pkg/scheduler/framework/api_calls/pod_status_patch.go). One more does: the
+// node's room would be kept from pods of lower priority for good.
+func (s *shared) isLate(before, after *corev1.Pod) bool {
+	return before.Status.NominatedNodeName == "" && after.Status.NominatedNodeName != "" && after.Spec.NodeName == "" &&
+		daemonset.OwnerOf(after) != nil && s.plans.of(after.UID) == nil
 }
 
 // see records that pod was evicted, if it was.
