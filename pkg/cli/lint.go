@@ -59,7 +59,7 @@ func newLintCommand(e *environment) *cobra.Command {
 	command.ValidArgsFunction = e.completeDaemonSets
 	o.output.addFlag(command, formatSARIF)
 	flags := command.Flags()
-	o.manifests.addFlags(flags)
+	o.addFlags(flags)
 	flags.BoolVarP(&o.all, "all-namespaces", "A", false, "Check all DaemonSets of the cluster.")
 	flags.StringVar(&o.level, "level", string(lint.Warning), "What is reported: error, warning (errors too) or info (all).")
 	flags.StringVar(&o.failOn, "fail-on", string(lint.Error), "What makes the exit code 1: error, warning (errors too), info (all that is reported) or none.")

@@ -5,18 +5,15 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
-
-	"fmt"
-
 	"strings"
 	"testing"
 	"time"
-
 	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
@@ -45,9 +42,9 @@ spec:
 func TestDocuments(t *testing.T) {
 	t.Parallel()
 	minified := `{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"a"}}`
-	little := "\xff\xfe"
+	little := []byte("\xff\xfe")
 	for _, unit := range utf16.Encode([]rune(small)) {
-		little += string([]byte{byte(unit), byte(unit >> 8)})
+		little = append(little, byte(unit), byte(unit>>8))
 	}
 	for name, tc := range map[string]struct {
 		content string
@@ -61,7 +58,7 @@ func TestDocuments(t *testing.T) {
 		}},
 		"lines that end as on Windows": {strings.ReplaceAll("---\n"+small+"---\n"+small, "\n", "\r\n"), []string{"2 DaemonSet a", "14 DaemonSet a"}},
 		"UTF-8 with its mark":          {"\ufeff# comment\n---\n" + small, []string{"3 DaemonSet a"}},
-		"UTF-16":                       {little, []string{"1 DaemonSet a"}},
+		"UTF-16":                       {string(little), []string{"1 DaemonSet a"}},
 		"a directive":                  {"%YAML 1.2\n---\n" + small, []string{"1 unread: error converting YAML to JSON: yaml: found incompatible YAML document", "3 DaemonSet a"}},
 		"JSON with tabs":               {"{\n\t\"apiVersion\": \"apps/v1\",\n\t\"kind\": \"DaemonSet\",\n\t\"metadata\": {\"name\": \"a\"},\n\t\"x\": 1\n}\n", []string{"1 DaemonSet a", "  5 x: there is no such field"}},
 		"JSON after JSON":              {minified + minified + "\n" + minified, []string{"1 DaemonSet a", "1 DaemonSet a", "1 DaemonSet a"}},

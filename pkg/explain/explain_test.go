@@ -131,10 +131,10 @@ func withoutNetwork() *corev1.Node {
 	return notReady("container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized")
 }
 
-// warningOn is a kubelet's event on a pod that it has evicted.
-func warningOn(node, name string, uid types.UID) *corev1.Event {
+// eviction is the event of the kubelet of node n on a pod that it has evicted.
+func eviction(name string, uid types.UID) *corev1.Event {
 	e := event(uid, "Evicted", "The node was low on resource: ephemeral-storage.", time.Minute, time.Minute, 1)
-	e.Type, e.Source.Host = corev1.EventTypeWarning, node
+	e.Type, e.Source.Host = corev1.EventTypeWarning, "n"
 	e.InvolvedObject = corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: name, UID: uid}
 	return e
 }
@@ -245,9 +245,9 @@ func TestVerdict(t *testing.T) {
 		return &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "class"}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: &resource}}
 	}
 	const noDeviceSaid = "0/1 nodes are available: 1 cannot allocate all claims. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
-	evictions := []*corev1.Event{warningOn("n", "agent-a", "a"), warningOn("n", "agent-b", "b"), warningOn("n", "agent-c", "c"), warningOn("n", "agent-c", "c")}
+	evictions := []*corev1.Event{eviction("agent-a", "a"), eviction("agent-b", "b"), eviction("agent-c", "c"), eviction("agent-c", "c")}
 	unhealthy := func(name string) *corev1.Event {
-		e := warningOn("n", name, types.UID(name))
+		e := eviction(name, types.UID(name))
 		e.Reason, e.Message = "Unhealthy", "Readiness probe failed: connection refused"
 		return e
 	}
@@ -689,10 +689,10 @@ func TestVerdict(t *testing.T) {
 			}},
 		},
 		"a pod that was evicted and is gone": {
-			cluster: Cluster{Events: []*corev1.Event{warningOn("n", "agent-abcde", "gone")}},
+			cluster: Cluster{Events: []*corev1.Event{eviction("agent-abcde", "gone")}},
 		},
 		"a pod that was evicted, and the next one starts": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound)}, Events: []*corev1.Event{warningOn("n", "agent-abcde", "gone")}},
+			cluster: Cluster{Pods: []*corev1.Pod{pod(bound)}, Events: []*corev1.Event{eviction("agent-abcde", "gone")}},
 		},
 		"pods that are evicted again and again, and the next one starts": {
 			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
@@ -737,7 +737,7 @@ func TestVerdict(t *testing.T) {
 		"warnings of a pod that is not the DaemonSet's": {
 			cluster: Cluster{
 				Pods:   []*corev1.Pod{st.MakePod().Namespace("default").Name("agent-xyz").UID("lives").Node("n").Obj()},
-				Events: []*corev1.Event{warningOn("n", "agent-xyz", "lives"), warningOn("n", "agent-windows-abcde", "gone")},
+				Events: []*corev1.Event{eviction("agent-xyz", "lives"), eviction("agent-windows-abcde", "gone")},
 			},
 		},
 		"a namespace that is being deleted": {

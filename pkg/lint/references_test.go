@@ -127,7 +127,7 @@ func TestReferences(t *testing.T) {
 			objects: []runtime.Object{&schedulingv1.PriorityClass{ObjectMeta: named("", "agents")}, &nodev1.RuntimeClass{ObjectMeta: named("", "gvisor")}},
 			want:    []string{"spec.template.spec.priorityClassName", "spec.template.spec.runtimeClassName"},
 		},
-		"nearly a class that every cluster has": {pod: corev1.PodSpec{PriorityClassName: "system-node-crtical"}, want: []string{"spec.template.spec.priorityClassName"}},
+		"nearly a class that every cluster has": {pod: corev1.PodSpec{PriorityClassName: "system-nod-critical"}, want: []string{"spec.template.spec.priorityClassName"}},
 		"a class that every cluster has":        {pod: corev1.PodSpec{PriorityClassName: "system-node-critical"}},
 		"an account that another project makes": {
 			pod: corev1.PodSpec{ServiceAccountName: "agent"}, objects: []runtime.Object{&corev1.ServiceAccount{ObjectMeta: named("logging", "controller")}},

@@ -56,7 +56,7 @@ func Decode(content []byte, kind schema.GroupVersionKind) (*appsv1.DaemonSet, []
 	}
 	for _, err := range unknown {
 		// That is the type of all of them.
-		if unknown := (kjson.FieldError)(nil); errors.As(err, &unknown) {
+		if unknown := kjson.FieldError(nil); errors.As(err, &unknown) {
 			findings = append(findings, Refusal(unknown.FieldPath(), "there is no such field"))
 		}
 	}
