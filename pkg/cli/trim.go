@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
 	"everynode.dev/everynode/pkg/explain"
@@ -72,9 +73,9 @@ func trimPod(pod *corev1.Pod) {
 	pod.Spec.SecurityContext, pod.Spec.ImagePullSecrets, pod.Spec.HostAliases, pod.Spec.DNSConfig = nil, nil, nil, nil
 	pod.Spec.EnableServiceLinks, pod.Spec.TerminationGracePeriodSeconds, pod.Status.PodIPs, pod.Status.HostIPs = nil, nil, nil, nil
 	pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount, pod.Status.PodIP, pod.Status.HostIP = "", "", "", ""
-	// The pin of a daemon pod tells nothing once it has its node. That of another pod tells where else it could run.
-	if affinity := pod.Spec.Affinity; affinity != nil && pod.Spec.NodeName != "" && daemonset.OwnerOf(pod) != nil {
-		affinity.NodeAffinity = nil
+	// The pin of a daemon pod tells nothing once it has its node. What admission has added to it does.
+	if pin := daemonutil.ReplaceDaemonSetPodNodeNameNodeAffinity(nil, pod.Spec.NodeName); daemonset.OwnerOf(pod) != nil && equality.Semantic.DeepEqual(pod.Spec.Affinity, pin) {
+		pod.Spec.Affinity = nil
 	}
 	trimContainers(pod.Spec.InitContainers)
 	trimContainers(pod.Spec.Containers)
