@@ -451,6 +451,10 @@ func TestErrors(t *testing.T) {
 		})
 		return client
 	}
+	absent := fake.NewClientset()
+	absent.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewGenericServerResponse(http.StatusNotFound, "list", schema.GroupResource{}, "", "404 page not found", 0, true)
+	})
 	tests := map[string]struct {
 		client *fake.Clientset
 		args   string
@@ -486,6 +490,7 @@ func TestErrors(t *testing.T) {
 			want: "no access: RBAC has to allow you the verb list on pods, in all namespaces or in default"},
 		"no access at all": {client: forbid("*"), args: "map",
 			want: "no access: RBAC has to allow you the verb list on daemonsets.apps, pods, in all namespaces or in default"},
+		"no API server":              {client: absent, args: "status", want: "reading nodes: the server could not find the requested resource"},
 		"two formats":                {args: "map -o json --html map.html", want: "--output, --html and --svg exclude one another: choose one"},
 		"two drawings":               {args: "map --svg map.svg --html map.html", want: "--html and --svg exclude one another: choose one"},
 		"a folder that is not there": {args: "map --svg testdata/none/map.svg", want: "open testdata/none/map.svg: no such file or directory"},
@@ -840,6 +845,9 @@ func stuffedDaemons() []runtime.Object {
 	ds.Spec.Template.Annotations = map[string]string{"karpenter.sh/do-not-disrupt": "true", "example.com/checksum": "x"}
 	pod := daemonPod(ds, 3, func(pod *corev1.Pod) {
 		pod.Spec.NodeName = "node-3"
+		// Admission has added to the controller's pin.
+		terms := pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+		terms[0].MatchExpressions = []corev1.NodeSelectorRequirement{{Key: "pool", Operator: corev1.NodeSelectorOpExists}}
 		pod.Status.Phase = corev1.PodRunning
 		pod.Status.StartTime = new(ago(time.Minute))
 		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "install", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}

@@ -238,8 +238,9 @@ func (s *source) List(ctx context.Context, options metav1.ListOptions) (runtime.
 			s.progress.read(s.resource, page)
 			return page, nil
 		}
-		if apierrors.IsNotFound(err) {
-			// The API server does not have the resource, and so there are no objects.
+		if apierrors.IsNotFound(err) && strings.Contains(s.resource, ".") {
+			// The API server does not have that group, and so there are no objects. Without the core
+			// group it is no API server.
 			s.ways = nil
 			break
 		}
