@@ -19,6 +19,7 @@ import (
 	corev1helper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
+	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
 	"k8s.io/kubernetes/pkg/scheduler/framework/preemption"
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
@@ -328,6 +329,9 @@ func (t *trial) fitsElsewhere(pod *corev1.Pod) bool {
 // choose returns as few of candidates as it can find whose removal makes enough
 // room, or none. Earlier ones are preferred.
 func (t *trial) choose(candidates []*preemption.DomainVictim) ([]*preemption.DomainVictim, error) {
+	if len(candidates) == 0 {
+		return nil, nil
+	}
 	var chosen []*preemption.DomainVictim
 	rest, uncounted := slices.Clone(candidates), t.uncounted(candidates)
 	for len(rest) > 0 {
@@ -502,15 +506,16 @@ func (t *trial) insufficient(pod *corev1.Pod, node fwk.NodeInfo) []noderesources
 	return noderesources.Fits(pod, node, t.plugin.handle.SharedDRAManager(), t.plugin.requests)
 }
 
-// uncounted returns what the node still lacks without candidates, which are enough together. No
-// filter counts it: NodeResourcesFit ignores it, or devices are allocated for it.
+// uncounted returns the devices that the node still lacks without candidates, which are enough
+// together. No filter counts these: NodeResourcesFit ignores them, or they are allocated (DRA).
 func (t *trial) uncounted(candidates []*preemption.DomainVictim) sets.Set[corev1.ResourceName] {
 	lacking := t.shortage()
-	for _, candidate := range candidates {
-		requests := daemonset.PodResources(candidate.Pods()[0].GetPod())
-		for name := range lacking {
-			lacking[name] -= requests.Amount(name)
+	maps.DeleteFunc(lacking, func(name corev1.ResourceName, _ int64) bool { return !v1helper.IsExtendedResourceName(name) })
+	for name, amount := range lacking {
+		for _, candidate := range candidates {
+			amount -= daemonset.PodResources(candidate.Pods()[0].GetPod()).Amount(name)
 		}
+		lacking[name] = amount
 	}
 	maps.DeleteFunc(lacking, func(_ corev1.ResourceName, amount int64) bool { return amount <= 0 })
 	return sets.KeySet(lacking)
