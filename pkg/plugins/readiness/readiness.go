@@ -273,6 +273,9 @@ func (pl *Readiness) PreScore(_ context.Context, _ fwk.CycleState, pod *corev1.P
 	if set.OwnerOf(pod) != nil || pl.cluster.Settled() || len(nodes) == 0 {
 		return fwk.NewStatus(fwk.Skip)
 	}
+	if pod.Spec.SchedulingGroup != nil {
+		return nil // its views are not kept: a look costs as much as a score
+	}
 	first := pl.score(set, pod, nodes[0])
 	if slices.ContainsFunc(nodes, func(nodeInfo fwk.NodeInfo) bool { return pl.score(set, pod, nodeInfo) != first }) {
 		return nil

@@ -256,6 +256,7 @@ func TestPreScoreSkipsWhereThereIsNothingToPrefer(t *testing.T) {
 		"all DaemonSets are Ready":       {[]runtime.Object{reporting(3), cni}, st.MakePod().Obj(), []fwk.NodeInfo{unready}, true},
 		"a DaemonSet is not Ready there": {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), []fwk.NodeInfo{settled, unready}, false},
 		"a DaemonSet is not Ready apart": {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), []fwk.NodeInfo{settled, settled}, true},
+		"a pod group costs no look more": {[]runtime.Object{reporting(2), cni}, st.MakePod().PodGroupName("gang").Obj(), []fwk.NodeInfo{unready, unready}, false},
 		"it is Ready on none of them":    {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), []fwk.NodeInfo{unready, unready}, true},
 		"a daemon pod has its node":      {[]runtime.Object{reporting(2)}, daemonsettest.Pod(logs, "node"), []fwk.NodeInfo{unready}, true},
 	} {
