@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"reflect"
 	"runtime"
 	"testing"
 
@@ -58,6 +59,7 @@ func TestPodsShare(t *testing.T) {
 	cluster := explaintest.Cluster(200, 2, 1_000)
 	s := &trimmer{}
 	first := make(map[string]*corev1.Pod)
+	labels := func(pod *corev1.Pod) uintptr { return reflect.ValueOf(pod.Labels).Pointer() }
 	shared, requests := 0, ""
 	for _, pod := range cluster.Pods {
 		pod = pod.DeepCopy()
@@ -68,19 +70,19 @@ func TestPodsShare(t *testing.T) {
 		s.trim(pod)
 		owner := ""
 		if len(pod.OwnerReferences) > 0 {
-			owner = string(pod.OwnerReferences[0].UID)
+			owner = string(pod.OwnerReferences[0].UID) + " in " + pod.Labels[corev1.LabelTopologyZone]
 		}
 		switch before := first[owner]; {
 		case owner == "":
 		case before == nil:
 			first[owner] = pod
-		case &before.Spec.Containers[0] == &pod.Spec.Containers[0]:
+		case &before.Spec.Containers[0] == &pod.Spec.Containers[0] && labels(before) == labels(pod):
 			shared++
 		case pod.Name == cluster.Pods[1].Name && pod.Spec.Containers[0].Resources.Requests.Cpu().String() != requests:
 			t.Errorf("%s asks for %s", pod.Name, pod.Spec.Containers[0].Resources.Requests.Cpu())
 		}
 	}
 	if shared < 900 {
-		t.Errorf("%d of 1000 pods share their containers", shared)
+		t.Errorf("%d of 1000 pods share their containers and labels", shared)
 	}
 }

@@ -24,11 +24,18 @@ import (
 // trimmer drops the fields that no verb reads and that can be large. A hundred thousand pods
 // are hundreds of megabytes otherwise. Objects are changed once, when they are read.
 type trimmer struct {
-	// first is the first pod of each controller: the others share what is the same in them.
-	first map[types.UID]*corev1.Pod
+	// first is the first pod of each group: the others share what is the same in them.
+	first map[group]*corev1.Pod
 	// managers has the label managers of nodes, unless that is not wanted.
 	managers   explain.Cluster
 	noManagers bool
+}
+
+// group is the pods of a controller in a zone. Pods have the zone of their node among their labels
+// (the admission plugin PodTopologyLabels, https://kep.k8s.io/4742).
+type group struct {
+	controller types.UID
+	zone       string
 }
 
 func (t *trimmer) trim(object runtime.Object) {
@@ -114,7 +121,7 @@ func trimContainers(containers []corev1.Container) {
 	}
 }
 
-// share lets the pods of a controller share what is the same in all of them.
+// share lets the pods of a group share what is the same in all of them.
 func (t *trimmer) share(pod *corev1.Pod) {
 	for _, text := range []*string{&pod.Namespace, &pod.Spec.NodeName, &pod.Spec.SchedulerName, &pod.Spec.PriorityClassName} {
 		*text = unique.Make(*text).Value()
@@ -124,11 +131,12 @@ func (t *trimmer) share(pod *corev1.Pod) {
 		return
 	}
 	if t.first == nil {
-		t.first = make(map[types.UID]*corev1.Pod)
+		t.first = make(map[group]*corev1.Pod)
 	}
-	first := t.first[owner.UID]
+	of := group{owner.UID, pod.Labels[corev1.LabelTopologyZone]}
+	first := t.first[of]
 	if first == nil {
-		t.first[owner.UID] = pod
+		t.first[of] = pod
 		return
 	}
 	share(&pod.GenerateName, first.GenerateName)
@@ -144,6 +152,9 @@ func (t *trimmer) share(pod *corev1.Pod) {
 	share(&pod.Spec.TopologySpreadConstraints, first.Spec.TopologySpreadConstraints)
 	share(&pod.Spec.Priority, first.Spec.Priority)
 	share(&pod.Spec.PreemptionPolicy, first.Spec.PreemptionPolicy)
+	share(&pod.Spec.RestartPolicy, first.Spec.RestartPolicy)
+	share(&pod.Spec.DNSPolicy, first.Spec.DNSPolicy)
+	share(&pod.Status.QOSClass, first.Status.QOSClass)
 }
 
 func share[T any](mine *T, first T) {

@@ -48,6 +48,16 @@ func Cluster(nodes, daemonSets, pods int) *explain.Cluster {
 	for p := 0; len(c.Pods) < pods; p++ {
 		c.Pods = append(c.Pods, web(p, p%nodes))
 	}
+	// Admission labels pods that are bound with their zone.
+	zones := make(map[string]string)
+	for _, node := range c.Nodes {
+		zones[node.Name] = node.Labels[corev1.LabelTopologyZone]
+	}
+	for _, pod := range c.Pods {
+		if pod.Spec.NodeName != "" {
+			metav1.SetMetaDataLabel(&pod.ObjectMeta, corev1.LabelTopologyZone, zones[pod.Spec.NodeName])
+		}
+	}
 	return c
 }
 

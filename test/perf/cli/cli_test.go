@@ -277,6 +277,14 @@ func fill(t *testing.T, client kubernetes.Interface, cluster *explain.Cluster) {
 		if err != nil {
 			return err
 		}
+		// The webhook leaves no pod of a DaemonSet on a node that no scheduler has chosen.
+		if created.Spec.NodeName != pod.Spec.NodeName {
+			binding := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: pod.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: pod.Spec.NodeName}}
+			if err := client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{}); err != nil {
+				return err
+			}
+			created.ResourceVersion = ""
+		}
 		created.Status.Phase, created.Status.Conditions, created.Status.ContainerStatuses = status.Phase, status.Conditions, status.ContainerStatuses
 		_, err = client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, created, metav1.UpdateOptions{})
 		return err
