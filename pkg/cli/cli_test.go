@@ -43,6 +43,7 @@ import (
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 	"everynode.dev/everynode/pkg/explain"
 	"everynode.dev/everynode/pkg/lint"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
@@ -809,7 +810,7 @@ func TestPages(t *testing.T) {
 func TestTrimmedObjectsSayTheSame(t *testing.T) {
 	t.Parallel()
 	explanation := func(trimmed bool) string {
-		c, s := &explain.Cluster{}, &trimmer{}
+		c, s := &snapshot.Cluster{}, &trimmer{}
 		for _, object := range append(world(), stuffedDaemons()...) {
 			if trimmed {
 				s.trim(object)
@@ -859,7 +860,7 @@ func stuffedDaemons() []runtime.Object {
 // Colours are no more than colours.
 func TestColoursSayNothing(t *testing.T) {
 	t.Parallel()
-	c := &explain.Cluster{}
+	c := &snapshot.Cluster{}
 	for _, object := range world() {
 		c.Add(object)
 	}

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // ErrFindings says that a verb found trouble, so that scripts see it by the exit code. It is no
@@ -150,7 +151,7 @@ func (e *environment) addFromFlag(command *cobra.Command) {
 }
 
 // cluster returns a cluster, and its client if it is not in files.
-func (e *environment) cluster(ctx context.Context, s scope) (*explain.Cluster, kubernetes.Interface, error) {
+func (e *environment) cluster(ctx context.Context, s scope) (*snapshot.Cluster, kubernetes.Interface, error) {
 	if len(e.from) > 0 {
 		cluster, err := e.readFiles(ctx, e.from)
 		return cluster, nil, err
@@ -173,7 +174,7 @@ func (e *environment) newReader() (*reader, error) {
 }
 
 // engine returns the engine for a cluster that has just been read.
-func (e *environment) engine(command *cobra.Command, cluster *explain.Cluster) (*explain.Engine, error) {
+func (e *environment) engine(command *cobra.Command, cluster *snapshot.Cluster) (*explain.Engine, error) {
 	return explain.New(command.Context(), cluster, explain.Options{Now: e.now(), Kubectl: e.kubectl(), Patience: e.patience})
 }
 

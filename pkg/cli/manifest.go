@@ -31,6 +31,7 @@ import (
 
 	"everynode.dev/everynode/pkg/explain"
 	"everynode.dev/everynode/pkg/lint/upstream"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // The most that is read of a source. A request to the API server has 3 MiB, and the largest collections
@@ -191,12 +192,12 @@ func (e *environment) open(ctx context.Context, path string) (io.ReadCloser, err
 
 // readFiles returns the cluster whose objects are in files and folders. An object that is
 // in several of them counts once.
-func (e *environment) readFiles(ctx context.Context, paths []string) (*explain.Cluster, error) {
+func (e *environment) readFiles(ctx context.Context, paths []string) (*snapshot.Cluster, error) {
 	files, err := findFiles(paths, true)
 	if err != nil {
 		return nil, err
 	}
-	c, t := &explain.Cluster{}, &trimmer{noManagers: true}
+	c, t := &snapshot.Cluster{}, &trimmer{noManagers: true}
 	seen := sets.New[string]()
 	for _, path := range files {
 		documents, err := e.readDocuments(ctx, path, maxDump)

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // planOptions are the flags of plan.
@@ -95,7 +96,7 @@ func sortDaemonSets(documents []document, namespace string) (daemonSets []*appsv
 }
 
 // plan prints what would happen if ds were applied, and returns the cluster as it is then.
-func (o *planOptions) plan(command *cobra.Command, cluster *explain.Cluster, client kubernetes.Interface, ds *appsv1.DaemonSet, others []runtime.Object) (*explain.Cluster, error) {
+func (o *planOptions) plan(command *cobra.Command, cluster *snapshot.Cluster, client kubernetes.Interface, ds *appsv1.DaemonSet, others []runtime.Object) (*snapshot.Cluster, error) {
 	ctx := command.Context()
 	changed, old := cluster.With(ds, others...)
 	engine, err := o.engine(command, changed)

@@ -25,7 +25,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/pager"
 
-	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/dryrun"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // reader reads a cluster, once or for as long as it is followed.
@@ -65,7 +66,7 @@ type scope struct {
 }
 
 // read reads what an engine needs. Where access is denied to something, the cluster says so.
-func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
+func (r *reader) read(ctx context.Context, s scope) (*snapshot.Cluster, error) {
 	defer r.progress.done()
 	r.unread, r.narrowed = sets.New[string](), sets.New[string]()
 	r.trimmer.noManagers = r.follow
@@ -97,8 +98,8 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 	}
 	daemonSets := slices.Concat(c.DaemonSets, s.planned)
 	volumes := slices.ContainsFunc(daemonSets, claimsVolumes)
-	r.devices = slices.ContainsFunc(daemonSets, func(ds *appsv1.DaemonSet) bool { return len(explain.ExtendedResources(&ds.Spec.Template.Spec)) > 0 }) ||
-		slices.ContainsFunc(c.Pods, func(pod *corev1.Pod) bool { return len(explain.ExtendedResources(&pod.Spec)) > 0 })
+	r.devices = slices.ContainsFunc(daemonSets, func(ds *appsv1.DaemonSet) bool { return len(dryrun.ExtendedResources(&ds.Spec.Template.Spec)) > 0 }) ||
+		slices.ContainsFunc(c.Pods, func(pod *corev1.Pod) bool { return len(dryrun.ExtendedResources(&pod.Spec)) > 0 })
 	if !volumes && !r.devices {
 		return c, nil
 	}
@@ -121,7 +122,7 @@ func (r *reader) read(ctx context.Context, s scope) (*explain.Cluster, error) {
 }
 
 // readAll reads the resources that what lists, in parallel, and returns them with those that were read before.
-func (r *reader) readAll(ctx context.Context, what func(list func(resource string, ways ...*cache.ListWatch))) (*explain.Cluster, error) {
+func (r *reader) readAll(ctx context.Context, what func(list func(resource string, ways ...*cache.ListWatch))) (*snapshot.Cluster, error) {
 	group, groupCtx := errgroup.WithContext(ctx)
 	what(func(resource string, ways ...*cache.ListWatch) {
 		s := &source{reader: r, resource: resource, ways: ways}
@@ -152,8 +153,8 @@ func (r *reader) readAll(ctx context.Context, what func(list func(resource strin
 }
 
 // cluster returns what is known at this moment.
-func (r *reader) cluster() (*explain.Cluster, error) {
-	c := &explain.Cluster{LabelManagers: r.trimmer.managers.LabelManagers}
+func (r *reader) cluster() (*snapshot.Cluster, error) {
+	c := &snapshot.Cluster{LabelManagers: r.trimmer.managers.LabelManagers}
 	for _, list := range r.lists {
 		for _, object := range list() {
 			c.Add(object)

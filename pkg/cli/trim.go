@@ -18,7 +18,7 @@ import (
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
-	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // trimmer drops the fields that no verb reads and that can be large. A hundred thousand pods
@@ -27,7 +27,7 @@ type trimmer struct {
 	// first is the first pod of each group: the others share what is the same in them.
 	first map[group]*corev1.Pod
 	// managers has the label managers of nodes, unless that is not wanted.
-	managers   explain.Cluster
+	managers   snapshot.Cluster
 	noManagers bool
 }
 

@@ -24,8 +24,8 @@
 //
 // # Order of reading
 //
-// cluster.go (what goes in), verdict.go (what comes out), reason.go, engine.go, inquiry.go, then
-// the steps in their order: controller.go with taint.go, creation.go, admission.go, filters.go with
-// scheduler.go, preemption.go, kubelet.go; earlier.go has the pods before. What is made of verdicts: group.go, diagnosis.go, node.go,
-// status.go, rollout.go, map.go, plan.go with remarks.go, remedy.go. Ordinary pods are in pod.go.
+// What goes in is in package snapshot. verdict.go (what comes out), reason.go, engine.go, inquiry.go, then the steps in
+// their order: controller.go with taint.go, creation.go, admission.go, filters.go and preemption.go with package dryrun,
+// kubelet.go; earlier.go has the pods before. What is made of verdicts: group.go, diagnosis.go, node.go, status.go,
+// rollout.go, map.go, plan.go with remarks.go, remedy.go. Ordinary pods are in pod.go.
 package explain

@@ -20,6 +20,8 @@ import (
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/dryrun"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // Options are what an Engine has to know besides the cluster.
@@ -38,7 +40,7 @@ const DefaultPatience = 10 * time.Minute
 
 // Engine answers questions about a Cluster. It may be asked by one goroutine at a time.
 type Engine struct {
-	cluster    *Cluster
+	cluster    *snapshot.Cluster
 	now        time.Time
 	patience   time.Duration
 	kubectl    string
@@ -54,8 +56,7 @@ type Engine struct {
 	// lost are the warnings with which a kubelet refused or ended pods that are gone, one of each pod.
 	lost       map[place][]*corev1.Event
 	events     map[types.UID][]*corev1.Event
-	nominated  nominations
-	schedulers *schedulers
+	schedulers *dryrun.Schedulers
 	// everynode says whether everynode-scheduler has been seen in the cluster.
 	everynode bool
 	// profiles are the names of schedulers that are everynode-scheduler.
@@ -87,7 +88,7 @@ type subject struct {
 }
 
 // New returns an Engine for cluster. What it runs in the background ends with ctx.
-func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error) {
+func New(ctx context.Context, cluster *snapshot.Cluster, options Options) (*Engine, error) {
 	e := &Engine{
 		cluster:    cluster,
 		now:        options.Now,
@@ -101,12 +102,11 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 		podUIDs:    sets.New[types.UID](),
 		lost:       make(map[place][]*corev1.Event),
 		events:     make(map[types.UID][]*corev1.Event),
-		nominated:  newNominations(cluster.Pods),
 		profiles:   everynodeProfiles(cluster.Pods),
 		agents:     make(map[string]*subject),
 	}
 	e.everynode = slices.ContainsFunc(cluster.Pods, e.showsEverynode)
-	e.admission = daemonset.Options{Priority: e.priority, LimitRanges: cluster.limitRanges, RuntimeClass: cluster.runtimeClass}
+	e.admission = daemonset.Options{Priority: e.priority, LimitRanges: cluster.LimitRangesIn, RuntimeClass: cluster.RuntimeClass}
 	e.set = daemonset.NewSet(nil, cluster.DaemonSets, e.admission)
 	for _, event := range cluster.Events {
 		uid := event.InvolvedObject.UID
@@ -119,12 +119,23 @@ func New(ctx context.Context, cluster *Cluster, options Options) (*Engine, error
 			e.networks = append(e.networks, s)
 		}
 	}
+	var err error
+	if e.schedulers, err = dryrun.New(ctx, cluster); err != nil {
+		return nil, err
+	}
 	e.sortPods()
 	e.noteLosses()
 	e.set = e.set.WithLapsed(e.lapsed())
-	var err error
-	e.schedulers, err = newSchedulers(ctx, cluster, e.on)
-	return e, err
+	return e, nil
+}
+
+// byName returns objects by their names.
+func byName[T metav1.Object](objects []T) map[string]T {
+	named := make(map[string]T, len(objects))
+	for _, object := range objects {
+		named[object.GetName()] = object
+	}
+	return named
 }
 
 // priority returns the priority of pods with a PriorityClass, 0 for a class that is not known.
@@ -249,7 +260,7 @@ func (e *Engine) Nodes() []*corev1.Node {
 // priorities resolves the names of PriorityClasses as the API server's Priority admission does
 // (k8s.io/kubernetes/plugin/pkg/admission/priority). Where the classes are not known,
 // the pods that name one tell its value.
-func priorities(cluster *Cluster) map[string]int32 {
+func priorities(cluster *snapshot.Cluster) map[string]int32 {
 	values := make(map[string]int32)
 	for _, class := range schedulingv1helper.SystemPriorityClasses() {
 		values[class.Name] = class.Value

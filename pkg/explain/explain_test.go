@@ -28,6 +28,7 @@ import (
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // now is when all clusters of the tests are read.
@@ -187,7 +188,7 @@ func event(about types.UID, reason, message string, first, last time.Duration, c
 	}
 }
 
-func newEngine(tb testing.TB, c *Cluster) *Engine {
+func newEngine(tb testing.TB, c *snapshot.Cluster) *Engine {
 	tb.Helper()
 	e, err := New(tb.Context(), c, Options{Now: now.Time, Kubectl: "kubectl"})
 	if err != nil {
@@ -255,10 +256,10 @@ func TestVerdict(t *testing.T) {
 	tests := map[string]struct {
 		ds      *appsv1.DaemonSet // default: agent
 		node    *corev1.Node      // default: an empty node n
-		cluster Cluster           // without the two
+		cluster snapshot.Cluster  // without the two
 	}{
 		"all is well": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
 		},
 
 		// The controller.
@@ -297,11 +298,11 @@ func TestVerdict(t *testing.T) {
 		},
 		"a taint, and a pod that is there already": {
 			node:    node("n").Taints([]corev1.Taint{{Key: "role", Effect: corev1.TaintEffectNoSchedule}}).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
 		},
 		"a taint that evicts": {
 			node:    node("n").Taints([]corev1.Taint{{Key: "role", Effect: corev1.TaintEffectNoExecute}}).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
 		},
 		"a taint that goes by itself": {
 			node: node("n").Taints([]corev1.Taint{{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}}).Obj(),
@@ -316,22 +317,22 @@ func TestVerdict(t *testing.T) {
 
 		// Creation.
 		"a quota": {
-			cluster: Cluster{Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Events: []*corev1.Event{
 				event("agent", "SuccessfulCreate", "Created pod: agent-x", 10*time.Minute, 10*time.Minute, 1),
 				event("agent", "FailedCreate", `Error creating: pods "agent-8xk2p" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=3, limited: pods=3`, 8*time.Minute, 2*time.Minute, 9),
 			}},
 		},
 		"a refusal that is over": {
-			cluster: Cluster{Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Events: []*corev1.Event{
 				event("agent", "FailedCreate", "Error creating: nope", 8*time.Minute, 5*time.Minute, 3),
 				event("agent", "SuccessfulCreate", "Created pod: agent-x", time.Minute, time.Minute, 1),
 			}},
 		},
 		"a refusal that nobody knows": {
-			cluster: Cluster{Events: []*corev1.Event{event("agent", "FailedCreate", "Error creating: etcdserver: request timed out", 30*time.Second, 30*time.Second, 1)}},
+			cluster: snapshot.Cluster{Events: []*corev1.Event{event("agent", "FailedCreate", "Error creating: etcdserver: request timed out", 30*time.Second, 30*time.Second, 1)}},
 		},
 		"pods that fail on the node": {
-			cluster: Cluster{Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Events: []*corev1.Event{
 				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-a on node n, will try to kill it", 9*time.Minute, 9*time.Minute, 1),
 				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-b on node n, will try to kill it", 8*time.Minute, time.Minute, 7),
 				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-c on node other, will try to kill it", time.Minute, time.Second, 90),
@@ -341,14 +342,14 @@ func TestVerdict(t *testing.T) {
 			ds: daemons("agent").Generation(2).Obj(),
 		},
 		"an old pod that does not end": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady, func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReady, func(p *corev1.Pod) {
 				p.DeletionTimestamp, p.Finalizers = new(ago(10*time.Minute)), []string{"example.com/wait"}
 			})}},
 		},
 
 		// Admission.
 		"a namespace's node selector": {
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				Pods: []*corev1.Pod{pod(unbound, refused("0/1 nodes are available"), func(p *corev1.Pod) {
 					p.Spec.NodeSelector = map[string]string{"env": "prod"}
 				})},
@@ -356,15 +357,15 @@ func TestVerdict(t *testing.T) {
 			},
 		},
 		"a node selector from nowhere": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"env": "prod"} })}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"env": "prod"} })}},
 		},
 		"a pin that was lost": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, func(p *corev1.Pod) { p.Spec.Affinity = nil })}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, func(p *corev1.Pod) { p.Spec.Affinity = nil })}},
 		},
 
 		// The queue.
 		"scheduling gates": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, func(p *corev1.Pod) {
 				p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/quota"}}
 			})}},
 		},
@@ -374,25 +375,25 @@ func TestVerdict(t *testing.T) {
 				ds.Spec.Template.Spec.SchedulerName = "other"
 				return ds
 			}(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, func(p *corev1.Pod) { p.Spec.SchedulerName = "other" })}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, func(p *corev1.Pod) { p.Spec.SchedulerName = "other" })}},
 		},
 		"a pod that was just created": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, created(time.Second))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, created(time.Second))}},
 		},
 
 		// The filters.
 		"more than the node has": {
 			ds:      daemons("agent").Requests(map[corev1.ResourceName]string{corev1.ResourceCPU: "8", "example.com/gpu": "1"}).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(daemons("agent").Requests(map[corev1.ResourceName]string{corev1.ResourceCPU: "8", "example.com/gpu": "1"}).Obj(), "n"), refused("no"))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(daemons("agent").Requests(map[corev1.ResourceName]string{corev1.ResourceCPU: "8", "example.com/gpu": "1"}).Obj(), "n"), refused("no"))}},
 		},
 		"no room, and nobody may be evicted by kube-scheduler": {
-			cluster: Cluster{Pods: []*corev1.Pod{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{
 				pod(unbound, refused(stockSaid)),
 				pod(web("web-1", "n", "3").Obj(), isReady), pod(web("web-2", "n", "700m").Obj(), isReady),
 			}},
 		},
 		"no room, and nobody may be evicted by everynode-scheduler": {
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				Pods: []*corev1.Pod{
 					pod(unbound, refused(everynodeSaid)),
 					pod(web("web-1", "n", "1").Obj(), isReady),
@@ -412,19 +413,19 @@ func TestVerdict(t *testing.T) {
 			},
 		},
 		"no room, and everynode-scheduler paces its evictions": {
-			cluster: Cluster{Pods: []*corev1.Pod{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{
 				pod(unbound, refused(strings.Replace(everynodeSaid, everynodepreemption.ErrReasonNoVictims, everynodepreemption.ErrReasonPaced, 1))),
 				pod(web("web-1", "n", "3600m").Obj(), isReady), pod(web("web-2", "other", "3").Obj(), isReady), pod(web("web-3", "", "3").Obj()),
 			}},
 		},
 		"everynode-scheduler paced its evictions, and the pod fits now": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused(everynodepreemption.ErrReasonPaced))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused(everynodepreemption.ErrReasonPaced))}},
 		},
 		"no room, and a pod of lower priority": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no")), pod(web("low", "n", "3600m").Priority(-10).Obj(), isReady)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no")), pod(web("low", "n", "3600m").Priority(-10).Obj(), isReady)}},
 		},
 		"no room beside daemon pods": {
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				DaemonSets: []*appsv1.DaemonSet{daemons("other").Requests(map[corev1.ResourceName]string{corev1.ResourceCPU: "3900m"}).Obj()},
 				Pods: []*corev1.Pod{
 					pod(unbound, refused(stockSaid)),
@@ -434,22 +435,22 @@ func TestVerdict(t *testing.T) {
 		},
 		"no pod slots": {
 			node:    node("n").Capacity(map[corev1.ResourceName]string{corev1.ResourceCPU: "4", corev1.ResourceMemory: "8Gi", corev1.ResourcePods: "1"}).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused(stockSaid)), pod(web("web-1", "n", "0").Obj(), isReady)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused(stockSaid)), pod(web("web-1", "n", "0").Obj(), isReady)}},
 		},
 		"pods that are ending leave enough": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused(stockSaid)), pod(web("web-1", "n", "3600m").Obj(), isReady, func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused(stockSaid)), pod(web("web-1", "n", "3600m").Obj(), isReady, func(p *corev1.Pod) {
 				p.DeletionTimestamp = new(ago(20 * time.Second))
 			})}},
 		},
 		"room is promised to a more important pod": {
-			cluster: Cluster{Pods: []*corev1.Pod{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{
 				pod(unbound, refused(stockSaid)),
 				pod(web("important", "", "3600m").Priority(100).NominatedNodeName("n").Obj()),
 			}},
 		},
 		"a host port": {
 			ds: daemons("agent").HostPort(9100).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{
 				pod(daemonsettest.Pod(daemons("agent").HostPort(9100).Obj(), "n"), refused(stockSaid)),
 				pod(web("web-1", "n", "1").HostPort(9100).Obj(), isReady),
 			}},
@@ -461,27 +462,27 @@ func TestVerdict(t *testing.T) {
 				return ds
 			}(),
 			node:    node("n").Taints([]corev1.Taint{{Key: "role", Effect: corev1.TaintEffectNoSchedule}}).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"))}},
 		},
 		"a rule that is not the scheduler's own": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("0/1 nodes are available: 1 the node is haunted."))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused("0/1 nodes are available: 1 the node is haunted."))}},
 		},
 		"pod anti-affinity": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) {
 				p.Spec.Affinity.PodAntiAffinity = &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
 					TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
 				}}}
 			}), pod(web("web-1", "n", "1").Obj(), isReady)}},
 		},
 		"a claim that does not exist": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) {
 				p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
 			})}},
 		},
 
 		// The kubelet.
 		"a pod that the kubelet rejected": {
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				Pods: []*corev1.Pod{pod(bound, func(p *corev1.Pod) {
 					p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu."
 				})},
@@ -494,19 +495,19 @@ func TestVerdict(t *testing.T) {
 				n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Message: "Kubelet stopped posting node status."}}
 				return n
 			}(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound)}},
 		},
 		"a kubelet that does nothing": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound)}},
 		},
 		"an image": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(waiting("ImagePullBackOff", "Back-off pulling image")))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, container(waiting("ImagePullBackOff", "Back-off pulling image")))}},
 		},
 		"a ConfigMap that is missing": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(waiting("CreateContainerConfigError", `configmap "agent" not found`)))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, container(waiting("CreateContainerConfigError", `configmap "agent" not found`)))}},
 		},
 		"a crash": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(func() corev1.ContainerStatus {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, container(func() corev1.ContainerStatus {
 				s := waiting("CrashLoopBackOff", "back-off 5m0s restarting failed container")
 				s.RestartCount = 12
 				s.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}
@@ -514,7 +515,7 @@ func TestVerdict(t *testing.T) {
 			}()))}},
 		},
 		"a volume that cannot be mounted": {
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				Pods: []*corev1.Pod{pod(bound, container(waiting("ContainerCreating", "")))},
 				Events: []*corev1.Event{
 					event("agent-n", "Scheduled", "Successfully assigned", 4*time.Minute, 4*time.Minute, 1),
@@ -523,7 +524,7 @@ func TestVerdict(t *testing.T) {
 			},
 		},
 		"an init container": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, func(p *corev1.Pod) {
 				p.Status.InitContainerStatuses = []corev1.ContainerStatus{
 					{Name: "first", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}},
 					{Name: "second", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
@@ -533,7 +534,7 @@ func TestVerdict(t *testing.T) {
 		},
 		"a probe": {
 			ds: probed,
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(probed, "n"), container(corev1.ContainerStatus{
 					Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
 				}))},
@@ -544,17 +545,17 @@ func TestVerdict(t *testing.T) {
 		// Nearly well.
 		"an earlier template": {
 			ds:      daemons("agent").Generation(2).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
 		},
 		"a new pod beside an old one": {
 			ds: daemons("agent").Generation(2).MaxSurge(1).HostPort(80).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{
 				pod(daemonsettest.BoundPod(daemons("agent").HostPort(80).Obj(), "n"), isReady, created(time.Hour)),
 				pod(daemonsettest.Pod(daemons("agent").Generation(2).HostPort(80).Obj(), "n"), refused(stockSaid), func(p *corev1.Pod) { p.Name, p.UID = "agent-new", "agent-new" }),
 			}},
 		},
 		"what admission did to a pod that runs": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady, func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReady, func(p *corev1.Pod) {
 				p.Spec.PriorityClassName = "high"
 				p.Spec.Tolerations = append(p.Spec.Tolerations, corev1.Toleration{Key: "extra", Operator: corev1.TolerationOpExists})
 				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "sidecar"})
@@ -564,11 +565,11 @@ func TestVerdict(t *testing.T) {
 		// What hangs together.
 		"a network plugin that crashes on a node without a network": {
 			ds: network, node: withoutNetwork(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(network, "n"), crashes)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(network, "n"), crashes)}},
 		},
 		"a network plugin whose init container has no image": {
 			ds: network, node: withoutNetwork(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(network, "n"), func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(network, "n"), func(p *corev1.Pod) {
 				s := waiting("ImagePullBackOff", "Back-off pulling image")
 				s.Name = "install-cni"
 				p.Status.InitContainerStatuses = []corev1.ContainerStatus{s}
@@ -577,22 +578,22 @@ func TestVerdict(t *testing.T) {
 		},
 		"a pod that waits for the network": {
 			node: withoutNetwork(),
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				DaemonSets: []*appsv1.DaemonSet{network},
 				Pods:       []*corev1.Pod{pod(bound, container(waiting("ContainerCreating", ""))), pod(daemonsettest.BoundPod(network, "n"), crashes)},
 			},
 		},
 		"a taint of a node without a network": {
 			node:    tainted(withoutNetwork(), corev1.TaintNodeNotReady),
-			cluster: Cluster{DaemonSets: []*appsv1.DaemonSet{network}, Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(network, "n"), crashes)}},
+			cluster: snapshot.Cluster{DaemonSets: []*appsv1.DaemonSet{network}, Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(network, "n"), crashes)}},
 		},
 		"a node without a network plugin": {
 			node:    withoutNetwork(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(waiting("ContainerCreating", "")))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, container(waiting("ContainerCreating", "")))}},
 		},
 		"a node that is not ready for another reason, and a crash": {
 			node:    notReady("PLEG is not healthy: pleg was last seen active 3m5s ago"),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, crashes)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, crashes)}},
 		},
 		"a node that has just come and is not ready yet": {
 			node: func() *corev1.Node {
@@ -600,11 +601,11 @@ func TestVerdict(t *testing.T) {
 				n.CreationTimestamp, n.Status.Conditions[0].LastTransitionTime = ago(20*time.Second), ago(20*time.Second)
 				return n
 			}(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(waiting("ContainerCreating", "")))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, container(waiting("ContainerCreating", "")))}},
 		},
 		"a node that is not ready for another reason, and nothing else": {
 			node: notReady("PLEG is not healthy: pleg was last seen active 3m5s ago"),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(corev1.ContainerStatus{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, container(corev1.ContainerStatus{
 				Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
 			}))}},
 		},
@@ -615,14 +616,14 @@ func TestVerdict(t *testing.T) {
 		"a node that was declared dead":     {node: tainted(node("n").Obj(), corev1.TaintNodeOutOfService, corev1.TaintNodeNotReady)},
 		"a start-up taint whose agent is Ready": {
 			node: tainted(node("n").Obj(), "efs.csi.aws.com/agent-not-ready"),
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				DaemonSets: []*appsv1.DaemonSet{efs},
 				Pods:       []*corev1.Pod{pod(daemonsettest.BoundPod(efs, "n"), isReadyFor(2*time.Hour))},
 			},
 		},
 		"a start-up taint whose agent crashes": {
 			node: tainted(node("n").Obj(), "efs.csi.aws.com/agent-not-ready"),
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				DaemonSets: []*appsv1.DaemonSet{efs},
 				Pods:       []*corev1.Pod{pod(daemonsettest.BoundPod(efs, "n"), crashes)},
 			},
@@ -635,88 +636,88 @@ func TestVerdict(t *testing.T) {
 		}()},
 		"a start-up taint whose agent may be out of sight": {
 			node:    tainted(node("n").Obj(), "efs.csi.aws.com/agent-not-ready"),
-			cluster: Cluster{Partial: true},
+			cluster: snapshot.Cluster{Partial: true},
 		},
 
 		// Age and warnings.
 		"a probe that fails for days": {
 			ds: probed,
-			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(probed, "n"), created(72*time.Hour), container(corev1.ContainerStatus{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(probed, "n"), created(72*time.Hour), container(corev1.ContainerStatus{
 				Started: new(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(72 * time.Hour)}},
 			}))}},
 		},
 		"a volume that cannot be mounted for three minutes": {
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				Pods:   []*corev1.Pod{pod(bound, container(waiting("ContainerCreating", "")))},
 				Events: []*corev1.Event{event("agent-n", "FailedMount", `secret "x" not found`, 4*time.Minute, time.Minute, 5)},
 			},
 		},
 		"a finalizer for days": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady, func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReady, func(p *corev1.Pod) {
 				p.DeletionTimestamp, p.Finalizers = new(ago(72*time.Hour)), []string{"example.com/wait"}
 			})}},
 		},
 		"a crash loop in its running phase": {
 			ds:      probed,
-			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(probed, "n"), container(flapping(214)))}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(probed, "n"), container(flapping(214)))}},
 		},
 		"a pod that flaps and counts as Ready": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(flapping(7)), isReady)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, container(flapping(7)), isReady)}},
 		},
 		"a sidecar that flaps in a pod that counts as Ready": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(agent, "n"), sidecar(flapping(7)), isReady)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(agent, "n"), sidecar(flapping(7)), isReady)}},
 		},
 		"a sidecar that is not ready": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(agent, "n"),
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(agent, "n"),
 				sidecar(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(time.Hour)}}}))}},
 		},
 		"restarts of long ago": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, container(func() corev1.ContainerStatus {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, container(func() corev1.ContainerStatus {
 				s := flapping(3)
 				s.LastTerminationState.Terminated.StartedAt = ago(90 * 24 * time.Hour)
 				return s
 			}()), isReady)}},
 		},
 		"a quota after earlier failures": {
-			cluster: Cluster{Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Events: []*corev1.Event{
 				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-a on node n, will try to kill it", 9*time.Minute, 8*time.Minute, 2),
 				event("agent", "FailedCreate", `Error creating: pods "agent-8xk2p" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=3, limited: pods=3`, 8*time.Minute, 2*time.Minute, 9),
 			}},
 		},
 		"events of many nodes that were put together": {
-			cluster: Cluster{Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Events: []*corev1.Event{
 				event("agent", "FailedDaemonPod", "(combined from similar events): Found failed daemon pod default/agent-a on node n, will try to kill it", 9*time.Minute, 8*time.Minute, 300),
 			}},
 		},
 		"a pod that was evicted and is gone": {
-			cluster: Cluster{Events: []*corev1.Event{eviction("agent-abcde", "gone")}},
+			cluster: snapshot.Cluster{Events: []*corev1.Event{eviction("agent-abcde", "gone")}},
 		},
 		"a pod that was evicted, and the next one starts": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound)}, Events: []*corev1.Event{eviction("agent-abcde", "gone")}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound)}, Events: []*corev1.Event{eviction("agent-abcde", "gone")}},
 		},
 		"pods that are evicted again and again, and the next one starts": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
 		},
 		"pods that are evicted again and again, and the last one ends": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, func(p *corev1.Pod) { p.DeletionTimestamp = new(ago(time.Second)) })}, Events: evictions},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, func(p *corev1.Pod) { p.DeletionTimestamp = new(ago(time.Second)) })}, Events: evictions},
 		},
 		"pods that are evicted again and again, and one is Ready for a while": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}, Events: evictions},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}, Events: evictions},
 		},
 		"pods that were evicted again and again, and one is Ready for long": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReadyFor(12*time.Minute))}, Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReadyFor(12*time.Minute))}, Events: []*corev1.Event{
 				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-a on node n, will try to kill it", 30*time.Minute, 12*time.Minute, 9),
 			}},
 		},
-		"pods that are evicted again and again, and there is none": {cluster: Cluster{Events: evictions}},
-		"pods that are evicted again and again, and one crashes":   {cluster: Cluster{Pods: []*corev1.Pod{pod(bound, crashes)}, Events: evictions}},
+		"pods that are evicted again and again, and there is none": {cluster: snapshot.Cluster{Events: evictions}},
+		"pods that are evicted again and again, and one crashes":   {cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, crashes)}, Events: evictions}},
 		"pods that were evicted before the DaemonSet was changed": {
 			ds: func() *appsv1.DaemonSet {
 				ds := agent.DeepCopy()
 				ds.ManagedFields = []metav1.ManagedFieldsEntry{{Time: new(ago(30 * time.Second))}}
 				return ds
 			}(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
 		},
 		"pods that were evicted before the status of the DaemonSet was changed": {
 			ds: func() *appsv1.DaemonSet {
@@ -724,72 +725,72 @@ func TestVerdict(t *testing.T) {
 				ds.ManagedFields = []metav1.ManagedFieldsEntry{{Time: new(ago(30 * time.Second)), Subresource: "status"}}
 				return ds
 			}(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: evictions},
 		},
 		"pods that the kubelet refuses again and again, and nothing tells why": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: []*corev1.Event{
 				event("agent", "FailedDaemonPod", "Found failed daemon pod default/agent-a on node n, will try to kill it", 9*time.Minute, time.Minute, 3),
 			}},
 		},
 		"probes of pods that are gone": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: []*corev1.Event{unhealthy("agent-a"), unhealthy("agent-b"), unhealthy("agent-c")}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, created(10*time.Second))}, Events: []*corev1.Event{unhealthy("agent-a"), unhealthy("agent-b"), unhealthy("agent-c")}},
 		},
 		"warnings of a pod that is not the DaemonSet's": {
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				Pods:   []*corev1.Pod{st.MakePod().Namespace("default").Name("agent-xyz").UID("lives").Node("n").Obj()},
 				Events: []*corev1.Event{eviction("agent-xyz", "lives"), eviction("agent-windows-abcde", "gone")},
 			},
 		},
 		"a namespace that is being deleted": {
-			cluster: Cluster{Namespaces: []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "default", DeletionTimestamp: new(ago(time.Hour))}}}},
+			cluster: snapshot.Cluster{Namespaces: []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "default", DeletionTimestamp: new(ago(time.Hour))}}}},
 		},
 		"a name in a message that a shell would obey": {
-			cluster: Cluster{Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Events: []*corev1.Event{
 				event("agent", "FailedCreate", `Error creating: pods "a" is forbidden: exceeded quota: $(reboot), requested: pods=1, used: pods=3, limited: pods=3`, 8*time.Minute, 2*time.Minute, 9),
 			}},
 		},
 		"a name in a message that kubectl would obey": {
-			cluster: Cluster{Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Events: []*corev1.Event{
 				event("agent", "FailedCreate", `Error creating: pods "a" is forbidden: exceeded quota: --server=https://evil, requested: pods=1, used: pods=3, limited: pods=3`, 8*time.Minute, 2*time.Minute, 9),
 			}},
 		},
 		"a service account that is missing": {
-			cluster: Cluster{Events: []*corev1.Event{
+			cluster: snapshot.Cluster{Events: []*corev1.Event{
 				event("agent", "FailedCreate", `Error creating: pods "a-" is forbidden: error looking up service account default/agent: serviceaccount "agent" not found`, time.Minute, time.Minute, 1),
 			}},
 		},
 
 		// Devices, claims, and what everynode-scheduler refuses.
 		"a device that the node does not list": {
-			ds: withDevice, cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("Insufficient example.com/dev"))}},
+			ds: withDevice, cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("Insufficient example.com/dev"))}},
 		},
 		"a device that the node does not list for long, and other devices have classes": {
-			ds: withDevice, cluster: Cluster{
+			ds: withDevice, cluster: snapshot.Cluster{
 				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/other")}, DeviceClassesRead: true,
 				Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))},
 			},
 		},
 		"a device that DRA may serve": {
-			ds: withDevice, cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))}},
+			ds: withDevice, cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))}},
 		},
 		"a device that DRA may serve, and the scheduler finds none": {
-			ds: withDevice, cluster: Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused(noDeviceSaid), created(72*time.Hour))}},
+			ds: withDevice, cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused(noDeviceSaid), created(72*time.Hour))}},
 		},
 		"a device that DRA serves": {
-			ds: withDevice, cluster: Cluster{
+			ds: withDevice, cluster: snapshot.Cluster{
 				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
 				Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused("no"), created(72*time.Hour))},
 			},
 		},
 		"a device that DRA serves, and the scheduler finds none": {
-			ds: withDevice, cluster: Cluster{
+			ds: withDevice, cluster: snapshot.Cluster{
 				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
 				Pods: []*corev1.Pod{pod(daemonsettest.Pod(withDevice, "n"), refused(noDeviceSaid), created(72*time.Hour))},
 			},
 		},
 		"a device that DRA serves, and a node that lists it": {
 			ds: withDevice, node: node("n").Capacity(map[corev1.ResourceName]string{corev1.ResourceCPU: "4", corev1.ResourceMemory: "8Gi", corev1.ResourcePods: "10", "example.com/dev": "1"}).Obj(),
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
 				Pods: []*corev1.Pod{
 					pod(daemonsettest.Pod(withDevice, "n"), refused("no")),
@@ -798,7 +799,7 @@ func TestVerdict(t *testing.T) {
 			},
 		},
 		"no room, and a device that DRA serves": {
-			ds: withDevice, cluster: Cluster{
+			ds: withDevice, cluster: snapshot.Cluster{
 				DeviceClasses: []*resourcev1.DeviceClass{deviceClass("example.com/dev")}, DeviceClassesRead: true,
 				Pods: []*corev1.Pod{
 					pod(daemonsettest.Pod(withDevice, "n"), refused(stockSaid)),
@@ -807,19 +808,19 @@ func TestVerdict(t *testing.T) {
 			},
 		},
 		"a claim of devices": {
-			cluster: Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), created(72*time.Hour), func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(unbound, refused("no"), created(72*time.Hour), func(p *corev1.Pod) {
 				p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimName: new("gpu")}}
 			})}},
 		},
 		"claims that may not be listed": {
-			cluster: Cluster{ClaimsUnread: true, Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) {
+			cluster: snapshot.Cluster{ClaimsUnread: true, Pods: []*corev1.Pod{pod(unbound, refused("no"), func(p *corev1.Pod) {
 				p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
 			})}},
 		},
-		"a node that may not be read, without a pod":   {cluster: Cluster{NodesUnread: true, Partial: true}},
-		"a node that may not be read, and a pod waits": {cluster: Cluster{NodesUnread: true, Partial: true, Pods: []*corev1.Pod{pod(unbound, refused(stockSaid))}}},
+		"a node that may not be read, without a pod":   {cluster: snapshot.Cluster{NodesUnread: true, Partial: true}},
+		"a node that may not be read, and a pod waits": {cluster: snapshot.Cluster{NodesUnread: true, Partial: true, Pods: []*corev1.Pod{pod(unbound, refused(stockSaid))}}},
 		"a DaemonSet that the pod requires": {
-			cluster: Cluster{
+			cluster: snapshot.Cluster{
 				DaemonSets: []*appsv1.DaemonSet{daemons("cilium").Obj()},
 				Pods: []*corev1.Pod{pod(unbound, refused("0/1 nodes are available: 1 node(s) waited for DaemonSet default/cilium to be Ready."), func(p *corev1.Pod) {
 					p.Annotations = map[string]string{"everynode.dev/requires": "default/cilium"}
@@ -832,7 +833,7 @@ func TestVerdict(t *testing.T) {
 				ds.Spec.MinReadySeconds = 600
 				return ds
 			}(),
-			cluster: Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{pod(bound, isReady)}},
 		},
 
 		// Whose it is.
@@ -849,22 +850,22 @@ func TestVerdict(t *testing.T) {
 		"a label of a role":     {ds: daemons("agent").NodeSelector("node-role.kubernetes.io/master", "").Obj()},
 		"a label that a program sets on other nodes": {
 			ds:      daemons("agent").NodeSelector("gpu", "true").Obj(),
-			cluster: Cluster{LabelManagers: map[string][]string{"gpu": {"gpu-feature-discovery"}}},
+			cluster: snapshot.Cluster{LabelManagers: map[string][]string{"gpu": {"gpu-feature-discovery"}}},
 		},
 		"a label with a domain that people set on other nodes": {
 			ds:      daemons("agent").NodeSelector("example.com/pool", "a").Obj(),
-			cluster: Cluster{LabelManagers: map[string][]string{"example.com/pool": {"kubectl-label"}}},
+			cluster: snapshot.Cluster{LabelManagers: map[string][]string{"example.com/pool": {"kubectl-label"}}},
 		},
 		"an update to an image that does not exist": {
 			ds: daemons("agent").Generation(2).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{
 				pod(daemonsettest.BoundPod(daemons("agent").Generation(2).Obj(), "n"), container(waiting("ErrImagePull", "manifest unknown"))),
 				pod(daemonsettest.BoundPod(daemons("agent").Obj(), "other"), isReady),
 			}},
 		},
 		"an update, and a node that cannot reach the registry": {
 			ds: daemons("agent").Generation(2).Obj(),
-			cluster: Cluster{Pods: []*corev1.Pod{
+			cluster: snapshot.Cluster{Pods: []*corev1.Pod{
 				pod(daemonsettest.BoundPod(daemons("agent").Generation(2).Obj(), "n"), container(waiting("ErrImagePull", "dial tcp: lookup registry: no such host"))),
 				pod(daemonsettest.BoundPod(daemons("agent").Obj(), "other"), isReady),
 			}},

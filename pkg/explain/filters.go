@@ -22,6 +22,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/dryrun"
 	"everynode.dev/everynode/pkg/plugins/readiness"
 )
 
@@ -32,28 +33,28 @@ func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Po
 		return true
 	}
 	pod = i.checkable(pod)
-	scheduler := i.schedulers.stock
+	scheduler := i.schedulers.Stock
 	if i.inForce(pod) == Everynode {
-		scheduler = i.schedulers.everynode
+		scheduler = i.schedulers.Everynode
 	}
-	var a *attempt
-	node, err := i.schedulers.snapshot.Get(i.node.Name)
+	var a *dryrun.Attempt
+	node, err := i.schedulers.Node(i.node.Name)
 	if err == nil {
-		a, err = scheduler.try(ctx, pod, node, gone...)
+		a, err = scheduler.Try(ctx, pod, node, gone...)
 	}
 	if err != nil {
 		i.fail(fmt.Errorf("pod %s/%s on node %s: %w", pod.Namespace, pod.Name, i.node.Name, err))
 		return false
 	}
-	if a.fits() {
+	if a.Fits() {
 		return true
 	}
 	leaving := slices.DeleteFunc(slices.Clone(i.on[i.node.Name]), func(pod *corev1.Pod) bool {
 		return pod.DeletionTimestamp == nil || slices.Contains(gone, pod)
 	})
-	if len(leaving) > 0 && !a.final() {
+	if len(leaving) > 0 && !a.Final() {
 		// It may fit when the pods that are ending have left.
-		if b, err := scheduler.try(ctx, pod, node, slices.Concat(gone, leaving)...); err == nil && b.fits() {
+		if b, err := scheduler.Try(ctx, pod, node, slices.Concat(gone, leaving)...); err == nil && b.Fits() {
 			i.end(ReasonPreempting, nil)
 			for _, pod := range leaving {
 				i.block(pod, "ending"+i.span(" for ", *pod.DeletionTimestamp, ""))
@@ -65,7 +66,7 @@ func (i *inquiry) offer(ctx context.Context, pod *corev1.Pod, gone ...*corev1.Po
 	if i.detail {
 		i.findBlockers(pod, gone)
 	}
-	if !a.final() {
+	if !a.Final() {
 		i.preemption(ctx, pod, node, gone)
 	}
 	return false
@@ -94,7 +95,7 @@ func (i *inquiry) fitsNow(pod *corev1.Pod) {
 		return
 	}
 	const nothing = "Nothing that was checked is in the way, but the scheduler has not placed the pod yet."
-	switch allocated := i.schedulers.devices.allocated(&pod.Spec, i.node); {
+	switch allocated := joinAnd(i.schedulers.Devices.Allocated(&pod.Spec, i.node)); {
 	case allocated == "":
 		i.endAt(StepFilters, ReasonSchedulable, Args{"what": nothing})
 	case saysDevices(said):
@@ -112,11 +113,11 @@ func (i *inquiry) fitsNow(pod *corev1.Pod) {
 // refusals makes the verdict of what the filters have against the node. Where there
 // are several, the one that is hardest to overcome is the reason and the others are
 // facts.
-func (i *inquiry) refusals(ctx context.Context, pod *corev1.Pod, a *attempt) {
-	ordered := slices.Clone(a.refusals)
-	slices.SortStableFunc(ordered, func(a, b refusal) int { return compareBool(!a.final, !b.final) })
+func (i *inquiry) refusals(ctx context.Context, pod *corev1.Pod, a *dryrun.Attempt) {
+	ordered := slices.Clone(a.Refusals)
+	slices.SortStableFunc(ordered, func(a, b dryrun.Refusal) int { return compareBool(!a.Final, !b.Final) })
 	for n := range ordered {
-		switch cause := i.refusal(ctx, pod, a.node, &ordered[n]); {
+		switch cause := i.refusal(ctx, pod, a.Node, &ordered[n]); {
 		case n > 0:
 			i.fact("Besides: " + cause.String())
 		case cause.Reason == ReasonNarrowed:
@@ -128,9 +129,9 @@ func (i *inquiry) refusals(ctx context.Context, pod *corev1.Pod, a *attempt) {
 }
 
 // refusal says what one filter has against the node.
-func (i *inquiry) refusal(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, r *refusal) Cause {
-	why := strings.Join(r.reasons, "; ")
-	switch r.plugin {
+func (i *inquiry) refusal(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, r *dryrun.Refusal) Cause {
+	why := strings.Join(r.Reasons, "; ")
+	switch r.Plugin {
 	case names.NodeResourcesFit:
 		return i.resourcesRefusal(pod, node)
 	case names.NodePorts:
@@ -152,7 +153,7 @@ func (i *inquiry) refusal(ctx context.Context, pod *corev1.Pod, node fwk.NodeInf
 			return Cause{ReasonNodeAffinity, args}
 		}
 	}
-	return Cause{ReasonUnschedulable, Args{"plugin": r.plugin, "why": why}}
+	return Cause{ReasonUnschedulable, Args{"plugin": r.Plugin, "why": why}}
 }
 
 // repelledBy names the pods that anti-affinity keeps pod away from, be it their own or pod's. They
@@ -194,7 +195,7 @@ func (i *inquiry) repelledBy(pod *corev1.Pod) {
 func (i *inquiry) resourcesRefusal(pod *corev1.Pod, node fwk.NodeInfo) Cause {
 	node = i.withNominees(pod, node)
 	var never, short, devices []string
-	for _, lack := range noderesources.Fits(pod, node, deviceManager{devices: i.schedulers.devices}, noderesources.ResourceRequestsOptions{
+	for _, lack := range noderesources.Fits(pod, node, i.schedulers.Devices.Manager(), noderesources.ResourceRequestsOptions{
 		EnablePodLevelResources: utilfeature.DefaultFeatureGate.Enabled(features.PodLevelResources), EnableDRAExtendedResource: true,
 	}) {
 		name := string(lack.ResourceName)
@@ -260,7 +261,7 @@ func (i *inquiry) withNominees(pod *corev1.Pod, node fwk.NodeInfo) fwk.NodeInfo 
 }
 
 func (i *inquiry) nomineesBefore(pod *corev1.Pod) []fwk.PodInfo {
-	return slices.DeleteFunc(slices.Clone(i.nominated[i.node.Name]), func(nominee fwk.PodInfo) bool {
+	return slices.DeleteFunc(slices.Clone(i.schedulers.Nominated[i.node.Name]), func(nominee fwk.PodInfo) bool {
 		return nominee.GetPod().UID == pod.UID || corev1helper.PodPriority(nominee.GetPod()) < corev1helper.PodPriority(pod)
 	})
 }
@@ -329,4 +330,9 @@ func (i *inquiry) addBlocker(holder *corev1.Pod, note string) {
 // block adds a pod that has what the daemon pod needs.
 func (i *inquiry) block(holder *corev1.Pod, takes string) {
 	i.v.Blockers = append(i.v.Blockers, Blocker{Pod: describe(holder), Takes: takes, holder: holder})
+}
+
+// saysDevices says whether a scheduler has refused a pod for its devices, as DynamicResources does.
+func saysDevices(said string) bool {
+	return strings.Contains(said, "claim") || strings.Contains(said, "device class")
 }

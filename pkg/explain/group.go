@@ -160,7 +160,7 @@ func (e *Engine) contrast(groups []Group) {
 // notChecked says what was not looked at that may keep pods from running.
 func (e *Engine) notChecked(spec *corev1.PodSpec) []string {
 	unchecked := slices.Clone(e.cluster.Unread)
-	if allocated := e.schedulers.devices.allocated(spec, nil); allocated != "" {
+	if allocated := joinAnd(e.schedulers.Devices.Allocated(spec, nil)); allocated != "" {
 		unchecked = append(unchecked, "what is free of "+allocated+" (Dynamic Resource Allocation).")
 	}
 	return unchecked

@@ -60,7 +60,7 @@ func (i *inquiry) rejected(pod *corev1.Pod) {
 			i.fact(fmt.Sprintf("The node reports %s%s: %s.", condition.Type, i.span(" for ", condition.LastTransitionTime, ""), strings.TrimSuffix(condition.Message, ".")))
 		}
 	}
-	if node, err := i.schedulers.snapshot.Get(i.node.Name); err == nil && i.detail && strings.HasPrefix(pod.Status.Reason, outOf) {
+	if node, err := i.schedulers.Node(i.node.Name); err == nil && i.detail && strings.HasPrefix(pod.Status.Reason, outOf) {
 		i.resourcesRefusal(pod, node)
 		i.findBlockers(pod, nil)
 	}

@@ -22,6 +22,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // seeds returns bytes that choose in many ways.
@@ -49,7 +50,7 @@ func FuzzWanted(f *testing.F) {
 		node := choose.Node()
 		want, _ := daemon.NodeShouldRunDaemonPod(klog.Background(), node, ds)
 
-		e := newEngine(t, &Cluster{Nodes: []*corev1.Node{node}, DaemonSets: []*appsv1.DaemonSet{ds}})
+		e := newEngine(t, &snapshot.Cluster{Nodes: []*corev1.Node{node}, DaemonSets: []*appsv1.DaemonSet{ds}})
 		verdict, err := e.verdict(t.Context(), ds, node, true)
 		if err != nil {
 			t.Fatal(err)
@@ -90,18 +91,18 @@ func FuzzRefusals(f *testing.F) {
 			want = append(want, cmp.Or(result.Name, names.NodeResourcesFit))
 		}
 
-		e := newEngine(t, &Cluster{Nodes: []*corev1.Node{n}, DaemonSets: []*appsv1.DaemonSet{ds}, Pods: others})
-		on, err := e.schedulers.snapshot.Get(n.Name)
+		e := newEngine(t, &snapshot.Cluster{Nodes: []*corev1.Node{n}, DaemonSets: []*appsv1.DaemonSet{ds}, Pods: others})
+		on, err := e.schedulers.Node(n.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, err := e.schedulers.stock.try(t.Context(), candidate, on)
+		a, err := e.schedulers.Stock.Try(t.Context(), candidate, on)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var have []string
-		for _, refusal := range a.refusals {
-			have = append(have, refusal.plugin)
+		for _, refusal := range a.Refusals {
+			have = append(have, refusal.Plugin)
 		}
 		slices.Sort(want)
 		slices.Sort(have)

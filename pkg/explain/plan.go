@@ -19,6 +19,7 @@ import (
 	daemonutil "k8s.io/kubernetes/pkg/controller/daemon/util"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // Plan is what would happen if a DaemonSet were applied to a cluster.
@@ -115,7 +116,7 @@ func (e *Engine) Plan(ctx context.Context, ds, old *appsv1.DaemonSet, admitted *
 }
 
 // After returns the cluster as it is when the pods of p run that fit as things are.
-func (e *Engine) After(p *Plan) *Cluster {
+func (e *Engine) After(p *Plan) *snapshot.Cluster {
 	after := *e.cluster
 	after.Pods = append(slices.DeleteFunc(slices.Clone(after.Pods), func(pod *corev1.Pod) bool {
 		owner := e.set.OwnerOf(pod)
@@ -124,14 +125,11 @@ func (e *Engine) After(p *Plan) *Cluster {
 	return &after
 }
 
-// plannedPrefix begins the UIDs of what a plan would create.
-const plannedPrefix = "planned/"
-
 // running returns pod as it would run on a node.
 func running(pod *corev1.Pod, node string) *corev1.Pod {
 	pod = pod.DeepCopy()
 	pod.Name, pod.Spec.NodeName, pod.Status.Phase = pod.GenerateName+node, node, corev1.PodRunning
-	pod.UID = types.UID(plannedPrefix + pod.Namespace + "/" + pod.Name)
+	pod.UID = types.UID(snapshot.PlannedPrefix + pod.Namespace + "/" + pod.Name)
 	return pod
 }
 

@@ -20,6 +20,7 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/dryrun"
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/readiness"
 )
@@ -134,40 +135,40 @@ func (e *Engine) bound(ctx context.Context, pod *corev1.Pod, node *corev1.Node) 
 
 // waits offers every node to a pod.
 func (e *Engine) waits(ctx context.Context, pod *corev1.Pod, x *PodExplanation) error {
-	var scheduler *scheduler
+	var scheduler *dryrun.Scheduler
 	scheduler, x.Rules = e.rulesFor(pod)
-	prepared, err := scheduler.prepare(ctx, pod)
+	prepared, err := scheduler.Prepare(ctx, pod)
 	if err != nil {
 		return fmt.Errorf("pod %s: %w", &x.Pod, err)
 	}
-	if !prepared.fits() {
-		x.Message = "No node can take it: " + strings.Join(prepared.refusals[0].reasons, "; ") + "."
+	if !prepared.Fits() {
+		x.Message = "No node can take it: " + strings.Join(prepared.Refusals[0].Reasons, "; ") + "."
 		return nil
 	}
 	held := &HeldBack{pod: pod}
 	var fits []string
-	others := make(map[string][]string)
+	refused := make(map[string][]string)
 	for _, node := range e.Nodes() {
-		info, err := e.schedulers.snapshot.Get(node.Name)
+		info, err := e.schedulers.Node(node.Name)
 		if err != nil {
 			return err
 		}
-		a, err := scheduler.filter(ctx, pod, prepared, info)
+		a, err := scheduler.Filter(ctx, pod, prepared, info)
 		if err != nil {
 			return fmt.Errorf("pod %s on node %s: %w", &x.Pod, node.Name, err)
 		}
-		switch why := a.others(); {
-		case a.fits():
+		switch why := others(a); {
+		case a.Fits():
 			fits = append(fits, node.Name)
 		case why != "":
-			others[why] = append(others[why], node.Name)
+			refused[why] = append(refused[why], node.Name)
 		default:
 			if err := e.heldOn(ctx, held, node, info, a); err != nil {
 				return err
 			}
 		}
 	}
-	for why, nodes := range others {
+	for why, nodes := range refused {
 		x.Refusals = append(x.Refusals, PodRefusal{Why: why, Nodes: nodes})
 	}
 	slices.SortFunc(x.Refusals, func(a, b PodRefusal) int {
@@ -189,19 +190,19 @@ func (e *Engine) waits(ctx context.Context, pod *corev1.Pod, x *PodExplanation) 
 }
 
 // rulesFor returns the scheduler whose rules decide about pod, as far as can be told.
-func (e *Engine) rulesFor(pod *corev1.Pod) (*scheduler, string) {
+func (e *Engine) rulesFor(pod *corev1.Pod) (*dryrun.Scheduler, string) {
 	if rules := e.inForce(pod); rules == Everynode || rules == "" && e.everynode {
-		return e.schedulers.everynode, Everynode
+		return e.schedulers.Everynode, Everynode
 	}
-	return e.schedulers.stock, Stock
+	return e.schedulers.Stock, Stock
 }
 
 // others says what refuses a node, without the plugins that hold pods back.
-func (a *attempt) others() string {
+func others(a *dryrun.Attempt) string {
 	var reasons []string
-	for _, r := range a.refusals {
-		if r.plugin != headroom.Name && r.plugin != readiness.Name {
-			reasons = append(reasons, r.reasons...)
+	for _, r := range a.Refusals {
+		if r.Plugin != headroom.Name && r.Plugin != readiness.Name {
+			reasons = append(reasons, r.Reasons...)
 		}
 	}
 	return strings.Join(reasons, "; ")
@@ -214,7 +215,7 @@ type hold struct {
 }
 
 // heldOn adds a node that would take the pod if nothing were held or gated there.
-func (e *Engine) heldOn(ctx context.Context, h *HeldBack, node *corev1.Node, info fwk.NodeInfo, a *attempt) error {
+func (e *Engine) heldOn(ctx context.Context, h *HeldBack, node *corev1.Node, info fwk.NodeInfo, a *dryrun.Attempt) error {
 	h.Nodes = append(h.Nodes, node.Name)
 	add := func(ds *daemonset.DaemonSet, gates bool) error {
 		verdict, err := e.verdict(ctx, e.subjects[ds.UID].ds, node, false)
@@ -234,8 +235,8 @@ func (e *Engine) heldOn(ctx context.Context, h *HeldBack, node *corev1.Node, inf
 		}
 	}
 	for _, ds := range view.Unready {
-		gates := func(r refusal) bool { return slices.Contains(r.reasons, readiness.ErrReasonUnready(ds)) }
-		if slices.ContainsFunc(a.refusals, gates) {
+		gates := func(r dryrun.Refusal) bool { return slices.Contains(r.Reasons, readiness.ErrReasonUnready(ds)) }
+		if slices.ContainsFunc(a.Refusals, gates) {
 			if err := add(ds, true); err != nil {
 				return err
 			}

@@ -6,7 +6,6 @@ package explain
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -20,6 +19,7 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 
 	"everynode.dev/everynode/pkg/daemonset"
+	"everynode.dev/everynode/pkg/dryrun"
 	"everynode.dev/everynode/pkg/plugins/headroom"
 	"everynode.dev/everynode/pkg/plugins/placement"
 	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
@@ -36,11 +36,11 @@ func (i *inquiry) preemption(ctx context.Context, pod *corev1.Pod, node fwk.Node
 	case !i.detail:
 		return
 	}
-	stock, err := i.schedulers.stock.evict(ctx, pod, node, i.cluster.Budgets, gone)
+	stock, err := i.schedulers.Stock.Evict(ctx, pod, node, i.cluster.Budgets, gone)
 	i.fail(err)
-	everynode, err := i.schedulers.everynode.evict(ctx, pod, node, i.cluster.Budgets, gone)
+	everynode, err := i.schedulers.Everynode.Evict(ctx, pod, node, i.cluster.Budgets, gone)
 	i.fail(err)
-	i.v.Preemption = &Preemption{Stock: stock, Everynode: everynode, InForce: i.inForce(pod)}
+	i.v.Preemption = &Preemption{Stock: describeEviction(stock), Everynode: describeEviction(everynode), InForce: i.inForce(pod)}
 }
 
 // paced is for pods that everynode-scheduler makes no room for yet, because it has evicted other pods of the
@@ -73,58 +73,20 @@ func ownerUID(pod *corev1.Pod) types.UID {
 	return ""
 }
 
-// evict says which pods the scheduler would evict from node, or why none. budgets are all
-// PodDisruptionBudgets, and gone are pods on node that are taken to have left.
-func (s *scheduler) evict(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, budgets []*policyv1.PodDisruptionBudget, gone []*corev1.Pod) (e Eviction, err error) {
-	a, err := s.try(ctx, pod, node, gone...)
-	if err != nil {
-		return e, err
+// describeEviction says what a scheduler would do to make room.
+func describeEviction(of dryrun.Eviction) Eviction {
+	e := Eviction{OverBudget: of.OverBudget, WhyNot: of.WhyNot}
+	for _, victim := range of.Victims {
+		e.Victims = append(e.Victims, describe(victim))
 	}
-	ctx = quiet(ctx)
-	whyNot := "to evict pods does not help"
-	if !a.final() {
-		eligible, why := s.preempt.PodEligibleToPreemptOthers(ctx, pod, nil)
-		if whyNot = why; eligible {
-			candidates, statuses, err := s.preempt.DryRunPreemption(ctx, a.state, pod, []fwk.NodeInfo{a.node}, budgets, 0, 1)
-			if err != nil {
-				return e, fmt.Errorf("trying preemption for pod %s/%s: %w", pod.Namespace, pod.Name, err)
-			}
-			whyNot = statuses.Get(a.node.Node().Name).Message()
-			if len(candidates) > 0 {
-				chosen := candidates[0].Victims()
-				for _, victim := range chosen.Pods {
-					e.Victims = append(e.Victims, describe(victim))
-				}
-				e.OverBudget = int(chosen.NumPDBViolations)
-			}
-		}
-	}
-	if len(e.Victims) == 0 && !a.fits() {
-		e.WhyNot = explainNoVictims(whyNot, corev1helper.PodPriority(pod))
-	}
-	return e, nil
-}
-
-// explainNoVictims says in other words why a scheduler evicts no pod. The first text is
-// that of SelectVictimsOnNode in k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption.
-func explainNoVictims(why string, priority int32) string {
-	switch {
-	case strings.Contains(why, stockWords):
-		return fmt.Sprintf("no pod on the node has a lower priority than %d", priority)
-	case strings.Contains(why, everynodepreemption.ErrReasonNoVictims):
-		return fmt.Sprintf("none of the pods of priority %d and lower may make room, or it would not be enough", priority)
-	case strings.Contains(why, "preemptionPolicy=Never"):
-		return "the pod's preemptionPolicy is Never"
-	default:
-		return fmt.Sprintf("without all pods of lower priority than %d it would not fit either (%s)", priority, why)
-	}
+	return e
 }
 
 // inForce says which scheduler's rules apply to pod, as far as its scheduler has shown it:
 // everynode-scheduler refuses pods in words of its own.
 func (e *Engine) inForce(pod *corev1.Pod) string {
 	switch said := saidOf(pod); {
-	case saysEverynode(said), e.profiles.Has(pod.Spec.SchedulerName) && !strings.Contains(said, stockWords):
+	case saysEverynode(said), e.profiles.Has(pod.Spec.SchedulerName) && !strings.Contains(said, dryrun.StockNoVictims):
 		return Everynode
 	case strings.Contains(said, "preemption: "):
 		return Stock
@@ -132,9 +94,6 @@ func (e *Engine) inForce(pod *corev1.Pod) string {
 		return ""
 	}
 }
-
-// stockWords are in messages of kube-scheduler's preemption, which everynode-scheduler does not use.
-const stockWords = "No preemption victims found"
 
 // saidOf returns why the scheduler has not placed pod, "" if it has not said.
 func saidOf(pod *corev1.Pod) string {

@@ -18,6 +18,8 @@ import (
 	appsv1defaults "k8s.io/kubernetes/pkg/apis/apps/v1"
 	quotacore "k8s.io/kubernetes/pkg/quota/v1/evaluator/core"
 	"k8s.io/utils/clock"
+
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // quotas says which quotas have no room for all pods of a plan, each like pod.
@@ -68,7 +70,7 @@ func (e *Engine) usedByOthers(q *corev1.ResourceQuota, s *subject) corev1.Resour
 		if err != nil {
 			continue
 		}
-		counted := !isNew && !strings.HasPrefix(string(pod.UID), plannedPrefix)
+		counted := !isNew && !strings.HasPrefix(string(pod.UID), snapshot.PlannedPrefix)
 		switch own := e.set.OwnerOf(pod) == s.compiled; {
 		case !own && !counted:
 			used = quota.Add(used, takes)

@@ -215,10 +215,10 @@ func (i *inquiry) dryRun(words ...string) string {
 // makeRoom: if pods are to be evicted, wait. If not, a higher priority makes room,
 // which has its price; no class is named, because those of others mean something to them.
 func (i *inquiry) makeRoom(ctx context.Context) *Fix {
-	p, scheduler := cmp.Or(i.v.Preemption, &Preemption{}), i.schedulers.stock
+	p, scheduler := cmp.Or(i.v.Preemption, &Preemption{}), i.schedulers.Stock
 	victims := len(p.Stock.Victims)
 	if p.InForce == Everynode {
-		scheduler, victims = i.schedulers.everynode, len(p.Everynode.Victims)
+		scheduler, victims = i.schedulers.Everynode, len(p.Everynode.Victims)
 	}
 	if victims > 0 {
 		return &Fix{Text: "Nothing: the scheduler is making room, and evicts " + Count(victims, "pod") + "."}
@@ -235,9 +235,9 @@ func (i *inquiry) makeRoom(ctx context.Context) *Fix {
 	}
 	raised := i.checkable(i.pod).DeepCopy()
 	raised.Spec.Priority, raised.Spec.PreemptionPolicy = new(fix.above+1), nil
-	node, err := i.schedulers.snapshot.Get(i.node.Name)
+	node, err := i.schedulers.Node(i.node.Name)
 	i.fail(err)
-	eviction, err := scheduler.evict(ctx, raised, node, i.cluster.Budgets, nil)
+	eviction, err := scheduler.Evict(ctx, raised, node, i.cluster.Budgets, nil)
 	i.fail(err)
 	if fix.evicts = len(eviction.Victims); eviction.WhyNot != "" {
 		return &Fix{Text: "A higher priority does not make enough room: have one of the pods in the way ask for less, or take a larger node."}

@@ -8,7 +8,8 @@ import (
 	"testing"
 
 	"everynode.dev/everynode/pkg/explain"
-	"everynode.dev/everynode/pkg/explain/explaintest"
+	"everynode.dev/everynode/pkg/snapshot"
+	"everynode.dev/everynode/pkg/snapshot/snapshottest"
 )
 
 // The largest clusters that Kubernetes is made for have 5,000 nodes.
@@ -18,9 +19,9 @@ const (
 	manyPods       = 100_000
 )
 
-func newLargeEngine(tb testing.TB, cluster *explain.Cluster) *explain.Engine {
+func newLargeEngine(tb testing.TB, cluster *snapshot.Cluster) *explain.Engine {
 	tb.Helper()
-	engine, err := explain.New(tb.Context(), cluster, explain.Options{Now: explaintest.Now.Time})
+	engine, err := explain.New(tb.Context(), cluster, explain.Options{Now: snapshottest.Now.Time})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -29,7 +30,7 @@ func newLargeEngine(tb testing.TB, cluster *explain.Cluster) *explain.Engine {
 
 // Status of all DaemonSets, from the moment when the objects have been read.
 func BenchmarkStatus(b *testing.B) {
-	cluster := explaintest.Cluster(manyNodes, manyDaemonSets, manyPods)
+	cluster := snapshottest.Cluster(manyNodes, manyDaemonSets, manyPods)
 	b.ReportAllocs()
 	for b.Loop() {
 		engine := newLargeEngine(b, cluster)
@@ -43,7 +44,7 @@ func BenchmarkStatus(b *testing.B) {
 
 // Explaining a DaemonSet that is on all nodes, from the same moment.
 func BenchmarkExplain(b *testing.B) {
-	cluster := explaintest.Cluster(manyNodes, manyDaemonSets, manyPods)
+	cluster := snapshottest.Cluster(manyNodes, manyDaemonSets, manyPods)
 	b.ReportAllocs()
 	for b.Loop() {
 		engine := newLargeEngine(b, cluster)
@@ -57,7 +58,7 @@ func BenchmarkExplain(b *testing.B) {
 
 // A map of all DaemonSets on all nodes, from the same moment.
 func BenchmarkMap(b *testing.B) {
-	cluster := explaintest.Cluster(manyNodes, manyDaemonSets, manyPods)
+	cluster := snapshottest.Cluster(manyNodes, manyDaemonSets, manyPods)
 	b.ReportAllocs()
 	for b.Loop() {
 		engine := newLargeEngine(b, cluster)
@@ -82,7 +83,7 @@ func heapOf(tb testing.TB) uint64 {
 func TestLargeCluster(t *testing.T) {
 	t.Parallel()
 	const nodes = manyNodes / 10
-	cluster := explaintest.Cluster(nodes, manyDaemonSets, manyPods/10)
+	cluster := snapshottest.Cluster(nodes, manyDaemonSets, manyPods/10)
 	engine := newLargeEngine(t, cluster)
 	statuses, err := engine.Statuses(t.Context(), engine.DaemonSets())
 	if err != nil {

@@ -279,8 +279,13 @@ func (e *Engine) lapsed() daemonset.Lapsed {
 // present yields the pods that a scheduler counts on a node, with what they take.
 func (e *Engine) present(node string) iter.Seq2[*corev1.Pod, daemonset.Resources] {
 	return func(yield func(*corev1.Pod, daemonset.Resources) bool) {
-		for _, pod := range slices.Concat(e.on[node], e.nominated.of(node)) {
+		for _, pod := range e.on[node] {
 			if !yield(pod, daemonset.PodResources(pod)) {
+				return
+			}
+		}
+		for _, nominee := range e.schedulers.Nominated[node] {
+			if pod := nominee.GetPod(); !yield(pod, daemonset.PodResources(pod)) {
 				return
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // Status and map show where room is held no longer, until a pod appears.
@@ -34,7 +35,7 @@ func TestLapsedHolds(t *testing.T) {
 		"a pod has appeared after the event": {[]*corev1.Event{lapsed}, []*corev1.Pod{on("a", time.Minute)}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cluster := &Cluster{
+			cluster := &snapshot.Cluster{
 				Nodes:      []*corev1.Node{node("a").Obj(), node("b").Obj(), node("c").Obj()},
 				DaemonSets: []*appsv1.DaemonSet{ds}, Pods: tc.pods, Events: tc.events,
 			}
@@ -65,7 +66,7 @@ func TestPlannedPodsHaveDefaults(t *testing.T) {
 	limits := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "default"}, Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{
 		Type: corev1.LimitTypeContainer, DefaultRequest: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")},
 	}}}}
-	pod := newEngine(t, &Cluster{Nodes: []*corev1.Node{node("n").Obj()}, DaemonSets: []*appsv1.DaemonSet{ds}, LimitRanges: []*corev1.LimitRange{limits}}).NewPod(ds)
+	pod := newEngine(t, &snapshot.Cluster{Nodes: []*corev1.Node{node("n").Obj()}, DaemonSets: []*appsv1.DaemonSet{ds}, LimitRanges: []*corev1.LimitRange{limits}}).NewPod(ds)
 	for _, container := range []corev1.Container{pod.Spec.InitContainers[0], pod.Spec.Containers[0]} {
 		if have := container.Resources.Requests.Cpu().String(); have != "1" {
 			t.Errorf("container %s asks for %s", container.Name, have)

@@ -17,6 +17,7 @@ import (
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // Nodes with the same cause are one group, whatever values of their own they have.
@@ -78,7 +79,7 @@ func TestGroupsAreCauses(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := &Cluster{DaemonSets: []*appsv1.DaemonSet{tc.ds}}
+			c := &snapshot.Cluster{DaemonSets: []*appsv1.DaemonSet{tc.ds}}
 			for n := range 40 {
 				on := node(fmt.Sprint("node-", n)).Obj()
 				if tc.node != nil {
@@ -160,7 +161,7 @@ func TestFixesOfGroups(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := &Cluster{DaemonSets: tc.daemonSets, Pods: tc.pods}
+			c := &snapshot.Cluster{DaemonSets: tc.daemonSets, Pods: tc.pods}
 			for _, name := range []string{"a", "b"} {
 				n := node(name)
 				if tc.node != nil {
@@ -192,7 +193,7 @@ func TestContrast(t *testing.T) {
 		"not clean": {func(n int) string { return []string{"amd64", "arm64"}[min(n/3, 1)] }, ""},
 		"the same":  {func(int) string { return "amd64" }, ""},
 	} {
-		c := &Cluster{DaemonSets: []*appsv1.DaemonSet{ds}}
+		c := &snapshot.Cluster{DaemonSets: []*appsv1.DaemonSet{ds}}
 		for n := range 8 {
 			on := node(fmt.Sprint("node-", n)).Label(corev1.LabelArchStable, tc.arch(n)).Obj()
 			c.Nodes = append(c.Nodes, on)
@@ -254,7 +255,7 @@ func TestLeftoversStallUpdates(t *testing.T) {
 			want: "0 of 2 nodes have the current template.",
 		},
 	} {
-		c := &Cluster{
+		c := &snapshot.Cluster{
 			DaemonSets: []*appsv1.DaemonSet{ds},
 			Nodes:      append(tc.nodes, node("a").Label("pool", "a").Obj(), node("b").Label("pool", "a").Obj()),
 			Pods: []*corev1.Pod{
@@ -289,7 +290,7 @@ func TestRoomIsHeldByEverynode(t *testing.T) {
 		"what it said":      {pod(web("web", "", "1").Obj(), refused("0/1 nodes are available: 1 node(s) had cpu held for DaemonSet pods.")), "cpu 500m"},
 		"another one":       {web("scheduler", "n", "1").Container("registry.example/not-everynode-scheduler:v1").Obj(), ""},
 	} {
-		e := newEngine(t, &Cluster{DaemonSets: []*appsv1.DaemonSet{ds}, Nodes: []*corev1.Node{node("n").Obj()}, Pods: []*corev1.Pod{tc.pod}})
+		e := newEngine(t, &snapshot.Cluster{DaemonSets: []*appsv1.DaemonSet{ds}, Nodes: []*corev1.Node{node("n").Obj()}, Pods: []*corev1.Pod{tc.pod}})
 		statuses, err := e.Statuses(t.Context(), e.DaemonSets())
 		if err != nil {
 			t.Fatal(err)
@@ -304,7 +305,7 @@ func TestRoomIsHeldByEverynode(t *testing.T) {
 func TestPatience(t *testing.T) {
 	t.Parallel()
 	ds := daemons("agent").Obj()
-	c := &Cluster{DaemonSets: []*appsv1.DaemonSet{ds}, Nodes: []*corev1.Node{node("n").Obj()}, Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(ds, "n"))}}
+	c := &snapshot.Cluster{DaemonSets: []*appsv1.DaemonSet{ds}, Nodes: []*corev1.Node{node("n").Obj()}, Pods: []*corev1.Pod{pod(daemonsettest.BoundPod(ds, "n"))}}
 	for patience, want := range map[time.Duration]State{0: StateWaiting, 4 * time.Minute: StateStuck, 6 * time.Minute: StateWaiting} {
 		e, err := New(t.Context(), c, Options{Now: now.Time, Patience: patience})
 		if err != nil {
@@ -328,7 +329,7 @@ func TestNoteManagers(t *testing.T) {
 		entry("kubectl-label", `{"f:metadata":{"f:labels":{"f:disktype":{}}}}`), entry("nfd", `{"f:metadata":{"f:labels":{".":{},"f:gpu":{}}}}`),
 		entry("kubelet", `{"f:status":{}}`), entry("broken", `{`), {Manager: "empty"},
 	}
-	c := &Cluster{}
+	c := &snapshot.Cluster{}
 	c.NoteManagers(n)
 	c.NoteManagers(n)
 	if diff := cmp.Diff(map[string][]string{"disktype": {"kubectl-label"}, "gpu": {"nfd"}}, c.LabelManagers); diff != "" {

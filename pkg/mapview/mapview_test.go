@@ -21,8 +21,8 @@ import (
 	"github.com/tdewolff/parse/v2/js"
 
 	"everynode.dev/everynode/pkg/explain"
-	"everynode.dev/everynode/pkg/explain/explaintest"
 	"everynode.dev/everynode/pkg/mapview"
+	"everynode.dev/everynode/pkg/snapshot/snapshottest"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
@@ -46,7 +46,7 @@ func golden(t *testing.T, name string, have []byte) {
 
 func largeMap(tb testing.TB, nodes, daemonSets, pods int) *explain.Map {
 	tb.Helper()
-	engine, err := explain.New(tb.Context(), explaintest.Cluster(nodes, daemonSets, pods), explain.Options{Now: explaintest.Now.Time})
+	engine, err := explain.New(tb.Context(), snapshottest.Cluster(nodes, daemonSets, pods), explain.Options{Now: snapshottest.Now.Time})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestDifferentNodesAreLeftOut(t *testing.T) {
 		}
 	}
 	var picture bytes.Buffer
-	if err := mapview.SVG(&picture, m, explaintest.Now.Time); err != nil {
+	if err := mapview.SVG(&picture, m, snapshottest.Now.Time); err != nil {
 		t.Fatal(err)
 	}
 	if want := "and 40 more nodes in 40 other lines"; !strings.Contains(picture.String(), want) {
@@ -128,7 +128,7 @@ func TestPictureIsXML(t *testing.T) {
 		Nodes:      []explain.MapRow{{Name: evil, Group: evil, Cells: []int{0}}, {Name: "node", Cells: []int{0}}},
 	}
 	var out bytes.Buffer
-	if err := mapview.SVG(&out, m, explaintest.Now.Time); err != nil {
+	if err := mapview.SVG(&out, m, snapshottest.Now.Time); err != nil {
 		t.Fatal(err)
 	}
 	decoder := xml.NewDecoder(&out)

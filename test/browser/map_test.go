@@ -23,8 +23,9 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"everynode.dev/everynode/pkg/explain"
-	"everynode.dev/everynode/pkg/explain/explaintest"
 	"everynode.dev/everynode/pkg/mapview"
+	"everynode.dev/everynode/pkg/snapshot"
+	"everynode.dev/everynode/pkg/snapshot/snapshottest"
 )
 
 var pictures = flag.String("pictures", "", "folder that receives pictures of the pages")
@@ -55,7 +56,7 @@ func open(t *testing.T, m *explain.Map) *tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := mapview.HTML(file, m, mapview.PageOptions{At: explaintest.Now.Time, Flags: []string{"--context=prod"}}); err != nil {
+	if err := mapview.HTML(file, m, mapview.PageOptions{At: snapshottest.Now.Time, Flags: []string{"--context=prod"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := file.Close(); err != nil {
@@ -149,9 +150,9 @@ func (p *tab) scheme(name string) {
 	}))
 }
 
-func newMap(t *testing.T, cluster *explain.Cluster) *explain.Map {
+func newMap(t *testing.T, cluster *snapshot.Cluster) *explain.Map {
 	t.Helper()
-	engine, err := explain.New(t.Context(), cluster, explain.Options{Now: explaintest.Now.Time})
+	engine, err := explain.New(t.Context(), cluster, explain.Options{Now: snapshottest.Now.Time})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +167,7 @@ func newMap(t *testing.T, cluster *explain.Cluster) *explain.Map {
 // verdicts with the mouse and with the keyboard.
 func TestSmallMap(t *testing.T) {
 	t.Parallel()
-	p := open(t, newMap(t, explaintest.Cluster(10, 6, 100)))
+	p := open(t, newMap(t, snapshottest.Cluster(10, 6, 100)))
 	p.want("count", "10 of 10 nodes, 6 of 6 DaemonSets")
 	p.picture("small-light")
 
@@ -239,7 +240,7 @@ func TestNamesAreText(t *testing.T) {
 // The largest cluster: the page is there soon, and the document stays small.
 func TestLargeMap(t *testing.T) {
 	t.Parallel()
-	m := newMap(t, explaintest.Cluster(5_000, 50, 0))
+	m := newMap(t, snapshottest.Cluster(5_000, 50, 0))
 	p := open(t, m)
 	p.want("count", "5000 of 5000 nodes, 50 of 50 DaemonSets")
 	loaded := value[float64](p, "performance.getEntriesByType('navigation')[0].loadEventEnd")

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long anything may take on a busy machine.
-const patience = 5 * time.Minute
+const patience = 8 * time.Minute
 
 // cluster is a cluster for one test, in which Karpenter buys the nodes. Its methods fail the test themselves.
 type cluster struct {

@@ -35,8 +35,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"everynode.dev/everynode/pkg/explain"
-	"everynode.dev/everynode/pkg/explain/explaintest"
+	"everynode.dev/everynode/pkg/snapshot"
+	"everynode.dev/everynode/pkg/snapshot/snapshottest"
 	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 )
@@ -65,7 +65,7 @@ func TestLargestCluster(t *testing.T) {
 		}
 	}
 	begun := time.Now()
-	fill(t, cluster.Client, explaintest.Cluster(*nodes, *daemonSets, *pods))
+	fill(t, cluster.Client, snapshottest.Cluster(*nodes, *daemonSets, *pods))
 	t.Logf("%d nodes, %d DaemonSets and %d pods were created in %s", *nodes, *daemonSets, *pods, time.Since(begun).Round(time.Second))
 
 	server := newProxy(t, cluster.Config)
@@ -239,7 +239,7 @@ func (w *watched) Read(p []byte) (int, error) {
 }
 
 // fill creates all objects as they are.
-func fill(t *testing.T, client kubernetes.Interface, cluster *explain.Cluster) {
+func fill(t *testing.T, client kubernetes.Interface, cluster *snapshot.Cluster) {
 	t.Helper()
 	each(t, cluster.Nodes, func(ctx context.Context, node *corev1.Node) error {
 		created, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})

@@ -1,11 +1,10 @@
 // Copyright The everynode Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package explain
+package dryrun
 
 import (
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -14,13 +13,13 @@ import (
 	schedutil "k8s.io/kubernetes/pkg/scheduler/util"
 )
 
-// devices are the extended resources that Dynamic Resource Allocation serves, with a DeviceClass of each. On nodes that
+// Devices are the extended resources that Dynamic Resource Allocation serves, with a DeviceClass of each. On nodes that
 // list none of them the scheduler leaves them to its plugin DynamicResources (shouldDelegateResourceToDRA in
 // k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources), which is not run here.
-type devices map[corev1.ResourceName]*resourcev1.DeviceClass
+type Devices map[corev1.ResourceName]*resourcev1.DeviceClass
 
-func newDevices(classes []*resourcev1.DeviceClass) devices {
-	d := make(devices)
+func newDevices(classes []*resourcev1.DeviceClass) Devices {
+	d := make(Devices)
 	for _, class := range classes {
 		d[corev1.ResourceName(resourcev1.ResourceDeviceClassPrefix+class.Name)] = class
 		if name := class.Spec.ExtendedResourceName; name != nil {
@@ -31,14 +30,14 @@ func newDevices(classes []*resourcev1.DeviceClass) devices {
 }
 
 // GetDeviceClass implements [fwk.DeviceClassResolver].
-func (d devices) GetDeviceClass(name corev1.ResourceName) *resourcev1.DeviceClass {
+func (d Devices) GetDeviceClass(name corev1.ResourceName) *resourcev1.DeviceClass {
 	return d[name]
 }
 
 // deviceManager is all of a [fwk.SharedDRAManager] that other plugins than DynamicResources ask for.
 type deviceManager struct {
 	fwk.SharedDRAManager
-	devices devices
+	devices Devices
 }
 
 // DeviceClassResolver implements [fwk.SharedDRAManager].
@@ -62,8 +61,13 @@ func ExtendedResources(spec *corev1.PodSpec) []corev1.ResourceName {
 	return slices.Compact(names)
 }
 
-// allocated names what Dynamic Resource Allocation is to give a pod on node, or on some node if it is nil, "" if nothing.
-func (d devices) allocated(spec *corev1.PodSpec, node *corev1.Node) string {
+// Manager serves d to functions of the scheduler that want to know which resources are devices.
+func (d Devices) Manager() fwk.SharedDRAManager {
+	return deviceManager{devices: d}
+}
+
+// Allocated names what Dynamic Resource Allocation is to give a pod on node, or on some node if it is nil.
+func (d Devices) Allocated(spec *corev1.PodSpec, node *corev1.Node) []string {
 	var names []string
 	for _, name := range ExtendedResources(spec) {
 		if d[name] != nil && (node == nil || node.Status.Allocatable.Name(name, "").IsZero()) {
@@ -73,10 +77,5 @@ func (d devices) allocated(spec *corev1.PodSpec, node *corev1.Node) string {
 	if len(spec.ResourceClaims) > 0 {
 		names = append(names, "the claimed devices")
 	}
-	return joinAnd(names)
-}
-
-// saysDevices says whether a scheduler has refused a pod for its devices, as DynamicResources does.
-func saysDevices(said string) bool {
-	return strings.Contains(said, "claim") || strings.Contains(said, "device class")
+	return names
 }

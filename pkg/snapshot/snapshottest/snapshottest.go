@@ -1,8 +1,8 @@
 // Copyright The everynode Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package explaintest makes large clusters for tests.
-package explaintest
+// Package snapshottest makes large clusters for tests.
+package snapshottest
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ import (
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
-	"everynode.dev/everynode/pkg/explain"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
 // Now is when the clusters are read.
@@ -29,8 +29,8 @@ const groups = 10
 // are on all nodes, the others on the nodes of a group. The ordinary pods, which are
 // those that daemon pods leave of the number of pods, fill some nodes: two of a
 // hundred daemon pods wait for room, and a few have other trouble.
-func Cluster(nodes, daemonSets, pods int) *explain.Cluster {
-	c := &explain.Cluster{}
+func Cluster(nodes, daemonSets, pods int) *snapshot.Cluster {
+	c := &snapshot.Cluster{}
 	for n := range nodes {
 		c.Nodes = append(c.Nodes, node(n))
 	}

@@ -1,7 +1,9 @@
 // Copyright The everynode Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package explain
+// Package dryrun asks kube-scheduler and everynode-scheduler what they would do with a pod in a cluster as it was
+// read. Both run with their own plugins, and do nothing.
+package dryrun
 
 import (
 	"context"
@@ -11,8 +13,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	schedulerconfig "k8s.io/kubernetes/pkg/scheduler/apis/config"
 	configscheme "k8s.io/kubernetes/pkg/scheduler/apis/config/scheme"
 	"k8s.io/kubernetes/pkg/scheduler/backend/cache"
@@ -33,63 +37,78 @@ import (
 	everynodepreemption "everynode.dev/everynode/pkg/plugins/preemption"
 	"everynode.dev/everynode/pkg/plugins/queuesort"
 	"everynode.dev/everynode/pkg/plugins/readiness"
+	"everynode.dev/everynode/pkg/snapshot"
 )
 
-// schedulers are kube-scheduler and everynode-scheduler with their own plugins, which
-// are asked what they would do with a pod. They do nothing.
-type schedulers struct {
-	snapshot         *cache.Snapshot
-	stock, everynode *scheduler
-	devices          devices
+// Schedulers are kube-scheduler and everynode-scheduler, with the configurations that are shipped.
+type Schedulers struct {
+	Stock, Everynode *Scheduler
+	Devices          Devices
+	// Nominated are the pods that wait for room on a node that was made for them, by the node's name.
+	Nominated map[string][]fwk.PodInfo
+
+	nodes *cache.Snapshot
 }
 
-// scheduler is one of them.
-type scheduler struct {
+// Scheduler is one of them.
+type Scheduler struct {
 	framework framework.Framework
 	preempt   *preemption.Evaluator
 }
 
-// newSchedulers prepares both schedulers for cluster. on are the live pods by node.
-// What they run in the background, which is nothing to wait for, ends with ctx.
-func newSchedulers(ctx context.Context, cluster *Cluster, on map[string][]*corev1.Pod) (*schedulers, error) {
+// New prepares both schedulers for cluster. What they run in the background, which is nothing to
+// wait for, ends with ctx.
+func New(ctx context.Context, cluster *snapshot.Cluster) (*Schedulers, error) {
 	// Plugins observe durations, and panic if the metrics are not registered.
 	metrics.Register()
-	factory, err := newInformers(*cluster)
+	factory, err := cluster.Informers()
 	if err != nil {
 		return nil, err
 	}
-	var pods []*corev1.Pod
+	names := sets.New[string]()
 	for _, node := range cluster.Nodes {
-		pods = append(pods, on[node.Name]...)
+		names.Insert(node.Name)
 	}
-	s := &schedulers{snapshot: cache.NewSnapshot(pods, cluster.Nodes), devices: newDevices(cluster.DeviceClasses)}
+	bound := slices.DeleteFunc(slices.Clone(cluster.Pods), func(pod *corev1.Pod) bool {
+		return !names.Has(pod.Spec.NodeName) || podutil.IsPodTerminal(pod)
+	})
+	s := &Schedulers{
+		Devices:   newDevices(cluster.DeviceClasses),
+		Nominated: nominated(cluster.Pods),
+		nodes:     cache.NewSnapshot(bound, cluster.Nodes),
+	}
 	options := []frameworkruntime.Option{
 		frameworkruntime.WithInformerFactory(factory),
-		frameworkruntime.WithSnapshotSharedLister(s.snapshot),
-		frameworkruntime.WithMutableSnapshotLister(s.snapshot),
-		frameworkruntime.WithPodNominator(nominator{nominations: newNominations(cluster.Pods)}),
+		frameworkruntime.WithSnapshotSharedLister(s.nodes),
+		frameworkruntime.WithMutableSnapshotLister(s.nodes),
+		frameworkruntime.WithPodNominator(nominator{pods: s.Nominated}),
 		frameworkruntime.WithSharedCSIManager(nodevolumelimits.NewCSIManager(factory.Storage().V1().CSINodes().Lister())),
-		frameworkruntime.WithSharedDRAManager(deviceManager{devices: s.devices}),
+		frameworkruntime.WithSharedDRAManager(s.Devices.Manager()),
 		frameworkruntime.WithParallelism(1),
 	}
-	if s.stock, err = newScheduler(ctx, stockConfig, options); err != nil {
+	if s.Stock, err = newScheduler(ctx, stockConfig, options); err != nil {
 		return nil, fmt.Errorf("preparing kube-scheduler's plugins: %w", err)
 	}
-	if s.everynode, err = newScheduler(ctx, deploy.ReplaceConfig, options); err != nil {
+	if s.Everynode, err = newScheduler(ctx, deploy.ReplaceConfig, options); err != nil {
 		return nil, fmt.Errorf("preparing everynode-scheduler's plugins: %w", err)
 	}
 	return s, nil
 }
 
+// Node returns a node with its pods. An error means that the cluster has no node of that name.
+func (s *Schedulers) Node(name string) (fwk.NodeInfo, error) {
+	return s.nodes.Get(name)
+}
+
 // stockConfig is the configuration of a kube-scheduler that was given none.
 var stockConfig = []byte("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n")
 
-func newScheduler(ctx context.Context, config []byte, options []frameworkruntime.Option) (*scheduler, error) {
+func newScheduler(ctx context.Context, config []byte, options []frameworkruntime.Option) (*Scheduler, error) {
 	profile, err := decodeProfile(config)
 	if err != nil {
 		return nil, err
 	}
-	s := &scheduler{}
+	s := &Scheduler{}
 	registry := registry()
 	for _, name := range []string{names.DefaultPreemption, everynodepreemption.Name} {
 		registry[name] = s.keepPreemption(registry[name])
@@ -139,7 +158,7 @@ func registry() frameworkruntime.Registry {
 }
 
 // keepPreemption returns a factory that keeps what it makes in s.
-func (s *scheduler) keepPreemption(factory frameworkruntime.PluginFactory) frameworkruntime.PluginFactory {
+func (s *Scheduler) keepPreemption(factory frameworkruntime.PluginFactory) frameworkruntime.PluginFactory {
 	return func(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
 		plugin, err := factory(ctx, args, handle)
 		switch plugin := plugin.(type) {
@@ -158,44 +177,46 @@ func quiet(ctx context.Context) context.Context {
 	return klog.NewContext(ctx, klog.Logger{})
 }
 
-// refusal is what one plugin of a scheduler has against a node.
-type refusal struct {
-	plugin  string
-	reasons []string
-	// final: to evict pods cannot help.
-	final bool
+// Refusal is what one plugin of a scheduler has against a node.
+type Refusal struct {
+	Plugin  string
+	Reasons []string
+	// Final: to evict pods cannot help.
+	Final bool
 }
 
-// attempt is the outcome of offering a node to a pod.
-type attempt struct {
-	state    fwk.CycleState
-	node     fwk.NodeInfo
-	refusals []refusal
+// Attempt is the outcome of offering a node to a pod.
+type Attempt struct {
+	// Node is the node, without the pods that are taken to have left.
+	Node     fwk.NodeInfo
+	Refusals []Refusal
+
+	state fwk.CycleState
 }
 
-// fits says whether the pod could be bound.
-func (a *attempt) fits() bool {
-	return len(a.refusals) == 0
+// Fits says whether the pod could be bound.
+func (a *Attempt) Fits() bool {
+	return len(a.Refusals) == 0
 }
 
-// final says whether to evict pods cannot help.
-func (a *attempt) final() bool {
-	return slices.ContainsFunc(a.refusals, func(r refusal) bool { return r.final })
+// Final says whether to evict pods cannot help.
+func (a *Attempt) Final() bool {
+	return slices.ContainsFunc(a.Refusals, func(r Refusal) bool { return r.Final })
 }
 
-// try offers node to pod. gone are pods on node that are taken to have left.
-func (s *scheduler) try(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone ...*corev1.Pod) (*attempt, error) {
-	a, err := s.prepare(ctx, pod)
-	if err != nil || !a.fits() {
-		a.node = node
+// Try offers node to pod. gone are pods on node that are taken to have left.
+func (s *Scheduler) Try(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, gone ...*corev1.Pod) (*Attempt, error) {
+	a, err := s.Prepare(ctx, pod)
+	if err != nil || !a.Fits() {
+		a.Node = node
 		return a, err
 	}
-	return s.filter(ctx, pod, a, node, gone...)
+	return s.Filter(ctx, pod, a, node, gone...)
 }
 
-// prepare computes what is the same for all nodes. It fits unless no node can take pod.
-func (s *scheduler) prepare(ctx context.Context, pod *corev1.Pod) (*attempt, error) {
-	a := &attempt{state: framework.NewCycleState()}
+// Prepare computes what is the same for all nodes. The attempt fits unless no node can take pod.
+func (s *Scheduler) Prepare(ctx context.Context, pod *corev1.Pod) (*Attempt, error) {
+	a := &Attempt{state: framework.NewCycleState()}
 	_, status, _ := s.framework.RunPreFilterPlugins(quiet(ctx), a.state, pod)
 	if status.IsRejected() {
 		a.add(status)
@@ -204,10 +225,10 @@ func (s *scheduler) prepare(ctx context.Context, pod *corev1.Pod) (*attempt, err
 	return a, status.AsError()
 }
 
-// filter offers node to a pod that has been prepared.
-func (s *scheduler) filter(ctx context.Context, pod *corev1.Pod, prepared *attempt, node fwk.NodeInfo, gone ...*corev1.Pod) (*attempt, error) {
+// Filter offers node to a pod that has been prepared.
+func (s *Scheduler) Filter(ctx context.Context, pod *corev1.Pod, prepared *Attempt, node fwk.NodeInfo, gone ...*corev1.Pod) (*Attempt, error) {
 	ctx = quiet(ctx)
-	a := &attempt{state: prepared.state, node: node}
+	a := &Attempt{state: prepared.state, Node: node}
 	if err := s.remove(ctx, pod, a, gone); err != nil {
 		return nil, err
 	}
@@ -216,7 +237,7 @@ func (s *scheduler) filter(ctx context.Context, pod *corev1.Pod, prepared *attem
 	probe := a.state.Clone()
 	spoken := probe.GetSkipFilterPlugins().Clone()
 	for {
-		status := s.framework.RunFilterPluginsWithNominatedPods(ctx, probe, pod, a.node)
+		status := s.framework.RunFilterPluginsWithNominatedPods(ctx, probe, pod, a.Node)
 		if status.IsSuccess() {
 			return a, nil
 		}
@@ -230,43 +251,41 @@ func (s *scheduler) filter(ctx context.Context, pod *corev1.Pod, prepared *attem
 }
 
 // add notes a refusal, unless NodeResourcesFit gives it in the same words.
-func (a *attempt) add(status *fwk.Status) {
+func (a *Attempt) add(status *fwk.Status) {
 	if status.Plugin() == placement.Name && !slices.Contains([]string{placement.ErrReasonPresent, placement.ErrReasonShutdown}, status.Reasons()[0]) {
 		return
 	}
-	a.refusals = append(a.refusals, refusal{
-		plugin:  status.Plugin(),
-		reasons: status.Reasons(),
-		final:   status.Code() == fwk.UnschedulableAndUnresolvable,
+	a.Refusals = append(a.Refusals, Refusal{
+		Plugin:  status.Plugin(),
+		Reasons: status.Reasons(),
+		Final:   status.Code() == fwk.UnschedulableAndUnresolvable,
 	})
 }
 
 // remove takes pods out of a copy of the node, as preemption does.
-func (s *scheduler) remove(ctx context.Context, pod *corev1.Pod, a *attempt, gone []*corev1.Pod) error {
+func (s *Scheduler) remove(ctx context.Context, pod *corev1.Pod, a *Attempt, gone []*corev1.Pod) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	a.node = a.node.Snapshot()
+	a.Node = a.Node.Snapshot()
 	for _, old := range gone {
 		info, err := framework.NewPodInfo(old)
 		if err != nil {
 			return err
 		}
-		if err := a.node.RemovePod(klog.Logger{}, old); err != nil {
+		if err := a.Node.RemovePod(klog.Logger{}, old); err != nil {
 			return err
 		}
-		if err := s.framework.RunPreFilterExtensionRemovePod(ctx, a.state, pod, info, a.node).AsError(); err != nil {
+		if err := s.framework.RunPreFilterExtensionRemovePod(ctx, a.state, pod, info, a.Node).AsError(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// nominations are the pods that wait for room on a node that was made for them.
-type nominations map[string][]fwk.PodInfo
-
-func newNominations(pods []*corev1.Pod) nominations {
-	n := make(nominations)
+// nominated returns the pods that wait for room on a node that was made for them, by the node's name.
+func nominated(pods []*corev1.Pod) map[string][]fwk.PodInfo {
+	n := make(map[string][]fwk.PodInfo)
 	for _, pod := range pods {
 		if pod.Spec.NodeName != "" || pod.Status.NominatedNodeName == "" || pod.DeletionTimestamp != nil {
 			continue
@@ -279,22 +298,13 @@ func newNominations(pods []*corev1.Pod) nominations {
 	return n
 }
 
-// of returns the pods that are nominated to a node.
-func (n nominations) of(node string) []*corev1.Pod {
-	var pods []*corev1.Pod
-	for _, info := range n[node] {
-		pods = append(pods, info.GetPod())
-	}
-	return pods
-}
-
-// nominator tells plugins of nominations. The rest of a [fwk.PodNominator] is for schedulers that nominate pods.
+// nominator tells plugins of nominated pods. The rest of a [fwk.PodNominator] is for schedulers that nominate pods.
 type nominator struct {
 	fwk.PodNominator
-	nominations nominations
+	pods map[string][]fwk.PodInfo
 }
 
 // NominatedPodsForNode implements [fwk.PodNominator].
 func (n nominator) NominatedPodsForNode(node string) []fwk.PodInfo {
-	return n.nominations[node]
+	return n.pods[node]
 }

@@ -1,7 +1,7 @@
 // Copyright The everynode Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package explain
+package snapshot
 
 import (
 	"fmt"
@@ -18,10 +18,11 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// newInformers returns informers that know the objects of cluster and never learn of
-// others: what scheduler plugins read from. Of the pods they know those of DaemonSets: plugins
-// read the others from the snapshot.
-func newInformers(cluster Cluster) (informers.SharedInformerFactory, error) {
+// Informers returns informers that know the objects of c and never learn of others: what
+// scheduler plugins read from. Of the pods they know those of DaemonSets: plugins read the
+// others from a scheduler's own snapshot.
+func (c *Cluster) Informers() (informers.SharedInformerFactory, error) {
+	cluster := *c
 	cluster.Pods = slices.DeleteFunc(slices.Clone(cluster.Pods), func(pod *corev1.Pod) bool { return daemonset.OwnerOf(pod) == nil })
 	cluster.Events = nil
 	factory := informers.NewSharedInformerFactory(nil, 0)

@@ -1,11 +1,11 @@
 // Copyright The everynode Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package explain
+// Package snapshot has the objects of a cluster at one moment, and informers that serve them to scheduler plugins.
+package snapshot
 
 import (
 	"encoding/json"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,8 +25,7 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// Cluster is what an [Engine] looks at: the objects of a cluster at one moment. They must not
-// change afterwards. Nodes, DaemonSets and pods are required. Lists of other kinds may be empty
+// Cluster is the objects of a cluster at one moment. They must not change afterwards. Nodes, DaemonSets and pods are required. Lists of other kinds may be empty
 // where they could not be read: Unread then says so.
 type Cluster struct {
 	Nodes      []*corev1.Node
@@ -101,15 +100,6 @@ func (c *Cluster) Add(object runtime.Object) {
 	}
 }
 
-// byName returns objects by their names.
-func byName[T metav1.Object](objects []T) map[string]T {
-	named := make(map[string]T, len(objects))
-	for _, object := range objects {
-		named[object.GetName()] = object
-	}
-	return named
-}
-
 // NoteManagers notes which programs and people have set the labels of node.
 func (c *Cluster) NoteManagers(node *corev1.Node) {
 	if c.LabelManagers == nil {
@@ -137,12 +127,15 @@ func (c *Cluster) NoteManagers(node *corev1.Node) {
 	}
 }
 
+// PlannedPrefix begins the UIDs of what does not exist yet.
+const PlannedPrefix = "planned/"
+
 // With returns a copy of c in which ds and the objects that come with it are as given. A
 // DaemonSet that is new gets a UID; of one that is not, its present state is returned.
 func (c *Cluster) With(ds *appsv1.DaemonSet, others ...runtime.Object) (_ *Cluster, old *appsv1.DaemonSet) {
 	changed := *c
 	old = put(&changed.DaemonSets, ds)
-	ds.UID = types.UID(plannedPrefix + ds.Namespace + "/" + ds.Name)
+	ds.UID = types.UID(PlannedPrefix + ds.Namespace + "/" + ds.Name)
 	if old != nil {
 		ds.UID, ds.CreationTimestamp, ds.Status, ds.Generation = old.UID, old.CreationTimestamp, old.Status, old.Generation
 	}
@@ -179,21 +172,17 @@ func put[T metav1.Object](list *[]T, object T) (old T) {
 	return old
 }
 
-func (c *Cluster) limitRanges(namespace string) []*corev1.LimitRange {
+// LimitRangesIn returns those of a namespace.
+func (c *Cluster) LimitRangesIn(namespace string) []*corev1.LimitRange {
 	return slices.DeleteFunc(slices.Clone(c.LimitRanges), func(l *corev1.LimitRange) bool { return l.Namespace != namespace })
 }
 
-// runtimeClass returns the one of that name, or nil.
-func (c *Cluster) runtimeClass(name string) *nodev1.RuntimeClass {
-	return byName(c.RuntimeClasses)[name]
-}
-
-// filled returns values with defaults for keys that are not in them.
-func filled[M ~map[K]V, K comparable, V any](values, defaults M) M {
-	if len(defaults) == 0 {
-		return values
+// RuntimeClass returns the one of that name, or nil.
+func (c *Cluster) RuntimeClass(name string) *nodev1.RuntimeClass {
+	for _, class := range c.RuntimeClasses {
+		if class.Name == name {
+			return class
+		}
 	}
-	all := maps.Clone(defaults)
-	maps.Copy(all, values)
-	return all
+	return nil
 }
