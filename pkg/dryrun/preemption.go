@@ -25,11 +25,11 @@ type Eviction struct {
 	WhyNot string
 }
 
-// Evict says which pods the scheduler would evict from node, or why none. budgets are all
+// Evict says which pods the scheduler would evict from node, or why none; nothing if pod fits. budgets are all
 // PodDisruptionBudgets, and gone are pods on node that are taken to have left.
 func (s *Scheduler) Evict(ctx context.Context, pod *corev1.Pod, node fwk.NodeInfo, budgets []*policyv1.PodDisruptionBudget, gone []*corev1.Pod) (e Eviction, err error) {
 	a, err := s.Try(ctx, pod, node, gone...)
-	if err != nil {
+	if err != nil || a.Fits() {
 		return e, err
 	}
 	ctx = quiet(ctx)
@@ -48,7 +48,7 @@ func (s *Scheduler) Evict(ctx context.Context, pod *corev1.Pod, node fwk.NodeInf
 			}
 		}
 	}
-	if len(e.Victims) == 0 && !a.Fits() {
+	if len(e.Victims) == 0 {
 		e.WhyNot = explainNoVictims(whyNot, corev1helper.PodPriority(pod))
 	}
 	return e, nil

@@ -65,12 +65,12 @@ func New(ctx context.Context, cluster *snapshot.Cluster) (*Schedulers, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := sets.New[string]()
+	exists := sets.New[string]()
 	for _, node := range cluster.Nodes {
-		names.Insert(node.Name)
+		exists.Insert(node.Name)
 	}
 	bound := slices.DeleteFunc(slices.Clone(cluster.Pods), func(pod *corev1.Pod) bool {
-		return !names.Has(pod.Spec.NodeName) || podutil.IsPodTerminal(pod)
+		return !exists.Has(pod.Spec.NodeName) || podutil.IsPodTerminal(pod)
 	})
 	s := &Schedulers{
 		Devices:   newDevices(cluster.DeviceClasses),

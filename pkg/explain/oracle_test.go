@@ -4,8 +4,6 @@
 package explain
 
 import (
-	"cmp"
-	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
@@ -14,33 +12,17 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller/daemon"
-	kubescheduler "k8s.io/kubernetes/pkg/scheduler"
-	"k8s.io/kubernetes/pkg/scheduler/framework"
-	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
 	"everynode.dev/everynode/pkg/snapshot"
 )
 
-// seeds returns bytes that choose in many ways.
-func seeds(f *testing.F) {
-	f.Helper()
-	for n := range 200 {
-		data := make([]byte, 120)
-		for i := range data {
-			data[i] = byte(n*31 + i*i*7 + n*i)
-		}
-		f.Add(data)
-	}
-}
-
 // What keeps a DaemonSet off a node is what the controller looks at: there is a reason
 // exactly where the controller wants no pod.
 func FuzzWanted(f *testing.F) {
-	seeds(f)
+	daemonsettest.Seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := daemonsettest.NewChooser(data)
 		ds := daemons("agent").Obj()
@@ -57,57 +39,6 @@ func FuzzWanted(f *testing.F) {
 		}
 		if verdict.Wanted != want || (verdict.Step == StepController) == want || verdict.Message == "" {
 			t.Errorf("wanted: %t, but: %+v", want, verdict)
-		}
-	})
-}
-
-// What a node is refused for is what kubelet and scheduler check for a pod that comes to
-// it (scheduler.AdmissionCheck).
-func FuzzRefusals(f *testing.F) {
-	seeds(f)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		choose := daemonsettest.NewChooser(data)
-		n := node("node-a").Capacity(map[corev1.ResourceName]string{
-			corev1.ResourceCPU: "6", corev1.ResourceMemory: "9", corev1.ResourceEphemeralStorage: "9", corev1.ResourcePods: "3", "example.com/gpu": "2",
-		}).Obj()
-		n.Labels = choose.Node().Labels
-		var others []*corev1.Pod
-		for i := range choose.Intn(4) {
-			other := &corev1.Pod{Spec: choose.Containers()}
-			other.Name = fmt.Sprintf("other-%d", i)
-			other.UID = types.UID(other.Name)
-			other.Spec.NodeName = n.Name
-			others = append(others, other)
-		}
-		ds := daemons("agent").Obj()
-		candidate := daemonsettest.Pod(ds, choose.NodeName())
-		candidate.Spec.Containers = choose.Containers().Containers
-		candidate.Spec.NodeSelector = choose.Placement().NodeSelector
-
-		info := framework.NewNodeInfo(others...)
-		info.SetNode(n)
-		var want []string
-		for _, result := range kubescheduler.AdmissionCheck(candidate, info, true) {
-			want = append(want, cmp.Or(result.Name, names.NodeResourcesFit))
-		}
-
-		e := newEngine(t, &snapshot.Cluster{Nodes: []*corev1.Node{n}, DaemonSets: []*appsv1.DaemonSet{ds}, Pods: others})
-		on, err := e.schedulers.Node(n.Name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := e.schedulers.Stock.Try(t.Context(), candidate, on)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var have []string
-		for _, refusal := range a.Refusals {
-			have = append(have, refusal.Plugin)
-		}
-		slices.Sort(want)
-		slices.Sort(have)
-		if diff := gocmp.Diff(slices.Compact(want), have); diff != "" {
-			t.Errorf("refusals (-AdmissionCheck,+have):\n%s", diff)
 		}
 	})
 }

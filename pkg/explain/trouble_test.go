@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
 
 	"everynode.dev/everynode/pkg/daemonset/daemonsettest"
@@ -315,24 +314,5 @@ func TestPatience(t *testing.T) {
 		if err != nil || v.Outcome != want || v.Next != "" {
 			t.Errorf("%s: %s (%v), want %s and no command", patience, v.Outcome, err, want)
 		}
-	}
-}
-
-// managedFields tell who has set a label.
-func TestNoteManagers(t *testing.T) {
-	t.Parallel()
-	n := node("n").Obj()
-	entry := func(manager, fields string) metav1.ManagedFieldsEntry {
-		return metav1.ManagedFieldsEntry{Manager: manager, FieldsV1: metav1.NewFieldsV1(fields)}
-	}
-	n.ManagedFields = []metav1.ManagedFieldsEntry{
-		entry("kubectl-label", `{"f:metadata":{"f:labels":{"f:disktype":{}}}}`), entry("nfd", `{"f:metadata":{"f:labels":{".":{},"f:gpu":{}}}}`),
-		entry("kubelet", `{"f:status":{}}`), entry("broken", `{`), {Manager: "empty"},
-	}
-	c := &snapshot.Cluster{}
-	c.NoteManagers(n)
-	c.NoteManagers(n)
-	if diff := cmp.Diff(map[string][]string{"disktype": {"kubectl-label"}, "gpu": {"nfd"}}, c.LabelManagers); diff != "" {
-		t.Errorf("(-want,+got):\n%s", diff)
 	}
 }

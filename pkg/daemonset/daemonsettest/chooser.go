@@ -4,6 +4,8 @@
 package daemonsettest
 
 import (
+	"testing"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -176,4 +178,16 @@ func (c *Chooser) podLevelResources() corev1.ResourceList {
 		list[Pick(c, corev1.ResourceCPU, corev1.ResourceMemory)] = resource.MustParse(Pick(c, "0", "2", "7"))
 	}
 	return list
+}
+
+// Seed adds bytes that choose in many ways.
+func Seed(f *testing.F) {
+	f.Helper()
+	for n := range 200 {
+		data := make([]byte, 120)
+		for i := range data {
+			data[i] = byte(n*31 + i*i*7 + n*i)
+		}
+		f.Add(data)
+	}
 }
