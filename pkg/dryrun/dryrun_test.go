@@ -84,11 +84,11 @@ func TestEvict(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				have := eviction.WhyNot
+				have := []string{eviction.WhyNot}
 				for _, victim := range eviction.Victims {
-					have += victim.Name
+					have = append(have, victim.Name)
 				}
-				if have != want {
+				if have := strings.Join(have, ""); have != want {
 					t.Errorf("%q, want %q", have, want)
 				}
 			}
