@@ -24,9 +24,7 @@ var options = daemonset.Options{Priority: func(string) int32 { return 0 }}
 // FuzzShouldRun compares our rule with the DaemonSet controller's. They must
 // never differ: a difference is room held for nobody, or not held at all.
 func FuzzShouldRun(f *testing.F) {
-	for seed := range byte(64) {
-		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31})
-	}
+	daemonsettest.Seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := daemonsettest.NewChooser(data)
 		ds := &appsv1.DaemonSet{}

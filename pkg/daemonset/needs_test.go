@@ -25,9 +25,7 @@ import (
 // scheduler counts for the pod that the controller creates and the API server
 // defaults.
 func FuzzNeeds(f *testing.F) {
-	for seed := range byte(64) {
-		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31, seed * 37})
-	}
+	daemonsettest.Seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := daemonsettest.NewChooser(data)
 		ds := &appsv1.DaemonSet{}

@@ -52,9 +52,7 @@ func TestOwnerOf(t *testing.T) {
 // FuzzPinnedNode compares PinnedNode with the nodes that the scheduler's
 // NodeAffinity plugin would look at.
 func FuzzPinnedNode(f *testing.F) {
-	for seed := range byte(64) {
-		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23})
-	}
+	daemonsettest.Seed(f)
 	plugin, err := nodeaffinity.New(f.Context(), &config.NodeAffinityArgs{}, nil, feature.Features{})
 	if err != nil {
 		f.Fatal(err)
@@ -84,9 +82,7 @@ func FuzzPinnedNode(f *testing.F) {
 
 // FuzzTargetNode compares TargetNode with the DaemonSet controller's own function.
 func FuzzTargetNode(f *testing.F) {
-	for seed := range byte(64) {
-		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23})
-	}
+	daemonsettest.Seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		pod := &corev1.Pod{Spec: daemonsettest.NewChooser(data).Placement()}
 		want, err := daemonutil.GetTargetNodeName(pod)

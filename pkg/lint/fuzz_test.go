@@ -69,9 +69,7 @@ func FuzzCheck(f *testing.F) {
 // FuzzNodeAffinity compares what is said of terms that no node can meet with what the
 // DaemonSet controller decides for every node that could matter.
 func FuzzNodeAffinity(f *testing.F) {
-	for seed := range byte(128) {
-		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31, seed * 37, seed * 41, seed * 43})
-	}
+	daemonsettest.Seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := daemonsettest.NewChooser(data)
 		ds := decode(t, good)

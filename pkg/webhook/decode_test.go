@@ -22,9 +22,7 @@ func decodePod(data []byte, into *corev1.Pod) error {
 
 // What is passed over while a pod is read changes no decision.
 func FuzzDecodePod(f *testing.F) {
-	for seed := range byte(64) {
-		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31, seed * 37})
-	}
+	daemonsettest.Seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := daemonsettest.NewChooser(data)
 		facts := drawFacts(choose)

@@ -303,10 +303,7 @@ func refused(t *testing.T, pod *corev1.Pod) error {
 // on a node where it might not, that its node ends it sooner than others, that the API
 // server refuses it for our sake, or that there is no end of changes.
 func FuzzMutatePod(f *testing.F) {
-	for seed := range byte(64) {
-		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23, seed * 29, seed * 31,
-			seed * 37, seed * 41, seed * 43, seed * 47, seed * 53, seed * 59, seed * 61, seed * 67, seed * 71, seed * 73, seed * 79})
-	}
+	daemonsettest.Seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := daemonsettest.NewChooser(data)
 		facts := drawFacts(choose)

@@ -31,9 +31,7 @@ func TestParseWhitelist(t *testing.T) {
 
 // What the admission plugin would refuse is not added, and nothing else is left out.
 func FuzzWhitelist(f *testing.F) {
-	for seed := range byte(64) {
-		f.Add([]byte{seed, seed * 3, seed * 5, seed * 7, seed * 11, seed * 13, seed * 17, seed * 19, seed * 23})
-	}
+	daemonsettest.Seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		choose := daemonsettest.NewChooser(data)
 		draw := func() corev1.Toleration {
