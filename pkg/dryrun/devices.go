@@ -34,6 +34,11 @@ func (d Devices) GetDeviceClass(name corev1.ResourceName) *resourcev1.DeviceClas
 	return d[name]
 }
 
+// Manager serves d to functions of the scheduler that want to know which resources are devices.
+func (d Devices) Manager() fwk.SharedDRAManager {
+	return deviceManager{devices: d}
+}
+
 // deviceManager is all of a [fwk.SharedDRAManager] that other plugins than DynamicResources ask for.
 type deviceManager struct {
 	fwk.SharedDRAManager
@@ -59,11 +64,6 @@ func ExtendedResources(spec *corev1.PodSpec) []corev1.ResourceName {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-// Manager serves d to functions of the scheduler that want to know which resources are devices.
-func (d Devices) Manager() fwk.SharedDRAManager {
-	return deviceManager{devices: d}
 }
 
 // Allocated names what Dynamic Resource Allocation is to give a pod on node, or on some node if it is nil.

@@ -54,8 +54,8 @@ func (s *Scheduler) Evict(ctx context.Context, pod *corev1.Pod, node fwk.NodeInf
 	return e, nil
 }
 
-// StockNoVictims is in messages of kube-scheduler's preemption, which everynode-scheduler does not use (SelectVictimsOnNode
-// in k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption).
+// StockNoVictims is in messages of kube-scheduler's preemption, which everynode-scheduler does not use
+// (SelectVictimsOnNode in k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption).
 const StockNoVictims = "No preemption victims found"
 
 // explainNoVictims says in other words why a scheduler evicts no pod.

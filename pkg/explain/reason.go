@@ -232,13 +232,3 @@ func summarize(values []string) string {
 		return fmt.Sprintf("%s or %d others", strings.Join(distinct[:fewValues-1], ", "), len(distinct)-fewValues+1)
 	}
 }
-
-// filled returns values with defaults for keys that are not in them.
-func filled[M ~map[K]V, K comparable, V any](values, defaults M) M {
-	if len(defaults) == 0 {
-		return values
-	}
-	all := maps.Clone(defaults)
-	maps.Copy(all, values)
-	return all
-}

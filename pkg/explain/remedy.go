@@ -8,12 +8,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/kubernetes/pkg/apis/scheduling"
 
 	"everynode.dev/everynode/pkg/daemonset"
@@ -46,11 +48,12 @@ func Quote(word string) string {
 // command fills in a command of the table. There is none if an argument is missing, or
 // would be taken for a flag: some come from messages of others.
 func (i *inquiry) command(text string) string {
-	args := Args{"ds": "daemonset/" + i.ds.Name, "namespace": i.ds.Namespace, "node": i.node.Name}
+	args := make(Args)
+	maps.Copy(args, i.v.Causes[0].Args)
+	args["ds"], args["namespace"], args["node"] = "daemonset/"+i.ds.Name, i.ds.Namespace, i.node.Name
 	if i.pod != nil {
 		args["pod"], args["podspace"] = "pod/"+i.pod.Name, i.pod.Namespace
 	}
-	args = filled(args, i.v.Causes[0].Args)
 	words := strings.Fields(text)
 	for n, word := range words {
 		for _, found := range placeholder.FindAllStringSubmatch(word, -1) {
@@ -96,9 +99,10 @@ func (i *inquiry) next() string {
 func (i *inquiry) fix(ctx context.Context) *Fix {
 	fix := i.specificFix(ctx)
 	if mend := i.v.Reason.row().Mend; fix == nil && mend != "" {
-		fix = &Fix{Text: fillIn(mend, filled(Args{
-			"rolls": i.rolls(), "creates": i.creates(), "onnode": Count(len(i.on[i.node.Name]), "pod"),
-		}, i.v.Causes[0].Args))}
+		args := make(Args)
+		maps.Copy(args, i.v.Causes[0].Args)
+		args["rolls"], args["creates"], args["onnode"] = i.rolls(), i.creates(), Count(len(i.on[i.node.Name]), "pod")
+		fix = &Fix{Text: fillIn(mend, args)}
 	}
 	return fix
 }
@@ -271,16 +275,16 @@ func (i *inquiry) imageIsMissing() bool {
 // labelNode gives the node the labels that it lacks, unless they are a program's. The same labels help every node
 // that lacks the same ones.
 func (i *inquiry) labelNode() *Fix {
-	var labels []string
+	var changes []string
 	for _, m := range i.labels {
 		if !i.forPeople(m.key) {
 			return &Fix{Text: fmt.Sprintf("The label %s is set by a program or a provider, and says what the node is: find out why it is not set here, or change the selector, which %s.",
 				m.key, i.rolls())}
 		}
-		labels = append(labels, m.label())
+		changes = append(changes, m.label())
 	}
 	if slices.ContainsFunc(i.labels, func(m mismatch) bool { return m.has }) {
-		labels = append(labels, "--overwrite")
+		changes = append(changes, "--overwrite")
 	}
 	forNodes := func(verdicts []*Verdict) *Fix {
 		// A command with the names of many nodes is no help.
@@ -295,10 +299,10 @@ func (i *inquiry) labelNode() *Fix {
 		return &Fix{
 			Text: "If it should run there, label the node. " + i.changing(nodes, func(node *corev1.Node) {
 				for _, m := range i.labels {
-					node.Labels = filled(map[string]string{m.key: m.want}, node.Labels)
+					node.Labels = labels.Merge(node.Labels, labels.Set{m.key: m.want})
 				}
 			}),
-			Command: i.dryRun(slices.Concat([]string{"label", "node"}, names, labels)...),
+			Command: i.dryRun(slices.Concat([]string{"label", "node"}, names, changes)...),
 		}
 	}
 	fix := forNodes([]*Verdict{&i.v})

@@ -25,8 +25,8 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// Cluster is the objects of a cluster at one moment. They must not change afterwards. Nodes, DaemonSets and pods are required. Lists of other kinds may be empty
-// where they could not be read: Unread then says so.
+// Cluster is the objects of a cluster at one moment. They must not change afterwards. Nodes, DaemonSets and pods
+// are required. Lists of other kinds may be empty where they could not be read: Unread then says so.
 type Cluster struct {
 	Nodes      []*corev1.Node
 	DaemonSets []*appsv1.DaemonSet
