@@ -8,7 +8,10 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"everynode.dev/everynode/pkg/explain"
 	"everynode.dev/everynode/pkg/snapshot"
@@ -54,36 +57,45 @@ func shrinkAll(tb testing.TB, cluster *snapshot.Cluster) {
 	}
 }
 
-// Pods of a controller share what is the same in them, and nothing else.
+// Pods of a controller in a zone share what is the same in them, and nothing else.
 func TestPodsShare(t *testing.T) {
 	t.Parallel()
 	cluster := snapshottest.Cluster(200, 2, 1_000)
 	s := &trimmer{}
-	first := make(map[string]*corev1.Pod)
-	labels := func(pod *corev1.Pod) uintptr { return reflect.ValueOf(pod.Labels).Pointer() }
-	shared, requests := 0, ""
-	for _, pod := range cluster.Pods {
+	groups := make(map[string][]*corev1.Pod)
+	for n, pod := range cluster.Pods {
 		pod = pod.DeepCopy()
-		if pod.Name == cluster.Pods[1].Name {
+		if n == 1 {
 			pod.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = *pod.Spec.Containers[0].Resources.Requests.Memory()
-			requests = pod.Spec.Containers[0].Resources.Requests.Cpu().String()
 		}
+		want := pod.Spec.Containers[0].Resources
 		s.trim(pod)
-		owner := ""
-		if len(pod.OwnerReferences) > 0 {
-			owner = string(pod.OwnerReferences[0].UID) + " in " + pod.Labels[corev1.LabelTopologyZone]
+		if diff := cmp.Diff(want, pod.Spec.Containers[0].Resources); diff != "" {
+			t.Errorf("%s (-want,+have):\n%s", pod.Name, diff)
 		}
-		switch before := first[owner]; {
-		case owner == "":
-		case before == nil:
-			first[owner] = pod
-		case &before.Spec.Containers[0] == &pod.Spec.Containers[0] && labels(before) == labels(pod):
-			shared++
-		case pod.Name == cluster.Pods[1].Name && pod.Spec.Containers[0].Resources.Requests.Cpu().String() != requests:
-			t.Errorf("%s asks for %s", pod.Name, pod.Spec.Containers[0].Resources.Requests.Cpu())
+		if owner := metav1.GetControllerOf(pod); owner != nil {
+			of := string(owner.UID) + " in " + pod.Labels[corev1.LabelTopologyZone]
+			groups[of] = append(groups[of], pod)
 		}
 	}
-	if shared < 850 {
-		t.Errorf("%d of 1000 pods share their containers and labels", shared)
+	labels := func(pod *corev1.Pod) uintptr { return reflect.ValueOf(pod.Labels).Pointer() }
+	shared := 0
+	for of, pods := range groups {
+		for _, pod := range pods[1:] {
+			if equality.Semantic.DeepEqual(pod.Labels, pods[0].Labels) != (labels(pod) == labels(pods[0])) {
+				t.Errorf("%s: labels of %s and %s are the same, or are shared, but not both", of, pod.Name, pods[0].Name)
+			}
+			same := &pod.Spec.Containers[0] == &pods[0].Spec.Containers[0]
+			if equality.Semantic.DeepEqual(pod.Spec.Containers, pods[0].Spec.Containers) != same {
+				t.Errorf("%s: containers of %s and %s are the same, or are shared, but not both", of, pod.Name, pods[0].Name)
+			}
+			if same {
+				shared++
+			}
+		}
+	}
+	// Twenty controllers of ordinary pods and two DaemonSets are in three zones, and daemon pods that wait in none.
+	if len(groups) != 3*22+2 || shared < 800 {
+		t.Errorf("there are %d groups, and %d of 1000 pods share their containers", len(groups), shared)
 	}
 }

@@ -43,6 +43,16 @@ func onNode(tb testing.TB, s *Schedulers, name string) fwk.NodeInfo {
 	return node
 }
 
+// refusedBy returns the plugins that refuse a node, in the order of their names.
+func refusedBy(a *Attempt) []string {
+	var plugins []string
+	for _, refusal := range a.Refusals {
+		plugins = append(plugins, refusal.Plugin)
+	}
+	slices.Sort(plugins)
+	return plugins
+}
+
 // A full node refuses a daemon pod. kube-scheduler evicts pods of lower priority for it, everynode-scheduler also one
 // of its own priority that is controlled. Pods that have ended, and those of nodes that are gone, take no room.
 func TestEvict(t *testing.T) {
@@ -75,6 +85,9 @@ func TestEvict(t *testing.T) {
 			}
 			node := st.MakeNode().Name("node-a").Capacity(map[corev1.ResourceName]string{corev1.ResourceCPU: "2", corev1.ResourcePods: "10"}).Obj()
 			s := prepare(t, &snapshot.Cluster{Nodes: []*corev1.Node{node}, DaemonSets: []*appsv1.DaemonSet{ds}, Pods: []*corev1.Pod{tc.pod}})
+			if nodes, err := s.nodes.NodeInfos().List(); err != nil || len(nodes) != 1 {
+				t.Errorf("the schedulers see %d nodes (%v)", len(nodes), err)
+			}
 			var gone []*corev1.Pod
 			if tc.pod.DeletionTimestamp != nil {
 				gone = append(gone, tc.pod)
@@ -107,11 +120,7 @@ func TestTry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var have []string
-	for _, refusal := range a.Refusals {
-		have = append(have, refusal.Plugin)
-	}
-	slices.Sort(have)
+	have := refusedBy(a)
 	if want := []string{names.NodeAffinity, names.NodeResourcesFit, names.TaintToleration}; !slices.Equal(want, have) || a.Fits() || !a.Final() {
 		t.Errorf("refused by %s, want %s; fits: %t, final: %t", strings.Join(have, " "), strings.Join(want, " "), a.Fits(), a.Final())
 	}
@@ -152,13 +161,8 @@ func FuzzRefusals(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var have []string
-		for _, refusal := range a.Refusals {
-			have = append(have, refusal.Plugin)
-		}
 		slices.Sort(want)
-		slices.Sort(have)
-		if diff := gocmp.Diff(slices.Compact(want), have); diff != "" {
+		if diff := gocmp.Diff(slices.Compact(want), refusedBy(a)); diff != "" {
 			t.Errorf("refusals (-AdmissionCheck,+have):\n%s", diff)
 		}
 	})

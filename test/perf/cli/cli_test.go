@@ -283,6 +283,7 @@ func fill(t *testing.T, client kubernetes.Interface, cluster *snapshot.Cluster) 
 			if err := client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{}); err != nil {
 				return err
 			}
+			// The binding has made a newer version.
 			created.ResourceVersion = ""
 		}
 		created.Status.Phase, created.Status.Conditions, created.Status.ContainerStatuses = status.Phase, status.Conditions, status.ContainerStatuses
