@@ -509,6 +509,37 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// A kubeconfig that leads nowhere is an error that names the flags.
+func TestNoCluster(t *testing.T) {
+	t.Parallel()
+	none := filepath.Join(t.TempDir(), "none")
+	tests := map[string]struct {
+		config connection
+		want   string
+		// A namespace need not be configured.
+		anywhere bool
+	}{
+		"a file that is not there":    {connection{rules: &clientcmd.ClientConfigLoadingRules{ExplicitPath: none}}, none + ": no such file or directory", false},
+		"a context that is not there": {connection{rules: &clientcmd.ClientConfigLoadingRules{}, overrides: clientcmd.ConfigOverrides{CurrentContext: "no-such"}}, "no-such", false},
+		"nothing at all":              {connection{rules: &clientcmd.ClientConfigLoadingRules{}}, "the variable KUBECONFIG", true},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, connecting := (&environment{config: &tc.config}).connect()
+			_, naming := tc.config.namespace()
+			for _, err := range []error{connecting, naming} {
+				if err == nil && tc.anywhere {
+					continue
+				}
+				if err == nil || !strings.HasPrefix(err.Error(), "no cluster is configured: ") || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "--kubeconfig") {
+					t.Errorf("%v, want %q", err, tc.want)
+				}
+			}
+		})
+	}
+}
+
 // What may be missing is missing in the output only, which says so.
 func TestOptionalAccess(t *testing.T) {
 	client := fake.NewClientset(world()...)

@@ -5,6 +5,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -49,7 +50,19 @@ func (c *connection) namespace() (string, error) {
 	if clientcmd.IsEmptyConfig(err) {
 		return metav1.NamespaceDefault, nil
 	}
-	return namespace, err
+	return namespace, unconfigured(err)
+}
+
+// unconfigured says what to do about an error of the loader.
+func unconfigured(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case clientcmd.IsEmptyConfig(err):
+		return errors.New("no cluster is configured: name a kubeconfig with --kubeconfig or the variable KUBECONFIG")
+	default:
+		return fmt.Errorf("no cluster is configured: %w: name another kubeconfig with --kubeconfig, or another of its contexts with --context", err)
+	}
 }
 
 // connect returns a client of the cluster that the flags lead to.
@@ -58,11 +71,8 @@ func (e *environment) connect() (kubernetes.Interface, error) {
 		return e.client, nil
 	}
 	config, err := e.config.loader().ClientConfig()
-	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster is configured: name a kubeconfig with --kubeconfig or the variable KUBECONFIG")
-	}
 	if err != nil {
-		return nil, err
+		return nil, unconfigured(err)
 	}
 	// No limit: these are a few lists, and the server protects itself by priority and fairness.
 	config.QPS = -1
