@@ -225,6 +225,8 @@ func (c *cluster) verdictIsTrue(x *explain.Explanation, ds *appsv1.DaemonSet, no
 		return fmt.Errorf("ready: %t, but: %s (%s)", clustertest.IsReady(pod), v.Reason, v.Message)
 	case v.Ready:
 		return nil
+	case v.Reason == explain.ReasonPaced:
+		return errors.New("it waits for its turn to evict")
 	}
 	if (&world{pods: pods}).on(node).room(func(*corev1.Pod) bool { return true }).take(&pod.Spec, nil) {
 		return fmt.Errorf("the pod would fit, but: %s (%s)", v.Reason, v.Message)
@@ -243,23 +245,24 @@ func (c *cluster) verdictIsTrue(x *explain.Explanation, ds *appsv1.DaemonSet, no
 // refusalIsTrue compares a verdict with what the scheduler has said of the pod, "" if
 // that may be out of date.
 func (c *cluster) refusalIsTrue(v *explain.Verdict, said string) error {
+	// The scheduler stops at the first plugin that refuses: kube-scheduler tries ports first, everynode-scheduler resources.
+	saysPort := strings.Contains(said, "free ports")
 	for _, shortage := range v.Shortages {
 		words := "Insufficient " + shortage.Resource
 		if shortage.Resource == string(corev1.ResourcePods) {
 			words = "Too many pods"
 		}
-		// The scheduler stops at the first plugin that refuses, and tries ports before resources.
-		if said != "" && v.Reason != explain.ReasonPortTaken && !strings.Contains(said, words) {
+		if said != "" && !saysPort && !strings.Contains(said, words) {
 			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 		}
 	}
 	switch v.Reason {
 	case explain.ReasonNoRoom, explain.ReasonNeverFits, explain.ReasonPaced:
-		if len(v.Shortages) == 0 {
-			return fmt.Errorf("nothing is short, but: %s (%s)", v.Reason, v.Message)
+		if len(v.Shortages) == 0 || saysPort {
+			return fmt.Errorf("the scheduler said %q of %d shortages, but: %s (%s)", said, len(v.Shortages), v.Reason, v.Message)
 		}
 	case explain.ReasonPortTaken:
-		if said != "" && !strings.Contains(said, "free ports") || len(v.Blockers) == 0 {
+		if said != "" && !saysPort && len(v.Shortages) == 0 || len(v.Blockers) == 0 {
 			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 		}
 	default:
