@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -45,6 +46,19 @@ func expectedSpec(ds *appsv1.DaemonSet, options *Options) *corev1.PodSpec {
 	options.Admit(ds.Namespace, spec)
 	spec.Tolerations = append(spec.Tolerations, DefaultTolerations(spec.HostNetwork)...)
 	return spec
+}
+
+// Priorities returns the values of PriorityClasses by name, and that of pods that name none by "", if one of them is the
+// default. Of several defaults the lowest one counts (k8s.io/kubernetes/plugin/pkg/admission/priority).
+func Priorities(classes []*schedulingv1.PriorityClass) map[string]int32 {
+	values := make(map[string]int32, len(classes)+1)
+	for _, class := range classes {
+		values[class.Name] = class.Value
+		if lowest, has := values[""]; class.GlobalDefault && (!has || class.Value < lowest) {
+			values[""] = class.Value
+		}
+	}
+	return values
 }
 
 // Admit gives the spec of a pod in namespace what LimitRanges and its RuntimeClass would.

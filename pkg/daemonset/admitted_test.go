@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	st "k8s.io/kubernetes/pkg/scheduler/testing"
@@ -155,5 +156,29 @@ func TestIsCurrent(t *testing.T) {
 		if got := daemonset.IsCurrent(ds, "current", pod); got != tc.want {
 			t.Errorf("%s: current %v, want %v", name, got, tc.want)
 		}
+	}
+}
+
+func TestPriorities(t *testing.T) {
+	class := func(name string, value int32, isDefault bool) *schedulingv1.PriorityClass {
+		return &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value, GlobalDefault: isDefault}
+	}
+	tests := map[string]struct {
+		classes []*schedulingv1.PriorityClass
+		want    map[string]int32
+	}{
+		"no default": {[]*schedulingv1.PriorityClass{class("high", 10, false)}, map[string]int32{"high": 10}},
+		"of two defaults the lower one": {
+			[]*schedulingv1.PriorityClass{class("a", 3, true), class("low", -5, false), class("b", 2, true), class("c", 4, true)},
+			map[string]int32{"a": 3, "low": -5, "b": 2, "c": 4, "": 2},
+		},
+		"a default below 0": {[]*schedulingv1.PriorityClass{class("a", -1, true)}, map[string]int32{"a": -1, "": -1}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, daemonset.Priorities(test.classes)); diff != "" {
+				t.Errorf("(-want, +got):\n%s", diff)
+			}
+		})
 	}
 }

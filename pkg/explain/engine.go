@@ -257,9 +257,8 @@ func (e *Engine) Nodes() []*corev1.Node {
 	return slices.SortedFunc(maps.Values(e.nodes), func(a, b *corev1.Node) int { return CompareNames(a.Name, b.Name) })
 }
 
-// priorities resolves the names of PriorityClasses as the API server's Priority admission does
-// (k8s.io/kubernetes/plugin/pkg/admission/priority). Where the classes are not known,
-// the pods that name one tell its value.
+// priorities are the values of the cluster's PriorityClasses by name ([daemonset.Priorities]). Where the classes are not
+// known, the pods that name one tell its value.
 func priorities(cluster *snapshot.Cluster) map[string]int32 {
 	values := make(map[string]int32)
 	for _, class := range schedulingv1helper.SystemPriorityClasses() {
@@ -270,12 +269,6 @@ func priorities(cluster *snapshot.Cluster) map[string]int32 {
 			values[name] = *pod.Spec.Priority
 		}
 	}
-	hasDefault := false
-	for _, class := range cluster.PriorityClasses {
-		values[class.Name] = class.Value
-		if class.GlobalDefault && (!hasDefault || class.Value < values[""]) {
-			values[""], hasDefault = class.Value, true
-		}
-	}
+	maps.Copy(values, daemonset.Priorities(cluster.PriorityClasses))
 	return values
 }

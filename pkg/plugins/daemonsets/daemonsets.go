@@ -17,7 +17,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -173,8 +172,9 @@ func (d *DaemonSets) compile(previous *daemonset.Set) *daemonset.Set {
 	// Listers on caches return no errors.
 	list, _ := d.daemonSets.List(labels.Everything())
 	classes, _ := d.classes.List(labels.Everything())
+	priorities := daemonset.Priorities(classes)
 	return daemonset.NewSet(previous, list, daemonset.Options{
-		Priority:                      priorities(classes),
+		Priority:                      func(class string) int32 { return priorities[class] },
 		TolerationComparisonOperators: utilfeature.DefaultFeatureGate.Enabled(features.TaintTolerationComparisonOperators),
 		Revision:                      d.revision,
 		Newest:                        d.newest.of,
@@ -250,23 +250,6 @@ func (d *DaemonSets) podDeleted(obj any) {
 	if !slices.ContainsFunc(list, func(ds *appsv1.DaemonSet) bool { return ds.UID == owner.UID }) {
 		d.newest.forget(pod.Namespace, owner.UID)
 	}
-}
-
-// priorities resolves the names of PriorityClasses as the API server's Priority
-// admission does (k8s.io/kubernetes/plugin/pkg/admission/priority).
-func priorities(classes []*schedulingv1.PriorityClass) func(name string) int32 {
-	byName := make(map[string]int32, len(classes)+1)
-	var globalDefault *schedulingv1.PriorityClass
-	for _, class := range classes {
-		byName[class.Name] = class.Value
-		if class.GlobalDefault && (globalDefault == nil || class.Value < globalDefault.Value) {
-			globalDefault = class
-		}
-	}
-	if globalDefault != nil {
-		byName[""] = globalDefault.Value
-	}
-	return func(name string) int32 { return byName[name] }
 }
 
 // unready are the DaemonSets, by namespace and name, that report fewer Ready pods than
