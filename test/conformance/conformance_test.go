@@ -71,6 +71,9 @@ func run(m *testing.M) (int, error) {
 	defer cancel()
 	cluster, err := localcluster.Start(ctx, localcluster.Options{
 		BinDir: dir, Dir: *artifacts, Kubernetes: *kubernetesVersion, Scheduler: localcluster.Scheduler(*scheduler), Webhook: true,
+		// The DaemonSet controller may drop its alarm for minReadySeconds, and looks again when anything moves. In this
+		// cluster nothing does.
+		Args: map[string][]string{localcluster.ControllerManager: {"--min-resync-period=10s"}},
 	})
 	defer cluster.Stop()
 	if err != nil {
