@@ -246,23 +246,23 @@ func (c *cluster) verdictIsTrue(x *explain.Explanation, ds *appsv1.DaemonSet, no
 // that may be out of date.
 func (c *cluster) refusalIsTrue(v *explain.Verdict, said string) error {
 	// The scheduler stops at the first plugin that refuses: kube-scheduler tries ports first, everynode-scheduler resources.
-	saysPort := strings.Contains(said, "free ports")
+	portsFirst, saysPort := c.schedulerName() == explain.Stock, strings.Contains(said, "free ports")
 	for _, shortage := range v.Shortages {
 		words := "Insufficient " + shortage.Resource
 		if shortage.Resource == string(corev1.ResourcePods) {
 			words = "Too many pods"
 		}
-		if said != "" && !saysPort && !strings.Contains(said, words) {
+		if said != "" && !(portsFirst && saysPort) && !strings.Contains(said, words) {
 			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 		}
 	}
 	switch v.Reason {
 	case explain.ReasonNoRoom, explain.ReasonNeverFits, explain.ReasonPaced:
 		if len(v.Shortages) == 0 || saysPort {
-			return fmt.Errorf("the scheduler said %q of %d shortages, but: %s (%s)", said, len(v.Shortages), v.Reason, v.Message)
+			return fmt.Errorf("the scheduler said %q, and %d resources are short, but: %s (%s)", said, len(v.Shortages), v.Reason, v.Message)
 		}
 	case explain.ReasonPortTaken:
-		if said != "" && !saysPort && len(v.Shortages) == 0 || len(v.Blockers) == 0 {
+		if said != "" && !saysPort && (portsFirst || len(v.Shortages) == 0) || len(v.Blockers) == 0 {
 			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 		}
 	default:
