@@ -247,12 +247,13 @@ func (c *cluster) verdictIsTrue(x *explain.Explanation, ds *appsv1.DaemonSet, no
 func (c *cluster) refusalIsTrue(v *explain.Verdict, said string) error {
 	// The scheduler stops at the first plugin that refuses: kube-scheduler tries ports first, everynode-scheduler resources.
 	portsFirst, saysPort := c.schedulerName() == explain.Stock, strings.Contains(said, "free ports")
+	mayBeUnsaid := said == "" || portsFirst && saysPort
 	for _, shortage := range v.Shortages {
 		words := "Insufficient " + shortage.Resource
 		if shortage.Resource == string(corev1.ResourcePods) {
 			words = "Too many pods"
 		}
-		if said != "" && !(portsFirst && saysPort) && !strings.Contains(said, words) {
+		if !mayBeUnsaid && !strings.Contains(said, words) {
 			return fmt.Errorf("the scheduler said %q, but: %s (%s)", said, v.Reason, v.Message)
 		}
 	}
