@@ -43,7 +43,6 @@ type DaemonSets struct {
 	runtimes      nodelisters.RuntimeClassLister
 	revisions     cache.Indexer
 	newest        newestPods
-	unready       unready
 	changed       []func(previous, set *daemonset.Set)
 	mu            sync.Mutex // held while set is replaced
 	set           atomic.Pointer[daemonset.Set]
@@ -76,7 +75,7 @@ func New(ctx context.Context, factory informers.SharedInformerFactory, client ku
 		informer cache.SharedIndexInformer
 		handler  cache.ResourceEventHandler
 	}{
-		{daemonSets, cache.ResourceEventHandlerFuncs{AddFunc: d.added, UpdateFunc: d.updated, DeleteFunc: d.deleted}},
+		{daemonSets, cache.ResourceEventHandlerFuncs{AddFunc: func(any) { d.refresh() }, UpdateFunc: d.updated, DeleteFunc: d.deleted}},
 		{revisions, refresh},
 		{factory.Scheduling().V1().PriorityClasses().Informer(), refresh},
 		{factory.Core().V1().LimitRanges().Informer(), refresh},
@@ -133,12 +132,6 @@ func (d *DaemonSets) SetLapsed(lapsed daemonset.Lapsed) {
 	d.replace(func(previous *daemonset.Set) *daemonset.Set { return previous.WithLapsed(lapsed) })
 }
 
-// Settled says whether every DaemonSet reports a Ready pod on each of its nodes, as
-// nearly always, so that no node is better than another.
-func (d *DaemonSets) Settled() bool {
-	return d.unready.none()
-}
-
 // refresh makes a new Set of the objects that the listers have now.
 //
 // A queueing hint for DaemonSet events could not do this: the scheduling queue
@@ -189,14 +182,8 @@ func (d *DaemonSets) compile(previous *daemonset.Set) *daemonset.Set {
 	})
 }
 
-func (d *DaemonSets) added(obj any) {
-	d.unready.follow(obj.(*appsv1.DaemonSet))
-	d.refresh()
-}
-
 func (d *DaemonSets) updated(oldObj, newObj any) {
 	before, ds := oldObj.(*appsv1.DaemonSet), newObj.(*appsv1.DaemonSet)
-	d.unready.follow(ds)
 	if before.UID != ds.UID {
 		d.newest.forget(before.Namespace, before.UID)
 	}
@@ -210,7 +197,6 @@ func (d *DaemonSets) deleted(obj any) {
 		obj = unknown.Obj
 	}
 	if ds, ok := obj.(*appsv1.DaemonSet); ok {
-		d.unready.forget(ds)
 		d.newest.forget(ds.Namespace, ds.UID)
 	}
 	d.refresh()
@@ -250,39 +236,6 @@ func (d *DaemonSets) podDeleted(obj any) {
 	if !slices.ContainsFunc(list, func(ds *appsv1.DaemonSet) bool { return ds.UID == owner.UID }) {
 		d.newest.forget(pod.Namespace, owner.UID)
 	}
-}
-
-// unready are the DaemonSets, by namespace and name, that report fewer Ready pods than
-// nodes. One that is deleted and created again takes the place of the earlier one.
-type unready struct {
-	mu    sync.Mutex
-	names map[klog.ObjectRef]struct{}
-	count atomic.Int64
-}
-
-func (u *unready) follow(ds *appsv1.DaemonSet) {
-	if ds.Status.NumberReady >= ds.Status.DesiredNumberScheduled {
-		u.forget(ds)
-		return
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.names == nil {
-		u.names = make(map[klog.ObjectRef]struct{})
-	}
-	u.names[klog.KObj(ds)] = struct{}{}
-	u.count.Store(int64(len(u.names)))
-}
-
-func (u *unready) forget(ds *appsv1.DaemonSet) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	delete(u.names, klog.KObj(ds))
-	u.count.Store(int64(len(u.names)))
-}
-
-func (u *unready) none() bool {
-	return u.count.Load() == 0
 }
 
 // ReportUntilSynced says every few seconds why the scheduler does not start: it

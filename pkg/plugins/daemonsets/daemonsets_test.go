@@ -176,17 +176,3 @@ func TestLimitRangesAreFollowed(t *testing.T) {
 	}
 	eventually(t, "the default counts", func() bool { return needs(all) == 1000 })
 }
-
-// A DaemonSet that takes the place of another one of its name leaves nothing behind.
-func TestSettled(t *testing.T) {
-	unready := daemonsettest.Make("agent").Obj()
-	unready.Status.DesiredNumberScheduled = 3
-	scheduler, all := start(t, unready)
-	eventually(t, "the DaemonSet is not Ready", func() bool { return !all.Settled() })
-	replaced := unready.DeepCopy()
-	replaced.UID, replaced.Status.NumberReady = "another", 3
-	if _, err := scheduler.Client.AppsV1().DaemonSets("default").Update(t.Context(), replaced, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "all DaemonSets are Ready", all.Settled)
-}

@@ -38,6 +38,7 @@ type Readiness struct {
 	cluster *cluster.Cluster
 	views   *views.Views
 	pods    corelisters.PodLister
+	shares  *shares
 	refused *refused.Pods[waits]
 }
 
@@ -269,32 +270,16 @@ func (pl *Readiness) readyNow(set *daemonset.Set, ds *daemonset.DaemonSet, nodeI
 // PreScore skips pods that have no choice, and those for which no node is better than another.
 func (pl *Readiness) PreScore(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
 	set := pl.cluster.Set()
-	// A settled cluster, which is nearly every one, costs no look at its nodes.
-	if set.OwnerOf(pod) != nil || pl.cluster.Settled() || len(nodes) == 0 {
+	if set.OwnerOf(pod) != nil || pl.shares.alike(set, nodes) {
 		return fwk.NewStatus(fwk.Skip)
 	}
-	if pod.Spec.SchedulingGroup != nil {
-		return nil // its views are not kept: a look costs as much as a score
-	}
-	first := pl.score(set, pod, nodes[0])
-	if slices.ContainsFunc(nodes, func(nodeInfo fwk.NodeInfo) bool { return pl.score(set, pod, nodeInfo) != first }) {
-		return nil
-	}
-	return fwk.NewStatus(fwk.Skip)
+	return nil
 }
 
 // Score returns the share of the node's DaemonSets that are Ready there.
 func (pl *Readiness) Score(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, nodeInfo fwk.NodeInfo) (int64, *fwk.Status) {
-	return pl.score(pl.cluster.Set(), pod, nodeInfo), nil
-}
-
-func (pl *Readiness) score(set *daemonset.Set, pod *corev1.Pod, nodeInfo fwk.NodeInfo) int64 {
-	view := pl.views.Of(set, pod, nodeInfo)
-	expected := int64(len(view.Expected))
-	if expected == 0 {
-		return fwk.MaxScore
-	}
-	return fwk.MaxScore * (expected - int64(len(view.Unready))) / expected
+	view := pl.views.Of(pl.cluster.Set(), pod, nodeInfo)
+	return share(len(view.Expected), len(view.Unready)), nil
 }
 
 // ScoreExtensions returns nil: scores are on the common scale already, and a node
@@ -394,6 +379,9 @@ func NewFactory(clusters *cluster.Pool) frameworkruntime.PluginFactory {
 		pods := handle.SharedInformerFactory().Core().V1().Pods()
 		pl := &Readiness{args: args, cluster: shared, pods: pods.Lister()}
 		if pl.views, err = shared.Views(args.Daemons()); err != nil {
+			return nil, err
+		}
+		if pl.shares, err = newShares(args.StartupTaints, handle.SharedInformerFactory(), shared.PodsOn); err != nil {
 			return nil, err
 		}
 		if pl.refused, err = refused.New[waits](pods.Informer()); err != nil {

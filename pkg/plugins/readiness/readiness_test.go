@@ -205,7 +205,11 @@ func names(pods map[string]*corev1.Pod) []string {
 
 // readyPod is a Ready pod of ds on the node called node.
 func readyPod(ds *appsv1.DaemonSet) *corev1.Pod {
-	return ready(daemonsettest.BoundPod(ds, "node"), "True")
+	return readyPodOn(ds, "node")
+}
+
+func readyPodOn(ds *appsv1.DaemonSet, node string) *corev1.Pod {
+	return ready(daemonsettest.BoundPod(ds, node), "True")
 }
 
 func TestScore(t *testing.T) {
@@ -238,51 +242,107 @@ func TestScore(t *testing.T) {
 }
 
 func TestPreScoreSkipsWhereThereIsNothingToPrefer(t *testing.T) {
-	reporting := func(ready int32) *appsv1.DaemonSet {
-		ds := logs.DeepCopy()
-		ds.Status.DesiredNumberScheduled, ds.Status.NumberReady = 3, ready
-		return ds
+	named := func(name string) *corev1.Node { return st.MakeNode().Name(name).Obj() }
+	on := func(node string, ds *appsv1.DaemonSet, status corev1.ConditionStatus) *corev1.Pod {
+		return ready(daemonsettest.BoundPod(ds, node), status)
 	}
-	node := st.MakeNode().Name("node").Obj()
-	settled := nodeInfo(node, readyPod(logs), readyPod(cni))
-	unready := nodeInfo(node, readyPod(cni))
+	ordinary := st.MakePod().Obj()
 	for name, tc := range map[string]struct {
 		objects  []runtime.Object
 		pod      *corev1.Pod
-		nodes    []fwk.NodeInfo
+		nodes    []string
 		wantSkip bool
 	}{
-		"there are no DaemonSets":        {nil, st.MakePod().Obj(), []fwk.NodeInfo{unready}, true},
-		"all DaemonSets are Ready":       {[]runtime.Object{reporting(3), cni}, st.MakePod().Obj(), []fwk.NodeInfo{unready}, true},
-		"a DaemonSet is not Ready there": {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), []fwk.NodeInfo{settled, unready}, false},
-		"a DaemonSet is not Ready apart": {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), []fwk.NodeInfo{settled, settled}, true},
-		"a pod group costs no look more": {[]runtime.Object{reporting(2), cni}, st.MakePod().PodGroupName("gang").Obj(), []fwk.NodeInfo{unready, unready}, false},
-		"it is Ready on none of them":    {[]runtime.Object{reporting(2), cni}, st.MakePod().Obj(), []fwk.NodeInfo{unready, unready}, true},
-		"a daemon pod has its node":      {[]runtime.Object{reporting(2)}, daemonsettest.Pod(logs, "node"), []fwk.NodeInfo{unready}, true},
+		"there are no DaemonSets":        {nil, ordinary, []string{"a", "b"}, true},
+		"all DaemonSets are Ready":       {[]runtime.Object{logs, on("a", logs, "True"), on("b", logs, "True")}, ordinary, []string{"a", "b"}, true},
+		"one is Ready on none of them":   {[]runtime.Object{logs, on("a", logs, "False")}, ordinary, []string{"a", "b"}, true},
+		"one is Ready on one of them":    {[]runtime.Object{logs, on("a", logs, "True"), on("b", logs, "False")}, ordinary, []string{"a", "b"}, false},
+		"one is missing on one of them":  {[]runtime.Object{logs, on("a", logs, "True")}, ordinary, []string{"a", "b"}, false},
+		"a pod group has a choice too":   {[]runtime.Object{logs, on("a", logs, "True")}, st.MakePod().PodGroupName("gang").Obj(), []string{"a", "b"}, false},
+		"one is not Ready apart":         {[]runtime.Object{logs, on("a", logs, "True"), on("b", logs, "True")}, ordinary, []string{"a", "b"}, true},
+		"one of few is Ready here":       {[]runtime.Object{logs, cni, on("a", logs, "True"), on("b", cni, "True")}, ordinary, []string{"a", "b"}, true},
+		"it belongs to one of them only": {[]runtime.Object{ssd}, ordinary, []string{"a", "ssd"}, false},
+		"it belongs to neither":          {[]runtime.Object{ssd}, ordinary, []string{"a", "b"}, true},
+		"a daemon pod has its node":      {[]runtime.Object{logs, on("a", logs, "True")}, daemonsettest.Pod(logs, "b"), []string{"a", "b"}, true},
+		"there is one node to choose":    {[]runtime.Object{logs, on("a", logs, "True")}, ordinary, []string{"b"}, true},
+		"a virtual node owes nothing": {
+			[]runtime.Object{logs, on("a", logs, "True"), st.MakeNode().Name("virtual").Label("type", "virtual-kubelet").Obj()}, ordinary, []string{"a", "virtual"}, true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pl, scheduler := newReadiness(t, "", tc.objects...)
-			skips := func() bool {
-				return pl.PreScore(t.Context(), framework.NewCycleState(), tc.pod, tc.nodes).IsSkip()
-			}
-			// The informer's handlers may be behind its cache.
-			if err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
-				return skips() == tc.wantSkip, nil
-			}); err != nil {
-				t.Fatal(err)
-			}
-			if tc.wantSkip {
-				return
-			}
-			if err := scheduler.Client.AppsV1().DaemonSets("default").Delete(t.Context(), "logs", metav1.DeleteOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			if err := wait.PollUntilContextCancel(t.Context(), time.Millisecond, true, func(context.Context) (bool, error) {
-				return skips(), nil
-			}); err != nil {
-				t.Error("it goes on after the DaemonSet has been deleted")
-			}
+			// There is always a node where nothing is Ready.
+			objects := append(tc.objects, named("a"), named("b"), named("other"), st.MakeNode().Name("ssd").Label("disktype", "ssd").Obj())
+			pl, _ := newReadiness(t, "", objects...)
+			waitForPreScore(t, pl, tc.pod, tc.wantSkip, tc.nodes...)
 		})
+	}
+}
+
+// waitForPreScore waits until PreScore skips the pod, or does not: handlers may be behind the
+// informer's cache.
+func waitForPreScore(tb testing.TB, pl *readiness.Readiness, pod *corev1.Pod, wantSkip bool, nodes ...string) {
+	tb.Helper()
+	infos := make([]fwk.NodeInfo, len(nodes))
+	for i, name := range nodes {
+		infos[i] = nodeInfo(st.MakeNode().Name(name).Obj())
+	}
+	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
+	defer cancel()
+	if err := wait.PollUntilContextCancel(ctx, time.Millisecond, true, func(context.Context) (bool, error) {
+		return pl.PreScore(ctx, framework.NewCycleState(), pod, infos).IsSkip() == wantSkip, nil
+	}); err != nil {
+		tb.Fatalf("PreScore skips: %v", !wantSkip)
+	}
+}
+
+// PreScore follows pods, nodes and DaemonSets.
+func TestPreScoreFollowsTheCluster(t *testing.T) {
+	onA, onB := readyPodOn(logs, "a"), readyPodOn(logs, "b")
+	pl, scheduler := newReadiness(t, "", logs, st.MakeNode().Name("a").Obj(), st.MakeNode().Name("b").Obj(), onA, onB)
+	core, daemonSets := scheduler.Client.CoreV1(), scheduler.Client.AppsV1().DaemonSets("default")
+	for _, step := range []struct {
+		name     string
+		change   func() error
+		wantSkip bool
+	}{
+		{"both are Ready", func() error { return nil }, true},
+		{"a pod is no longer Ready", func() error {
+			_, err := core.Pods("default").UpdateStatus(t.Context(), ready(onB, "False"), metav1.UpdateOptions{})
+			return err
+		}, false},
+		{"it is Ready again", func() error {
+			_, err := core.Pods("default").UpdateStatus(t.Context(), onB, metav1.UpdateOptions{})
+			return err
+		}, true},
+		{"a pod has gone", func() error { return core.Pods("default").Delete(t.Context(), onA.Name, metav1.DeleteOptions{}) }, false},
+		{"its node has gone", func() error { return core.Nodes().Delete(t.Context(), "a", metav1.DeleteOptions{}) }, true},
+		{"a node has come", func() error {
+			_, err := core.Nodes().Create(t.Context(), st.MakeNode().Name("a").Obj(), metav1.CreateOptions{})
+			return err
+		}, false},
+		{"its pod has come", func() error {
+			_, err := core.Pods("default").Create(t.Context(), daemonsettest.Pod(logs, "a"), metav1.CreateOptions{})
+			return err
+		}, false},
+		{"it is bound and Ready", func() error {
+			_, err := core.Pods("default").Update(t.Context(), onA, metav1.UpdateOptions{})
+			return err
+		}, true},
+		{"a DaemonSet has come", func() error {
+			_, err := daemonSets.Create(t.Context(), ssd, metav1.CreateOptions{})
+			return err
+		}, true},
+		{"a node belongs to it now", func() error {
+			_, err := core.Nodes().Update(t.Context(), st.MakeNode().Name("b").Label("disktype", "ssd").Obj(), metav1.UpdateOptions{})
+			return err
+		}, false},
+		{"the DaemonSet has gone", func() error { return daemonSets.Delete(t.Context(), ssd.Name, metav1.DeleteOptions{}) }, true},
+	} {
+		if err := step.change(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		waitForPreScore(t, pl, st.MakePod().Obj(), step.wantSkip, "a", "b")
+		t.Log(step.name)
 	}
 }
 
