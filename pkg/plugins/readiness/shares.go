@@ -32,10 +32,11 @@ type shares struct {
 
 	mu sync.Mutex
 	// set is what known was computed for.
-	set     *daemonset.Set
+	set *daemonset.Set
+	// changed are the names of the nodes that have to be looked at.
 	changed sets.Set[string]
-	known   map[string]int64
-	// count is how many nodes have each share.
+	// known are the shares by the name of the node, 0 to 100, and count how many nodes have each.
+	known map[string]int64
 	count map[int64]int
 }
 
@@ -51,12 +52,12 @@ func newShares(startup daemonset.StartupTaints, factory informers.SharedInformer
 		count:   make(map[int64]int),
 	}
 	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc: s.hasChanged,
+		AddFunc: s.lookAgain,
 		UpdateFunc: func(oldObj, newObj any) {
-			s.hasChanged(oldObj)
-			s.hasChanged(newObj)
+			s.lookAgain(oldObj)
+			s.lookAgain(newObj)
 		},
-		DeleteFunc: s.hasChanged,
+		DeleteFunc: s.lookAgain,
 	}
 	for _, informer := range []cache.SharedIndexInformer{factory.Core().V1().Nodes().Informer(), factory.Core().V1().Pods().Informer()} {
 		if _, err := informer.AddEventHandler(handler); err != nil {
@@ -66,8 +67,8 @@ func newShares(startup daemonset.StartupTaints, factory informers.SharedInformer
 	return s, nil
 }
 
-// hasChanged has the node looked at again that obj is, or that obj is a daemon pod on.
-func (s *shares) hasChanged(obj any) {
+// lookAgain has a node looked at again: obj itself, or the one that obj, a daemon pod, is bound to.
+func (s *shares) lookAgain(obj any) {
 	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = unknown.Obj
 	}
