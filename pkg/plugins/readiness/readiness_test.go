@@ -271,8 +271,8 @@ func TestPreScoreSkipsWhereThereIsNothingToPrefer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			// There is always a node where nothing is Ready.
-			objects := append(tc.objects, named("a"), named("b"), named("other"), st.MakeNode().Name("ssd").Label("disktype", "ssd").Obj())
-			pl, _ := newReadiness(t, "", objects...)
+			nodes := []runtime.Object{named("a"), named("b"), named("other"), st.MakeNode().Name("ssd").Label("disktype", "ssd").Obj()}
+			pl, _ := newReadiness(t, "", append(nodes, tc.objects...)...)
 			waitForPreScore(t, pl, tc.pod, tc.wantSkip, tc.nodes...)
 		})
 	}

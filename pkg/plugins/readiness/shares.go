@@ -116,7 +116,8 @@ func (s *shares) refresh(set *daemonset.Set) {
 	for name := range s.changed {
 		if before, ok := s.known[name]; ok {
 			delete(s.known, name)
-			if s.count[before]--; s.count[before] == 0 {
+			s.count[before]--
+			if s.count[before] == 0 {
 				delete(s.count, before)
 			}
 		}
