@@ -237,7 +237,9 @@ func (s *storm) usage(name, file string) usage {
 		heap = get("/debug/pprof/heap?gc=1")
 		if *artifacts != "" {
 			dir := filepath.Join(*artifacts, s.t.Name())
-			if err := errors.Join(os.MkdirAll(dir, 0o750), os.WriteFile(filepath.Join(dir, file), []byte(heap), 0o600)); err != nil {
+			goroutines := get("/debug/pprof/goroutine?debug=1")
+			if err := errors.Join(os.MkdirAll(dir, 0o750), os.WriteFile(filepath.Join(dir, file), []byte(heap), 0o600),
+				os.WriteFile(filepath.Join(dir, file+".goroutines"), []byte(goroutines), 0o600)); err != nil {
 				s.t.Fatal(err)
 			}
 		}

@@ -326,6 +326,13 @@ func (r *release) outage() {
 		r.kubectl("-n", r.namespace, "scale", "deployment", r.object("scheduler"), fmt.Sprintf("--replicas=%d", replicas))
 	}
 	scale(0)
+	r.eventually("the schedulers have gone", func(ctx context.Context) error {
+		pods, err := r.pods(ctx, ",app.kubernetes.io/component=scheduler,app.kubernetes.io/instance="+r.name)
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("%d are left", len(pods))
+		}
+		return err
+	})
 	r.apply(strings.Replace(r.daemonSet("outage"), "{name: outage}", "{name: outage, annotations: {everynode.dev/scheduling: auto}}", 1))
 	r.eventually("the webhook binds without a scheduler", r.complete("outage"))
 	scale(2)
