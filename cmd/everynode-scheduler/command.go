@@ -36,7 +36,7 @@ import (
 const program = "everynode-scheduler"
 
 // newCommand returns kube-scheduler's command with further plugins. It differs from app.NewSchedulerCommand in two
-// things, for which upstream has no option: events are written slowly, and a program that is newer than the API
+// things, for which upstream has no option: events are written slowly and not all of them, and a program that is newer than the API
 // server says so and ends.
 func newCommand(registry frameworkruntime.Registry) *cobra.Command {
 	opts := options.NewOptions()
@@ -103,9 +103,12 @@ func setUp(ctx context.Context, opts *options.Options, registry frameworkruntime
 		return nil, nil, err
 	}
 	cc := c.Complete()
+	limit := newEventLimit(eventConfig(cc.KubeConfig).QPS)
 	var profiles []schedulerapi.KubeSchedulerProfile
 	sched, err := scheduler.New(ctx, cc.Client, cc.InformerFactory, cc.DynInformerFactory,
-		func(name string) events.EventRecorderLogger { return cc.EventBroadcaster.NewRecorder(name) },
+		func(name string) events.EventRecorderLogger {
+			return &limitedRecorder{cc.EventBroadcaster.NewRecorder(name), limit}
+		},
 		scheduler.WithComponentConfigVersion(cc.ComponentConfig.APIVersion),
 		scheduler.WithKubeConfig(cc.KubeConfig),
 		scheduler.WithProfiles(cc.ComponentConfig.Profiles...),

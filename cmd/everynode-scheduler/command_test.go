@@ -6,7 +6,10 @@ package main
 import (
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
 )
 
 func TestEventsAreSlow(t *testing.T) {
@@ -20,5 +23,21 @@ func TestEventsAreSlow(t *testing.T) {
 		if got.QPS != tc.want.QPS || got.Burst != tc.want.Burst {
 			t.Errorf("%s: %v requests a second and bursts of %d, want %v and %d", name, got.QPS, got.Burst, tc.want.QPS, tc.want.Burst)
 		}
+	}
+}
+
+// However many events there are, only so many wait to be written.
+func TestEventBacklogIsLimited(t *testing.T) {
+	written := events.NewFakeRecorder(2 * maxEventBacklog)
+	var recorder events.EventRecorderLogger = &limitedRecorder{written, newEventLimit(0.001)}
+	for range maxEventBacklog {
+		recorder.Eventf(&corev1.Pod{}, nil, corev1.EventTypeNormal, "Scheduled", "Binding", "to %s", "node-1")
+	}
+	if got := len(written.Events); got != maxEventBacklog {
+		t.Fatalf("%d events wait, want %d", got, maxEventBacklog)
+	}
+	recorder.WithLogger(klog.Background()).Eventf(&corev1.Pod{}, nil, corev1.EventTypeNormal, "Scheduled", "Binding", "to %s", "node-1")
+	if got := len(written.Events); got != maxEventBacklog {
+		t.Errorf("%d events wait, want no more than %d", got, maxEventBacklog)
 	}
 }
