@@ -5,16 +5,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/server"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/cli/globalflag"
 	"k8s.io/component-base/compatibility"
@@ -36,7 +32,7 @@ import (
 const program = "everynode-scheduler"
 
 // newCommand returns kube-scheduler's command with further plugins. It differs from app.NewSchedulerCommand in two
-// things, for which upstream has no option: events are written slowly and not all of them, and a program that is newer than the API
+// things, for which upstream has no option: events have limits of their own, and a program that is newer than the API
 // server says so and ends.
 func newCommand(registry frameworkruntime.Registry) *cobra.Command {
 	opts := options.NewOptions()
@@ -125,40 +121,4 @@ func setUp(ctx context.Context, opts *options.Options, registry frameworkruntime
 		return nil, nil, err
 	}
 	return &cc, sched, options.LogOrWriteConfig(klog.FromContext(ctx), opts.WriteConfigTo, &cc.ComponentConfig, profiles)
-}
-
-// The rate of events, in requests a second: client-go's default, which events have in kube-scheduler.
-const (
-	eventQPS   = 50
-	eventBurst = 100
-)
-
-// slowEvents has events written at no more than a rate of their own. When nodes join a cluster in which many pods
-// wait, there are several events for each pod. At the rate of clientConnection, which bindings need, they fill
-// the queues in which the bindings wait too.
-func slowEvents(ctx context.Context, c *config.Config) error {
-	client, err := kubernetes.NewForConfig(eventConfig(c.KubeConfig))
-	if err != nil {
-		return err
-	}
-	c.EventBroadcaster.Shutdown()
-	c.EventBroadcaster = events.NewEventBroadcasterAdapterWithContext(ctx, client)
-	if c.LeaderElection == nil {
-		return nil
-	}
-	lock, ok := c.LeaderElection.Lock.(*resourcelock.LeaseLock)
-	if !ok {
-		return fmt.Errorf("leaderElection.resourceLock: only leases are supported, not %s", c.ComponentConfig.LeaderElection.ResourceLock)
-	}
-	lock.LockConfig.EventRecorder = c.EventBroadcaster.DeprecatedNewLegacyRecorder(c.ComponentConfig.Profiles[0].SchedulerName)
-	return nil
-}
-
-// eventConfig returns the configuration of the client that writes events. A negative QPS of config means no limit.
-func eventConfig(config *rest.Config) *rest.Config {
-	slow := rest.CopyConfig(config)
-	if slow.QPS < 0 || slow.QPS > eventQPS {
-		slow.QPS, slow.Burst = eventQPS, eventBurst
-	}
-	return slow
 }

@@ -4,11 +4,54 @@
 package main
 
 import (
+	"context"
+	"fmt"
+
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/cmd/kube-scheduler/app/config"
 )
+
+// The rate of events, in requests a second: client-go's default, which events have in kube-scheduler.
+const (
+	eventQPS   = 50
+	eventBurst = 100
+)
+
+// slowEvents has events written at no more than a rate of their own. When nodes join a cluster in which many pods
+// wait, there are several events for each pod. At the rate of clientConnection, which bindings need, they fill
+// the queues in which the bindings wait too.
+func slowEvents(ctx context.Context, c *config.Config) error {
+	client, err := kubernetes.NewForConfig(eventConfig(c.KubeConfig))
+	if err != nil {
+		return err
+	}
+	c.EventBroadcaster.Shutdown()
+	c.EventBroadcaster = events.NewEventBroadcasterAdapterWithContext(ctx, client)
+	if c.LeaderElection == nil {
+		return nil
+	}
+	lock, ok := c.LeaderElection.Lock.(*resourcelock.LeaseLock)
+	if !ok {
+		return fmt.Errorf("leaderElection.resourceLock: only leases are supported, not %s", c.ComponentConfig.LeaderElection.ResourceLock)
+	}
+	lock.LockConfig.EventRecorder = c.EventBroadcaster.DeprecatedNewLegacyRecorder(c.ComponentConfig.Profiles[0].SchedulerName)
+	return nil
+}
+
+// eventConfig returns the configuration of the client that writes events. A negative QPS of config means no limit.
+func eventConfig(config *rest.Config) *rest.Config {
+	slow := rest.CopyConfig(config)
+	if slow.QPS < 0 || slow.QPS > eventQPS {
+		slow.QPS, slow.Burst = eventQPS, eventBurst
+	}
+	return slow
+}
 
 // maxEventBacklog is how many events may wait to be written. Each of them takes about 5 kB.
 const maxEventBacklog = 5000

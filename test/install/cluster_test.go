@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"everynode.dev/everynode/test/clustertest"
 	"everynode.dev/everynode/test/localcluster"
 	"everynode.dev/everynode/test/rights"
@@ -132,6 +134,11 @@ func (r *release) podNames() []string {
 		names = append(names, pods[i].Name)
 	}
 	return names
+}
+
+// schedulers returns the pods of the release's scheduler.
+func (r *release) schedulers(ctx context.Context) ([]corev1.Pod, error) {
+	return r.pods(ctx, ",app.kubernetes.io/component=scheduler,app.kubernetes.io/instance="+r.name)
 }
 
 // process is a running program.

@@ -220,7 +220,7 @@ func (r *release) work() {
 	// Somebody reads the metrics who may: a token is looked at, and so is what it allows.
 	token := strings.TrimSpace(r.kubectl("-n", "kube-system", "create", "token", "default"))
 	metrics := func(ctx context.Context) error {
-		pods, err := r.pods(ctx, ",app.kubernetes.io/component=scheduler,app.kubernetes.io/instance="+r.name)
+		pods, err := r.schedulers(ctx)
 		if err != nil {
 			return err
 		}
@@ -327,7 +327,7 @@ func (r *release) outage() {
 	}
 	scale(0)
 	r.eventually("the schedulers have gone", func(ctx context.Context) error {
-		pods, err := r.pods(ctx, ",app.kubernetes.io/component=scheduler,app.kubernetes.io/instance="+r.name)
+		pods, err := r.schedulers(ctx)
 		if err == nil && len(pods) > 0 {
 			err = fmt.Errorf("%d are left", len(pods))
 		}

@@ -7,3 +7,8 @@ package readiness
 func (pl *Readiness) Refused() int {
 	return pl.refused.Len()
 }
+
+// LookAgain tells of a change of obj, as an informer does.
+func (pl *Readiness) LookAgain(obj any) {
+	pl.shares.lookAgain(obj)
+}

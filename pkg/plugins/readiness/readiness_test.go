@@ -254,12 +254,11 @@ func TestPreScoreSkipsWhereThereIsNothingToPrefer(t *testing.T) {
 		wantSkip bool
 	}{
 		"there are no DaemonSets":        {nil, ordinary, []string{"a", "b"}, true},
-		"all DaemonSets are Ready":       {[]runtime.Object{logs, on("a", logs, "True"), on("b", logs, "True")}, ordinary, []string{"a", "b"}, true},
 		"one is Ready on none of them":   {[]runtime.Object{logs, on("a", logs, "False")}, ordinary, []string{"a", "b"}, true},
 		"one is Ready on one of them":    {[]runtime.Object{logs, on("a", logs, "True"), on("b", logs, "False")}, ordinary, []string{"a", "b"}, false},
 		"one is missing on one of them":  {[]runtime.Object{logs, on("a", logs, "True")}, ordinary, []string{"a", "b"}, false},
 		"a pod group has a choice too":   {[]runtime.Object{logs, on("a", logs, "True")}, st.MakePod().PodGroupName("gang").Obj(), []string{"a", "b"}, false},
-		"one is not Ready apart":         {[]runtime.Object{logs, on("a", logs, "True"), on("b", logs, "True")}, ordinary, []string{"a", "b"}, true},
+		"all are Ready on both of them":  {[]runtime.Object{logs, on("a", logs, "True"), on("b", logs, "True")}, ordinary, []string{"a", "b"}, true},
 		"one of few is Ready here":       {[]runtime.Object{logs, cni, on("a", logs, "True"), on("b", cni, "True")}, ordinary, []string{"a", "b"}, true},
 		"it belongs to one of them only": {[]runtime.Object{ssd}, ordinary, []string{"a", "ssd"}, false},
 		"it belongs to neither":          {[]runtime.Object{ssd}, ordinary, []string{"a", "b"}, true},
@@ -299,46 +298,33 @@ func waitForPreScore(tb testing.TB, pl *readiness.Readiness, pod *corev1.Pod, wa
 func TestPreScoreFollowsTheCluster(t *testing.T) {
 	onA, onB := readyPodOn(logs, "a"), readyPodOn(logs, "b")
 	pl, scheduler := newReadiness(t, "", logs, st.MakeNode().Name("a").Obj(), st.MakeNode().Name("b").Obj(), onA, onB)
-	core, daemonSets := scheduler.Client.CoreV1(), scheduler.Client.AppsV1().DaemonSets("default")
+	pods, nodes, daemonSets := scheduler.Client.CoreV1().Pods("default"), scheduler.Client.CoreV1().Nodes(), scheduler.Client.AppsV1().DaemonSets("default")
+	create, update, remove := metav1.CreateOptions{}, metav1.UpdateOptions{}, metav1.DeleteOptions{}
+	errorOf := func(_ any, err error) error { return err }
 	for _, step := range []struct {
 		name     string
-		change   func() error
+		change   func(context.Context) error
 		wantSkip bool
 	}{
-		{"both are Ready", func() error { return nil }, true},
-		{"a pod is no longer Ready", func() error {
-			_, err := core.Pods("default").UpdateStatus(t.Context(), ready(onB, "False"), metav1.UpdateOptions{})
-			return err
+		{"both are Ready", func(context.Context) error { return nil }, true},
+		{"a pod is no longer Ready", func(ctx context.Context) error { return errorOf(pods.UpdateStatus(ctx, ready(onB, "False"), update)) }, false},
+		{"it is Ready again", func(ctx context.Context) error { return errorOf(pods.UpdateStatus(ctx, onB, update)) }, true},
+		{"a pod has gone", func(ctx context.Context) error { return pods.Delete(ctx, onA.Name, remove) }, false},
+		{"its node has gone", func(ctx context.Context) error { return nodes.Delete(ctx, "a", remove) }, true},
+		{"a node has come", func(ctx context.Context) error {
+			return errorOf(nodes.Create(ctx, st.MakeNode().Name("a").Obj(), create))
 		}, false},
-		{"it is Ready again", func() error {
-			_, err := core.Pods("default").UpdateStatus(t.Context(), onB, metav1.UpdateOptions{})
-			return err
-		}, true},
-		{"a pod has gone", func() error { return core.Pods("default").Delete(t.Context(), onA.Name, metav1.DeleteOptions{}) }, false},
-		{"its node has gone", func() error { return core.Nodes().Delete(t.Context(), "a", metav1.DeleteOptions{}) }, true},
-		{"a node has come", func() error {
-			_, err := core.Nodes().Create(t.Context(), st.MakeNode().Name("a").Obj(), metav1.CreateOptions{})
-			return err
+		{"its pod has come", func(ctx context.Context) error {
+			return errorOf(pods.Create(ctx, daemonsettest.Pod(logs, "a"), create))
 		}, false},
-		{"its pod has come", func() error {
-			_, err := core.Pods("default").Create(t.Context(), daemonsettest.Pod(logs, "a"), metav1.CreateOptions{})
-			return err
+		{"it is bound and Ready", func(ctx context.Context) error { return errorOf(pods.Update(ctx, onA, update)) }, true},
+		{"a DaemonSet has come", func(ctx context.Context) error { return errorOf(daemonSets.Create(ctx, ssd, create)) }, true},
+		{"a node belongs to it now", func(ctx context.Context) error {
+			return errorOf(nodes.Update(ctx, st.MakeNode().Name("b").Label("disktype", "ssd").Obj(), update))
 		}, false},
-		{"it is bound and Ready", func() error {
-			_, err := core.Pods("default").Update(t.Context(), onA, metav1.UpdateOptions{})
-			return err
-		}, true},
-		{"a DaemonSet has come", func() error {
-			_, err := daemonSets.Create(t.Context(), ssd, metav1.CreateOptions{})
-			return err
-		}, true},
-		{"a node belongs to it now", func() error {
-			_, err := core.Nodes().Update(t.Context(), st.MakeNode().Name("b").Label("disktype", "ssd").Obj(), metav1.UpdateOptions{})
-			return err
-		}, false},
-		{"the DaemonSet has gone", func() error { return daemonSets.Delete(t.Context(), ssd.Name, metav1.DeleteOptions{}) }, true},
+		{"the DaemonSet has gone", func(ctx context.Context) error { return daemonSets.Delete(ctx, ssd.Name, remove) }, true},
 	} {
-		if err := step.change(); err != nil {
+		if err := step.change(t.Context()); err != nil {
 			t.Fatalf("%s: %v", step.name, err)
 		}
 		waitForPreScore(t, pl, st.MakePod().Obj(), step.wantSkip, "a", "b")

@@ -26,7 +26,7 @@ func TestEventsAreSlow(t *testing.T) {
 	}
 }
 
-// However many events there are, only so many wait to be written.
+// No more than maxEventBacklog events wait to be written.
 func TestEventBacklogIsLimited(t *testing.T) {
 	written := events.NewFakeRecorder(2 * maxEventBacklog)
 	var recorder events.EventRecorderLogger = &limitedRecorder{written, newEventLimit(0.001)}
