@@ -8,7 +8,7 @@ func (pl *Readiness) Refused() int {
 	return pl.refused.Len()
 }
 
-// LookAgain tells of a change of obj, as an informer does.
-func (pl *Readiness) LookAgain(obj any) {
-	pl.shares.lookAgain(obj)
+// Forget tells of a change of obj, as an informer does.
+func (pl *Readiness) Forget(obj any) {
+	pl.shares.forget(obj)
 }

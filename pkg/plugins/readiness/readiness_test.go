@@ -269,8 +269,7 @@ func TestPreScoreSkipsWhereThereIsNothingToPrefer(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// There is always a node where nothing is Ready.
-			nodes := []runtime.Object{named("a"), named("b"), named("other"), st.MakeNode().Name("ssd").Label("disktype", "ssd").Obj()}
+			nodes := []runtime.Object{named("a"), named("b"), st.MakeNode().Name("ssd").Label("disktype", "ssd").Obj()}
 			pl, _ := newReadiness(t, "", append(nodes, tc.objects...)...)
 			waitForPreScore(t, pl, tc.pod, tc.wantSkip, tc.nodes...)
 		})
@@ -318,6 +317,8 @@ func TestPreScoreFollowsTheCluster(t *testing.T) {
 			return errorOf(pods.Create(ctx, daemonsettest.Pod(logs, "a"), create))
 		}, false},
 		{"it is bound and Ready", func(ctx context.Context) error { return errorOf(pods.Update(ctx, onA, update)) }, true},
+		{"it has gone again", func(ctx context.Context) error { return pods.Delete(ctx, onA.Name, remove) }, false},
+		{"it is back, bound and Ready", func(ctx context.Context) error { return errorOf(pods.Create(ctx, onA, create)) }, true},
 		{"a DaemonSet has come", func(ctx context.Context) error { return errorOf(daemonSets.Create(ctx, ssd, create)) }, true},
 		{"a node belongs to it now", func(ctx context.Context) error {
 			return errorOf(nodes.Update(ctx, st.MakeNode().Name("b").Label("disktype", "ssd").Obj(), update))

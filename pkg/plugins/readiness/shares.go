@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -19,12 +18,12 @@ import (
 	"everynode.dev/everynode/pkg/daemonset"
 )
 
-// shares knows of every node which share of its DaemonSets is Ready there. Nearly always that
-// is the same on all nodes in question, and no cycle should have to look at them to see it.
+// shares keeps which share of its DaemonSets is Ready on each node that was a candidate. Nearly
+// always it is the same on all candidates, and a cycle should not have to look at their pods to see it.
 //
-// Invariant: a node is as the informers have it now, or is among changed. Handlers run after
-// the informer has the new object, and a node is looked at with the lock held, so no change
-// is lost between the two.
+// Invariant: what is known of a node is what the informers have now. Handlers run after the
+// informer has the new object, and a node is looked at with the lock held, so no change is
+// lost between the two.
 type shares struct {
 	startup daemonset.StartupTaints
 	nodes   corelisters.NodeLister
@@ -33,31 +32,21 @@ type shares struct {
 	mu sync.Mutex
 	// set is what known was computed for.
 	set *daemonset.Set
-	// changed are the names of the nodes that have to be looked at.
-	changed sets.Set[string]
-	// known are the shares by the name of the node, 0 to 100, and count how many nodes have each.
+	// known are the shares, 0 to 100, by the name of the node.
 	known map[string]int64
-	count map[int64]int
 }
 
 // newShares returns the shares of the nodes that factory knows. Call it before the informers
 // are started.
 func newShares(startup daemonset.StartupTaints, factory informers.SharedInformerFactory, podsOn func(node string) []*corev1.Pod) (*shares, error) {
-	s := &shares{
-		startup: startup,
-		nodes:   factory.Core().V1().Nodes().Lister(),
-		podsOn:  podsOn,
-		changed: sets.New[string](),
-		known:   make(map[string]int64),
-		count:   make(map[int64]int),
-	}
+	s := &shares{startup: startup, nodes: factory.Core().V1().Nodes().Lister(), podsOn: podsOn, known: make(map[string]int64)}
 	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc: s.lookAgain,
+		AddFunc: s.forget,
 		UpdateFunc: func(oldObj, newObj any) {
-			s.lookAgain(oldObj)
-			s.lookAgain(newObj)
+			s.forget(oldObj)
+			s.forget(newObj)
 		},
-		DeleteFunc: s.lookAgain,
+		DeleteFunc: s.forget,
 	}
 	for _, informer := range []cache.SharedIndexInformer{factory.Core().V1().Nodes().Informer(), factory.Core().V1().Pods().Informer()} {
 		if _, err := informer.AddEventHandler(handler); err != nil {
@@ -67,8 +56,8 @@ func newShares(startup daemonset.StartupTaints, factory informers.SharedInformer
 	return s, nil
 }
 
-// lookAgain has a node looked at again: obj itself, or the one that obj, a daemon pod, is bound to.
-func (s *shares) lookAgain(obj any) {
+// forget forgets the share of a node: of obj itself, or of the one that obj, a daemon pod, is bound to.
+func (s *shares) forget(obj any) {
 	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = unknown.Obj
 	}
@@ -86,62 +75,51 @@ func (s *shares) lookAgain(obj any) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.changed.Insert(name)
+	delete(s.known, name)
 }
 
 // alike says whether the share is the same on all of nodes.
 func (s *shares) alike(set *daemonset.Set, nodes []fwk.NodeInfo) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refresh(set)
-	if len(s.count) <= 1 || len(nodes) == 0 {
-		return true
-	}
-	first := s.known[nodes[0].Node().Name]
-	return !slices.ContainsFunc(nodes, func(info fwk.NodeInfo) bool { return s.known[info.Node().Name] != first })
-}
-
-// refresh looks at the nodes that have changed, and at all of them if the DaemonSets have. It
-// holds the lock.
-func (s *shares) refresh(set *daemonset.Set) {
 	// Sets that differ in which holds have lapsed have the same DaemonSets.
 	if s.set != set && (s.set == nil || !slices.Equal(s.set.All(), set.All())) {
-		// A lister on a cache returns no error.
-		all, _ := s.nodes.List(labels.Everything())
-		for _, node := range all {
-			s.changed.Insert(node.Name)
-		}
+		clear(s.known)
 	}
 	s.set = set
-	for name := range s.changed {
-		if before, ok := s.known[name]; ok {
-			delete(s.known, name)
-			s.count[before]--
-			if s.count[before] == 0 {
-				delete(s.count, before)
-			}
-		}
-		if node, err := s.nodes.Get(name); err == nil {
-			share := s.look(set, node)
-			s.known[name] = share
-			s.count[share]++
-		}
+	if len(nodes) == 0 {
+		return true
 	}
-	clear(s.changed)
+	first := s.of(nodes[0].Node().Name)
+	return !slices.ContainsFunc(nodes, func(info fwk.NodeInfo) bool { return s.of(info.Node().Name) != first })
 }
 
-// look computes the share of node.
-func (s *shares) look(set *daemonset.Set, node *corev1.Node) int64 {
+// of returns the share of the named node. It holds the lock. A node that has been deleted lacks nothing.
+func (s *shares) of(name string) int64 {
+	if share, ok := s.known[name]; ok {
+		return share
+	}
+	node, err := s.nodes.Get(name)
+	if err != nil {
+		return fwk.MaxScore
+	}
+	share := s.look(node)
+	s.known[name] = share
+	return share
+}
+
+// look computes the share of node. It holds the lock.
+func (s *shares) look(node *corev1.Node) int64 {
 	if daemonset.IsVirtual(node) {
 		return fwk.MaxScore
 	}
 	ready := sets.New[*daemonset.DaemonSet]()
 	for _, pod := range s.podsOn(node.Name) {
 		if isReady(pod) {
-			ready.Insert(set.OwnerOf(pod))
+			ready.Insert(s.set.OwnerOf(pod))
 		}
 	}
-	expected := set.Expected(node, s.startup)
+	expected := s.set.Expected(node, s.startup)
 	unready := 0
 	for _, ds := range expected {
 		if !ready.Has(ds) {
